@@ -1,0 +1,117 @@
+"""
+Addresses as endpoint strings: C{seqpacket:PATH[:mode=600][:backlog=128][:unlink=yes]}.
+
+Pure text; imports no configuration and opens nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from attrs import frozen
+
+PATH_BYTES = 107
+"""C{unix(7)}: C{sun_path} is 108 bytes, one of them the terminator."""
+
+_LISTENING = ("mode", "backlog", "unlink")
+
+
+@frozen
+class SeqpacketAddressSpec:
+    """
+    A packet socket's address.
+
+    @ivar path: absolute, or C{@name} in the abstract namespace.
+    @ivar mode: the socket file's permissions; for an abstract name, applied to peers' credentials.
+    @ivar backlog: connections that the kernel holds before they are accepted.
+    @ivar unlink: replace a socket file that no process is bound to.
+    """
+
+    path: str
+    mode: int = 0o600
+    backlog: int = 128
+    unlink: bool = True
+
+
+def seqpacketSpec(
+    arguments: Sequence[str], options: Mapping[str, str], listening: bool
+) -> SeqpacketAddressSpec:
+    """
+    Make an address of the pieces of an endpoint string.
+
+    @raise ValueError: one sentence for each bad argument, joined by semicolons.
+    """
+    wrong: list[str] = []
+    path = arguments[0] if arguments else ""
+    if len(arguments) != 1 or not path or path == "@":
+        wrong.append("it takes exactly one path, as in seqpacket:/run/a.sock")
+    elif not path.startswith(("/", "@")):
+        wrong.append(f"the path {path} is relative; write it from / on")
+    elif len(os.fsencode(path)) > PATH_BYTES:
+        wrong.append(f"the path has {len(os.fsencode(path))} bytes; {PATH_BYTES} is the most")
+    elif "\0" in path:
+        wrong.append("the path holds a zero byte; the abstract namespace is written @name")
+    allowed = _LISTENING if listening else ()
+    for name in options:
+        if name not in allowed:
+            known = f"known are {', '.join(allowed)}" if allowed else "connecting takes a path only"
+            wrong.append(f"there is no argument {name}; {known}")
+    mode = _number(options.get("mode", "600"), 8, 0, 0o777)
+    if mode is None:
+        wrong.append(f"mode={options['mode']} is no octal mode from 0 to 777")
+    backlog = _number(options.get("backlog", "128"), 10, 1, 65535)
+    if backlog is None:
+        wrong.append(f"backlog={options['backlog']} is no number from 1 to 65535")
+    unlink = options.get("unlink", "yes")
+    if unlink not in ("yes", "no"):
+        wrong.append(f"unlink={unlink} is neither yes nor no")
+    if wrong or mode is None or backlog is None:
+        raise ValueError("; ".join(wrong))
+    return SeqpacketAddressSpec(path, mode, backlog, unlink == "yes")
+
+
+def _number(text: str, base: int, least: int, most: int) -> int | None:
+    if not (text.isascii() and text.isdigit()):
+        return None
+    try:
+        value = int(text, base)
+    except ValueError:
+        return None
+    return value if least <= value <= most else None
+
+
+def parseSeqpacket(description: str, listening: bool) -> SeqpacketAddressSpec:
+    """
+    Read an endpoint string.
+
+    @raise ValueError: what is wrong, a sentence for each.
+    """
+    kind, arguments, options = _split(description)
+    if kind != "seqpacket":
+        raise ValueError(
+            f"{kind or description!r} is no kind that is carried; write seqpacket:/run/a.sock"
+        )
+    return seqpacketSpec(arguments, options, listening)
+
+
+def _split(description: str) -> tuple[str, list[str], dict[str, str]]:
+    """Twisted's endpoint syntax: colons separate, C{=} names, a backslash quotes."""
+    # Its own parser is private; the syntax is documented in the endpoints how-to.
+    pieces: list[list[str]] = [["", ""]]
+    quoted = named = False
+    for character in description:
+        if quoted or character not in "\\:=" or (character == "=" and named):
+            pieces[-1][1] += character
+            quoted = False
+        elif character == "\\":
+            quoted = True
+        elif character == ":":
+            pieces.append(["", ""])
+            named = False
+        else:
+            pieces[-1] = [pieces[-1][1], ""]
+            named = True
+    values = [value for name, value in pieces if not name]
+    options = {name: value for name, value in pieces if name}
+    return (values[0] if values else ""), values[1:], options

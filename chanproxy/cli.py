@@ -1,0 +1,44 @@
+"""
+The C{chanproxy} command, for operators.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from chanproxy import __version__
+
+
+@click.group()
+@click.version_option(__version__)
+def main() -> None:
+    """Freeze idle containers; lose nothing; wake on the first message."""
+
+
+@main.command()
+@click.option("--all", "everything", is_flag=True, help="Also what living services have frozen.")
+def thaw(everything: bool) -> None:
+    """Thaw what chanproxy left frozen, without any service."""
+    from chanproxy.recovery import runtimeDirectory, thawRecorded
+    from chanproxy.service import thawNow
+
+    thawed, failed = thawRecorded(thawNow, everything)
+    for spec in thawed:
+        click.echo(f"thawed {spec}")
+    for sentence in failed:
+        click.echo(f"NOT thawed: {sentence}", err=True)
+    if not thawed and not failed:
+        click.echo(f"nothing is recorded as frozen in {runtimeDirectory()}")
+    if failed:
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--cycles", default=200, show_default=True, help="Wake cycles to measure.")
+def demo(cycles: int) -> None:
+    """Put an echo service to sleep and wake it, and show what happens."""
+    from chanproxy.demo import run
+
+    sys.exit(run(cycles))

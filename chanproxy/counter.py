@@ -1,0 +1,184 @@
+"""
+MessageCounter: how many messages went in and are not handled yet, on an eventfd.
+
+The kernel keeps the number (C{EFD_SEMAPHORE}: a write of n adds n, a read takes one), so it can be
+shared with another process by passing the descriptor.  Knows nothing of channels or containers.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFDSet
+
+from chanproxy import _syscalls
+from chanproxy._poller import Poller
+
+MAXIMUM = 2**64 - 2
+"""The largest value of an eventfd, C{eventfd(2)}."""
+
+
+class CounterError(Exception):
+    """The counter cannot do what was asked; its value is unchanged."""
+
+
+class MessageCounter:
+    """
+    A count that is either positive or zero, and says when it becomes one or the other.
+
+    @ivar identity: the kernel's name for the eventfd; equal for all duplicates of it.
+    """
+
+    def __init__(self, reactor: IReactorFDSet, initial: int = 0) -> None:
+        """
+        Make a counter of our own.
+
+        @param initial: messages that count as not handled from the start; 1 keeps a container
+            awake until its first "handled".
+        """
+        self._adopt(reactor, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE))
+        if initial:
+            self.add(initial)
+
+    def _adopt(self, reactor: IReactorFDSet, fd: int) -> None:
+        self._fd = fd
+        self._poller = Poller(reactor)
+        self._watched = 0
+        self._waitingPositive: list[Deferred[None]] = []
+        self._waitingZero: list[Deferred[None]] = []
+        self.identity: str = f"eventfd:{_syscalls.eventfdInfo(fd)['eventfd-id']}"
+
+    @classmethod
+    def fromDescriptor(cls, reactor: IReactorFDSet, fd: int) -> MessageCounter:
+        """
+        Use a counter that somebody else made.
+
+        @param fd: an eventfd in semaphore mode; owned by the counter when this returns, left to
+            the caller when it raises.
+        @raise CounterError: it is not that.
+        """
+        info = _syscalls.eventfdInfo(fd)
+        if "eventfd-id" not in info:
+            raise CounterError("not an eventfd: make it with eventfd(2) and EFD_SEMAPHORE")
+        if info.get("eventfd-semaphore") != "1":
+            raise CounterError("the eventfd is not in semaphore mode: make it with EFD_SEMAPHORE")
+        os.set_blocking(fd, False)
+        self = cls.__new__(cls)
+        self._adopt(reactor, fd)
+        return self
+
+    def fileno(self) -> int:
+        """The counter's own descriptor, still owned by it; readable while the count is positive."""
+        return self._fd
+
+    def duplicate(self) -> int:
+        """A duplicate of the descriptor, to hand out; the caller closes it."""
+        return os.dup(self._fd)
+
+    def add(self, count: int) -> None:
+        """
+        Add messages.
+
+        @raise CounterError: the count would overflow, or the counter is closed.
+        """
+        try:
+            os.eventfd_write(self._fd, count)
+        except BlockingIOError:
+            raise CounterError(f"adding {count} would overflow the counter") from None
+        except OSError as error:
+            raise CounterError(f"adding {count}: {error.strerror}") from error
+
+    def handled(self, count: int = 1) -> int:
+        """
+        Take off handled messages, never below zero.
+
+        @return: how many were taken off.
+        """
+        taken = 0
+        try:
+            while taken < count:
+                os.eventfd_read(self._fd)
+                taken += 1
+        except BlockingIOError:
+            pass
+        return taken
+
+    def value(self) -> int:
+        """The count, unchanged by looking."""
+        return int(_syscalls.eventfdInfo(self._fd)["eventfd-count"], 16)
+
+    def positive(self) -> bool:
+        """Whether any message is not handled yet."""
+        poller = select.poll()
+        poller.register(self._fd, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def whenPositive(self) -> Deferred[None]:
+        """Wait until the count is positive; fires at once if it is.  Cancellable."""
+        return self._wait(self._waitingPositive, self.positive())
+
+    def whenZero(self) -> Deferred[None]:
+        """
+        Wait until the count is zero; fires at once if it is.  Cancellable.
+
+        While somebody waits, each read of the counter by anybody costs one event here.
+        """
+        return self._wait(self._waitingZero, not self.positive())
+
+    def _wait(self, waiting: list[Deferred[None]], already: bool) -> Deferred[None]:
+        def cancel(waiter: Deferred[None]) -> None:
+            waiting.remove(waiter)
+            self._rearm()
+
+        if self._fd < 0:
+            raise CounterError("the counter is closed")
+        result: Deferred[None] = Deferred(cancel)
+        if already:
+            result.callback(None)
+        else:
+            waiting.append(result)
+            self._rearm()
+        return result
+
+    def _rearm(self) -> None:
+        # EPOLLIN by level says positive.  A read by anybody gives an edge of EPOLLOUT, and only
+        # that tells of a zero.  Both at once with edges would wake us on each write of our own.
+        if self._waitingPositive:
+            events = select.EPOLLIN
+        elif self._waitingZero:
+            events = select.EPOLLOUT | select.EPOLLET
+        else:
+            events = 0
+        # Arming an edge again reports the present state again: only on a change.
+        if events != self._watched:
+            self._watched = events
+            if events:
+                self._poller.watch(self._fd, events, self._changed)
+            else:
+                self._poller.unwatch(self._fd)
+
+    def _changed(self, events: int) -> None:
+        waiting = self._waitingPositive if self.positive() else self._waitingZero
+        ready = waiting[:]
+        del waiting[:]
+        self._rearm()
+        for waiter in ready:
+            waiter.callback(None)
+
+    def close(self) -> None:
+        """
+        Let go of the descriptor; duplicates live on.  Idempotent.
+
+        Those who wait get a L{CounterError}.
+        """
+        if self._fd < 0:
+            return
+        self._poller.unwatch(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        waiting = self._waitingPositive + self._waitingZero
+        self._waitingPositive, self._waitingZero = [], []
+        for waiter in waiting:
+            waiter.errback(CounterError("the counter was closed"))

@@ -1,0 +1,158 @@
+"""
+Policies: how it is known that the container is done with a message.
+
+A policy knows one counter and, where it has to look, the container's end of one channel.  It knows
+nothing of freezers and of the container's life cycle.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
+
+from chanproxy import _syscalls
+from chanproxy._poller import Poller
+from chanproxy.counter import MessageCounter
+
+
+class Settling(Protocol):
+    """Something that finds out only by looking what has been handled."""
+
+    def settle(self) -> None:
+        """Look, and take off what has been handled.  Cheap."""
+
+    def arm(self) -> None:
+        """From now on look by yourself, whenever the container reads; until all is handled."""
+
+
+@define
+class Ledger:
+    """
+    What the policies of one container share.
+
+    @ivar activity: grows with whatever was counted; equal at two instants: nothing came between.
+    @ivar unsettled: who has counted something that nobody has been seen to handle.
+    """
+
+    activity: int = 0
+    unsettled: set[Settling] = field(factory=set)
+
+
+class Explicit:
+    """Whoever holds the counter's descriptor reads it down: nothing to look at."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def counted(self, count: int) -> None:
+        """Messages were added to the counter."""
+        self._ledger.activity += count
+
+    def sending(self, waiting: int) -> None:
+        """How many counted messages the container's socket has not accepted."""
+
+    def close(self) -> None:
+        """The channel has ended."""
+
+
+class Consumed:
+    """
+    A message is handled when the container has read it, and all others, from its socket.
+
+    Takes off what it counted itself and never more: others may add to the same counter.
+    """
+
+    def __init__(
+        self, reactor: IReactorFDSet, ledger: Ledger, counter: MessageCounter, descriptor: int
+    ) -> None:
+        """
+        @param descriptor: our end of the AF_UNIX connection to the container; the caller's, and
+            open until L{close}.
+        """
+        self._ledger = ledger
+        self._counter = counter
+        self._descriptor = descriptor
+        self._poller = Poller(reactor)
+        self._owed = 0
+        self._waiting = 0
+
+    def counted(self, count: int) -> None:
+        """Messages were added to the counter."""
+        self._ledger.activity += count
+        if not self._owed:
+            self._ledger.unsettled.add(self)
+        self._owed += count
+
+    def sending(self, waiting: int) -> None:
+        """How many counted messages the container's socket has not accepted."""
+        self._waiting = waiting
+
+    def settle(self) -> None:
+        """See L{Settling.settle}."""
+        if self._owed and not self._waiting and _syscalls.unreadBytes(self._descriptor) == 0:
+            owed, self._owed = self._owed, 0
+            self._ledger.unsettled.discard(self)
+            self._poller.unwatch(self._descriptor)
+            self._counter.handled(owed)
+
+    def arm(self) -> None:
+        """See L{Settling.arm}."""
+        if self._owed:
+            events = select.EPOLLOUT | select.EPOLLET
+            self._poller.watch(self._descriptor, events, self._read)
+
+    def _read(self, events: int) -> None:
+        self.settle()
+
+    def close(self) -> None:
+        """The channel has ended."""
+        self._owed = 0
+        self._poller.unwatch(self._descriptor)
+        self._ledger.unsettled.discard(self)
+
+
+class Noticed:
+    """
+    Counts what nothing in the kernel shows as seen: a new connection, an end-of-file.
+
+    Each counts as one on a counter of its own and is taken off after the linger time.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, ledger: Ledger, counter: MessageCounter, linger: float
+    ) -> None:
+        self._clock = clock
+        self._ledger = ledger
+        self._counter = counter
+        self._linger = linger
+        self._pending: set[IDelayedCall] = set()
+
+    def happened(self) -> None:
+        """Something that the container has to see."""
+        self._ledger.activity += 1
+        self._counter.add(1)
+
+        def seen() -> None:
+            self._pending.discard(call)
+            self._counter.handled()
+
+        call = self._clock.callLater(self._linger, seen)
+        self._pending.add(call)
+
+    def hold(self) -> None:
+        """Count one until L{release}: something is being tried that needs the container awake."""
+        self._ledger.activity += 1
+        self._counter.add(1)
+
+    def release(self) -> None:
+        """Take off what L{hold} counted."""
+        self._counter.handled()
+
+    def close(self) -> None:
+        """Forget all."""
+        for call in self._pending:
+            call.cancel()
+        self._pending.clear()

@@ -1,0 +1,159 @@
+"""
+IdleWatch: suspends a container when all its counters have been zero for the linger time.
+
+Costs a busy container four looks per linger time, and one that waits for its container nothing.
+Knows the registry, the ledger and the life cycle; knows no channels.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chanproxy.handled import Ledger
+from chanproxy.interfaces import FreezerNotReady, IFreezer
+from chanproxy.suspend import NotAwake, Suspension, WakeLocksExist
+from chanproxy.wake import WakeSources
+
+LOOKS = 4
+"""Looks per linger time; the container sleeps at most one such part later than it could."""
+
+BACKOFF = (1.0, 60.0)
+"""Seconds until the next try after a freezer that failed: at first, and at the most."""
+
+
+class IdleWatch:
+    """Decides when; L{Suspension} does it."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        clock: IReactorTime,
+        linger: float,
+        freezer: IFreezer,
+        sources: WakeSources,
+        ledger: Ledger,
+        suspension: Suspension,
+    ) -> None:
+        """
+        @param linger: seconds that every counter must have been zero before suspending.
+        """
+        self._name = name
+        self._clock = clock
+        self._linger = linger
+        self._freezer = freezer
+        self._sources = sources
+        self._ledger = ledger
+        self._suspension = suspension
+        self._running = False
+        self._call: IDelayedCall | None = None
+        self._waits: list[Deferred[None]] = []
+        self._backoff = BACKOFF[0]
+        self._seen = 0
+        self._quietSince: float | None = None
+
+    def start(self) -> None:
+        """Begin to watch; waits until the freezer is ready."""
+        self._running = True
+        self._begin()
+
+    def stop(self) -> None:
+        """Watch no more.  Idempotent."""
+        self._running = False
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        self._forgetWaits()
+
+    def _forgetWaits(self) -> None:
+        waits, self._waits = self._waits, []
+        for wait in waits:
+            wait.cancel()
+
+    def _begin(self) -> None:
+        ready = self._freezer.whenReady()
+        self._waits = [ready]
+        ready.addCallbacks(lambda _: self._fromNow(), self._failed)
+
+    def _fromNow(self) -> None:
+        """The container is awake: the linger time starts anew."""
+        self._waits = []
+        if self._running:
+            self._seen = self._ledger.activity
+            self._quietSince = None
+            self._look()
+
+    def _look(self) -> None:
+        self._call = None
+        for settling in list(self._ledger.unsettled):
+            settling.settle()
+        now = self._clock.seconds()
+        active = self._ledger.activity != self._seen
+        self._seen = self._ledger.activity
+        if active:
+            self._quietSince = None
+            self._again(self._linger / LOOKS)
+        elif self._sources.signalled():
+            self._quietSince = None
+            self._waitForZero()
+        elif self._quietSince is None:
+            self._quietSince = now
+            self._again(self._linger)
+        elif now - self._quietSince >= self._linger:
+            self._suspend()
+        else:
+            self._again(self._linger - (now - self._quietSince))
+
+    def _again(self, delay: float) -> None:
+        self._call = self._clock.callLater(delay, self._look)
+
+    def _waitForZero(self) -> None:
+        """No more looks: the kernel tells when the last of them becomes zero."""
+        for settling in self._ledger.unsettled:
+            settling.arm()
+        waits = [source.counter.whenZero() for source in self._sources.signalled()]
+        left = len(waits)
+
+        def oneIsZero(result: object) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0 and self._running:
+                self._waits = []
+                self._look()
+
+        self._waits = waits
+        for wait in waits:
+            # A counter that is closed while we wait has left the registry: no reason to stay up.
+            wait.addBoth(oneIsZero)
+        if not waits:
+            self._again(0)
+
+    def _suspend(self) -> None:
+        self._suspension.suspend().addCallbacks(self._resumed, self._failed)
+
+    def _resumed(self, result: object) -> None:
+        self._backoff = BACKOFF[0]
+        if self._running:
+            self._fromNow()
+
+    def _failed(self, failure: Failure) -> None:
+        self._waits = []
+        if not self._running or failure.check(CancelledError):
+            return
+        if failure.check(WakeLocksExist, NotAwake):
+            self._fromNow()
+        elif isinstance(getattr(failure.value, "__cause__", None), FreezerNotReady):
+            self._begin()
+        else:
+            self._log.error(
+                "{name}: stays awake, next try in {pause} s: {why}",
+                name=self._name,
+                pause=self._backoff,
+                why=failure.getErrorMessage(),
+            )
+            self._call = self._clock.callLater(self._backoff, self._fromNow)
+            self._backoff = min(self._backoff * 2, BACKOFF[1])

@@ -1,0 +1,197 @@
+"""
+The nouns of chanproxy, as interfaces.
+
+Imports nothing else of the package; everything else may import this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IReactorCore,
+    IReactorFDSet,
+    IReactorTime,
+)
+from zope.interface import Attribute, Interface
+
+
+class ChanproxyReactor(IReactorCore, IReactorFDSet, IReactorTime):
+    """What chanproxy asks of a reactor: descriptors, time, start and stop."""
+
+
+class Batch(Protocol):
+    """
+    What one L{IChannel.peek} saw: messages still owned by the kernel's queue, and duplicates of
+    their descriptors, owned by the batch.
+
+    C{len(batch)} is the number of whole messages, possibly 0.
+    """
+
+    @property
+    def ended(self) -> bool:
+        """No message will ever follow those of this batch: end-of-file."""
+
+    def __len__(self) -> int: ...
+
+    def close(self) -> None:
+        """Close the duplicated descriptors.  Idempotent; the batch is not to be used afterwards."""
+
+
+class ChannelClosed(Exception):
+    """
+    The peer of a channel no longer receives (it closed, reset, or shut down its reading).
+
+    State afterwards: nothing of the batch was sent beyond what was reported before; what the peer
+    sent earlier can still be peeked and taken.
+    """
+
+
+class ChannelBroken(Exception):
+    """
+    A channel cannot go on: a limit of the configuration is exceeded, or the kernel refused.
+
+    The text names what was wrong and the way out.  State afterwards: nothing was sent or taken by
+    the call that raised; the channel still has to be closed.
+    """
+
+
+class IChannel(Interface):
+    """
+    One end of a connected message pipe, as the pump sees it: four verbs, and no queue.
+
+    C{peek}, C{send} and C{take} never block and never wait; L{waitReadable} and L{waitWritable}
+    ask for an L{IChannelUser} event.  A channel knows nothing of counters, containers, freezers.
+    """
+
+    def peek() -> Batch:
+        """
+        Look at the messages at the head of the kernel's queue and leave them there.
+
+        @return: the batch; empty and not C{ended} when nothing is there now.
+        @raise ChannelBroken: a message exceeds a limit.
+        """
+
+    def send(batch: Batch) -> int:
+        """
+        Send a batch that another channel peeked, in order.
+
+        @return: how many messages the kernel accepted whole, 0 to C{len(batch)}.  Fewer than
+            all means: ask L{waitWritable}, then peek and send again.
+        @raise ChannelClosed: the peer does not receive any more; none of the batch was accepted.
+        @raise ChannelBroken: the message can never be sent on this channel.
+        """
+
+    def take(count: int) -> None:
+        """Remove C{count} messages, which were peeked before, from the head of the queue."""
+
+    def waitReadable(wanted: bool) -> None:
+        """Turn C{channelReadable} events on or off; they repeat while something is readable."""
+
+    def waitWritable() -> None:
+        """Ask for one C{channelWritable} event, when a send is worth trying again."""
+
+    def waitGone() -> None:
+        """Ask for one C{channelReadable} event when the peer has closed both directions."""
+
+    def finishSending() -> None:
+        """Tell the peer that nothing more comes (C{SHUT_WR}); receiving goes on.  Idempotent."""
+
+    def peerGone() -> bool:
+        """Whether the peer has closed both directions: nothing that is sent can arrive."""
+
+    def close() -> None:
+        """
+        Close at once.  C{connectionLost} follows in a later reactor turn.  Idempotent.
+
+        What was sent stays readable for the peer; what was not taken is lost.
+        """
+
+
+class IChannelUser(Interface):
+    """The protocol of an L{IChannel}: told about it in past-tense events."""
+
+    def channelReadable() -> None:
+        """There are messages to peek, or the end of them, or the peer has gone."""
+
+    def channelWritable() -> None:
+        """A send that was refused before is worth trying again."""
+
+
+class IFreezer(Interface):
+    """
+    What really stops and starts a container.
+
+    All methods are called from the reactor's thread.  Suspended or not, a freezer never owns the
+    decision: it does what it is told, and says what it sees.
+    """
+
+    spec = Attribute("The configuration string that makes this freezer again: C{cgroup:/x}.")
+
+    def check() -> None:
+        """
+        Look whether the freezer could work, without changing anything.
+
+        A container that does not exist yet is no error.
+
+        @raise FreezerError: it never will, as things are: no right, the wrong kind of path, or the
+            container holds chanproxy itself.  The text says what to do.
+        """
+
+    def whenReady() -> Deferred[None]:
+        """
+        Wait until the container exists and has at least one process.
+
+        Cancellable.  Fires at once, if it is so already.
+        """
+
+    def freeze() -> Deferred[None]:
+        """
+        Stop every process of the container.
+
+        @return: fires when all are stopped.  Fails with L{FreezerNotReady} when there is nothing to
+            freeze, L{FreezeInterrupted} when L{thaw} was called meanwhile, and L{FreezerError} for
+            everything else.  After a failure the container may be partly frozen: call L{thaw}.
+            Cancelling only gives up the waiting; call L{thaw} then, too.
+        """
+
+    def thaw() -> Deferred[None]:
+        """
+        Start every process again; harmless when none is stopped; allowed while a freeze is pending.
+
+        @return: fires when the container runs; fails with L{FreezerError}.  What is needed for the
+            thaw (descriptors) was made ready by L{freeze}.  A container that is gone is thawed.
+        """
+
+    def thawNow() -> None:
+        """
+        Thaw, blocking, without a reactor: for the last moment of a process, and for recovery.
+
+        @raise FreezerError: it did not work; the text says what to do.
+        """
+
+    def whenDisturbed() -> Deferred[str]:
+        """
+        Called while frozen: wait until the container stops being frozen without our L{thaw}:
+        somebody else thawed it, or its last process was killed.
+
+        @return: fires with the reason, in words.  Cancellable; L{thaw} cancels it as well
+            (L{twisted.internet.defer.CancelledError}).
+        """
+
+    def unfrozenTasks() -> Sequence[str]:
+        """Name the tasks that are not stopped yet, C{name[pid] in function}; for warnings."""
+
+
+class FreezerError(Exception):
+    """A freezer cannot do its work; the text says why and what to do."""
+
+
+class FreezerNotReady(FreezerError):
+    """The container does not exist, or has no process."""
+
+
+class FreezeInterrupted(FreezerError):
+    """L{IFreezer.thaw} was called before the freeze was complete."""

@@ -1,0 +1,298 @@
+"""
+ChannelProxy: the protocol pair that carries one remote-side channel to one container-side channel.
+
+Peek, count, send, take: a message is never ours.  Knows counters and a policy; knows nothing of
+freezers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol as TypingProtocol
+
+from attrs import define
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chanproxy._batch import PacketBatch
+from chanproxy.counter import CounterError, MessageCounter
+from chanproxy.interfaces import ChannelBroken, ChannelClosed, IChannelUser
+
+TURN = 64
+"""Batches that one direction carries before others have their turn."""
+
+
+class Channel(TypingProtocol):
+    """L{chanproxy.interfaces.IChannel}, as a type."""
+
+    def peek(self) -> PacketBatch: ...
+    def send(self, batch: PacketBatch) -> int: ...
+    def take(self, count: int) -> None: ...
+    def waitReadable(self, wanted: bool) -> None: ...
+    def waitWritable(self) -> None: ...
+    def waitGone(self) -> None: ...
+    def finishSending(self) -> None: ...
+    def peerGone(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+class Policy(TypingProtocol):
+    """How it is known that a message is handled; see L{chanproxy.handled}."""
+
+    def counted(self, count: int) -> None: ...
+    def sending(self, waiting: int) -> None: ...
+    def close(self) -> None: ...
+
+
+@define
+class Traffic:
+    """What went through, in one direction."""
+
+    messages: int = 0
+    descriptors: int = 0
+
+
+class _Direction:
+    """One loop of four verbs, from one channel to the other."""
+
+    def __init__(
+        self,
+        source: Channel,
+        sink: Channel,
+        count: Callable[[int], None] | None,
+        waiting: Callable[[int], None] | None,
+        onEnd: Callable[[], None] | None,
+    ) -> None:
+        self.source = source
+        self.sink = sink
+        self.ended = False
+        self.traffic = Traffic()
+        self._count = count
+        self._waiting = waiting
+        self._onEnd = onEnd
+        self._counted = 0
+        self._told = 0
+        self._blocked = False
+
+    def writable(self) -> None:
+        """The sink has room again."""
+        if self._blocked:
+            self._blocked = False
+            self.pump()
+
+    def pump(self) -> None:
+        """Carry what is there, until nothing is, the sink is full, or others want their turn."""
+        if self.ended or self._blocked:
+            return
+        for _ in range(TURN):
+            batch = self.source.peek()
+            try:
+                if len(batch) == 0:
+                    if batch.ended:
+                        self._finish()
+                    else:
+                        self.source.waitReadable(True)
+                    return
+                if not self._carry(batch):
+                    return
+            finally:
+                batch.close()
+        self.source.waitReadable(True)
+
+    def _carry(self, batch: PacketBatch) -> bool:
+        """Count, send, take one batch; whether all of it went."""
+        count = len(batch)
+        if self._count is not None and count > self._counted:
+            self._count(count - self._counted)
+            self._counted = count
+        try:
+            sent = self.sink.send(batch)
+        except ChannelClosed:
+            # What is left here can never arrive.  The other direction finds the end, after all
+            # that the sink's peer sent before it went.
+            self.ended = True
+            self.source.waitReadable(False)
+            self.source.waitGone()
+            return False
+        self.source.take(sent)
+        self.traffic.messages += sent
+        self.traffic.descriptors += len(batch.descriptors) if sent else 0
+        if self._counted:
+            self._counted -= sent
+            if self._counted != self._told and self._waiting is not None:
+                self._told = self._counted
+                self._waiting(self._counted)
+        if sent < count:
+            self._blocked = True
+            self.source.waitReadable(False)
+            self.sink.waitWritable()
+            return False
+        return True
+
+    def _finish(self) -> None:
+        self.ended = True
+        self.source.waitReadable(False)
+        if self._onEnd is not None:
+            self._onEnd()
+        if not self.source.peerGone():
+            # Only half closed: its peer may still receive.
+            self.sink.finishSending()
+            self.source.waitGone()
+
+
+@implementer(IChannelUser)
+class _Side(Protocol):
+    """One end of a channel proxy; silent until it is paired."""
+
+    proxy: ChannelProxy | None = None
+
+    def channelReadable(self) -> None:
+        """See L{IChannelUser}."""
+        if self.proxy is not None:
+            self.proxy.readable(self)
+
+    def channelWritable(self) -> None:
+        """See L{IChannelUser}."""
+        if self.proxy is not None:
+            self.proxy.writable(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The transport is closed."""
+        if self.proxy is not None:
+            self.proxy.sideLost(self, reason)
+
+
+class RemoteProtocol(_Side):
+    """The end towards the peer outside."""
+
+
+class ContainerProtocol(_Side):
+    """The end towards the container."""
+
+
+class ChannelProxy:
+    """
+    Two channels, a counter, a name; carries messages from its making until one end is done.
+
+    @ivar name: what people read in log lines and resume reasons.
+    @ivar counter: counts messages into the container; its owner's, not closed here.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        container: ContainerProtocol,
+        remote: RemoteProtocol,
+        counter: MessageCounter,
+        name: str,
+        policy: Policy,
+        noticed: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        @param container: connected, and not paired yet; as is C{remote}.
+        @param policy: told of each counted message; closed with the proxy.
+        @param noticed: called when the remote's end-of-file goes to the container.
+        """
+        self.name = name
+        self.counter = counter
+        self._policy = policy
+        self._container = container
+        self._remote = remote
+        self._waitingForEnd: list[Deferred[None]] = []
+        self._over = False
+        containerEnd: Channel = container.transport  # type: ignore[assignment]  # see IChannel
+        remoteEnd: Channel = remote.transport  # type: ignore[assignment]  # see IChannel
+        self._inbound = _Direction(remoteEnd, containerEnd, self._countIn, policy.sending, noticed)
+        self._outbound = _Direction(containerEnd, remoteEnd, None, None, None)
+        container.proxy = remote.proxy = self
+        self._run(self._inbound, self._outbound)
+
+    @property
+    def inbound(self) -> Traffic:
+        """What went into the container."""
+        return self._inbound.traffic
+
+    @property
+    def outbound(self) -> Traffic:
+        """What came out of it."""
+        return self._outbound.traffic
+
+    def _countIn(self, count: int) -> None:
+        self.counter.add(count)
+        self._policy.counted(count)
+
+    def readable(self, side: _Side) -> None:
+        """A side has something to peek, or its peer has gone."""
+        self._run(self._inbound if side is self._remote else self._outbound)
+
+    def writable(self, side: _Side) -> None:
+        """A side has room again."""
+        direction = self._inbound if side is self._container else self._outbound
+        self._guard("to" if side is self._container else "from", direction.writable)
+        self._afterwards()
+
+    def _run(self, *directions: _Direction) -> None:
+        for direction in directions:
+            self._guard("to" if direction is self._inbound else "from", direction.pump)
+        self._afterwards()
+
+    def _guard(self, towards: str, step: Callable[[], None]) -> None:
+        if self._over:
+            return
+        try:
+            step()
+        except (ChannelBroken, CounterError, OSError) as error:
+            self._log.warn(
+                "{name}: closed, {towards} the container: {error}",
+                name=self.name,
+                towards=towards,
+                error=error,
+            )
+            self._end()
+
+    def _afterwards(self) -> None:
+        if self._over:
+            return
+        inbound, outbound = self._inbound, self._outbound
+        # A direction whose source has gone altogether has nobody left to answer, either.
+        if (
+            (inbound.ended and outbound.ended)
+            or (inbound.ended and inbound.source.peerGone())
+            or (outbound.ended and outbound.source.peerGone())
+        ):
+            self._end()
+
+    def sideLost(self, side: _Side, reason: Failure) -> None:
+        """A side's transport is closed, by us or by the reactor's end."""
+        if not self._over:
+            self._log.warn("{name}: closed: {reason}", name=self.name, reason=reason.value)
+            self._end()
+
+    def stop(self) -> None:
+        """Carry once more what is there now, then close both ends."""
+        self._run(self._inbound, self._outbound)
+        self._end()
+
+    def _end(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._policy.close()
+        for direction in (self._inbound, self._outbound):
+            direction.source.close()
+        waiting, self._waitingForEnd = self._waitingForEnd, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    def whenEnded(self) -> Deferred[None]:
+        """Fires when both ends are closed; at once if they are.  Cancellable."""
+        waiter: Deferred[None] = Deferred(self._waitingForEnd.remove)
+        if self._over:
+            waiter.callback(None)
+        else:
+            self._waitingForEnd.append(waiter)
+        return waiter

@@ -1,0 +1,293 @@
+"""
+The service: containers and listeners, made from a configuration.
+
+Below a parent service of any Twisted application, or under C{twistd} by L{chanproxy.tap}.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocol
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chanproxy import config
+from chanproxy._batch import PeekBuffer
+from chanproxy.addresses import SeqpacketAddressSpec, parseSeqpacket
+from chanproxy.container import Container
+from chanproxy.counter import MessageCounter
+from chanproxy.endpoints import SeqpacketClientEndpoint, SeqpacketPort, whyNotBindable
+from chanproxy.freezers import makeFreezer
+from chanproxy.handled import Noticed
+from chanproxy.interfaces import ChanproxyReactor, FreezerError
+from chanproxy.proxy import ContainerProtocol, RemoteProtocol
+from chanproxy.recovery import thawRecorded
+
+
+class ChannelListener(Factory):
+    """Makes one channel proxy of each connection to a channel's C{listen} address."""
+
+    _log = Logger()
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: ChanproxyReactor,
+        container: Container,
+        channel: config.Channel,
+        limits: config.Limits,
+        buffer: PeekBuffer,
+    ) -> None:
+        self._reactor = reactor
+        self._container = container
+        self._channel = channel
+        self._name = f"{container.name}/{channel.name}"
+        self._opened = 0
+        self._dials: dict[Deferred[IProtocol], ContainerProtocol | RemoteProtocol] = {}
+        self._noticed: Noticed = container.notices(self._name)
+        self._endpoint = SeqpacketClientEndpoint(
+            reactor,
+            parseSeqpacket(channel.connect, listening=False),
+            buffer,
+            limits.connectTimeout,
+        )
+        self._port = SeqpacketPort(
+            reactor, parseSeqpacket(channel.listen, listening=True), self, buffer
+        )
+
+    def start(self) -> None:
+        """Listen.  @raise CannotListenError: what is wrong, and what to do."""
+        self._port.startListening()
+
+    def stop(self) -> Deferred[None]:
+        """Accept no more, give up what is being connected; channels that stand are not touched."""
+        for dial, accepted in list(self._dials.items()):
+            dial.cancel()
+            self._hangUp(accepted)
+        return self._port.stopListening()
+
+    @property
+    def port(self) -> IListeningPort:
+        """What listens."""
+        return self._port
+
+    def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
+        """Somebody connected to C{listen}."""
+        accepted = ContainerProtocol() if self._fromContainer else RemoteProtocol()
+        # The protocol has no transport before this returns.
+        self._reactor.callLater(0, self._dial, accepted)
+        return accepted
+
+    @property
+    def _fromContainer(self) -> bool:
+        return self._channel.initiator == "container"
+
+    def _dial(self, accepted: ContainerProtocol | RemoteProtocol) -> None:
+        self._opened += 1
+        name = f"{self._name}#{self._opened}"
+        if not self._fromContainer and self._channel.handled != "explicit":
+            self._noticed.happened()
+        other = RemoteProtocol() if self._fromContainer else ContainerProtocol()
+        dial = self._endpoint.connect(Factory.forProtocol(lambda: other))
+        if not dial.called:
+            # The backlog is full: only an awake container empties it.
+            self._noticed.hold()
+            self._dials[dial] = accepted
+
+            def over(result: object) -> object:
+                del self._dials[dial]
+                self._noticed.release()
+                return result
+
+            dial.addBoth(over)
+        dial.addCallback(lambda _: self._pair(name, accepted, other))
+        dial.addErrback(self._failed, name, accepted)
+
+    def _pair(
+        self,
+        name: str,
+        accepted: ContainerProtocol | RemoteProtocol,
+        dialled: ContainerProtocol | RemoteProtocol,
+    ) -> None:
+        container, remote = (accepted, dialled) if self._fromContainer else (dialled, accepted)
+        assert isinstance(container, ContainerProtocol)
+        assert isinstance(remote, RemoteProtocol)
+        explicit = self._channel.handled == "explicit"
+        try:
+            counter = MessageCounter(self._reactor) if explicit else None
+            self._container.proxy(
+                container, remote, name, counter, None if explicit else self._noticed
+            )
+        except Exception:
+            self._hangUp(dialled)
+            raise
+        self._log.info("{name}: open", name=name)
+
+    def _failed(
+        self, failure: Failure, name: str, accepted: ContainerProtocol | RemoteProtocol
+    ) -> None:
+        if not failure.check(CancelledError):
+            self._log.warn(
+                "{name}: connection closed: {why} "
+                "(containers.{container}.channels.{channel}.connect)",
+                name=name,
+                why=failure.getErrorMessage(),
+                container=self._container.name,
+                channel=self._channel.name,
+            )
+        self._hangUp(accepted)
+
+    def _hangUp(self, side: IProtocol) -> None:
+        transport = getattr(side, "transport", None)
+        if transport is not None:
+            transport.abortConnection()
+
+
+@frozen
+class Problem:
+    """Why a service cannot start: the configuration's key, and what is wrong and to do."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+class StartError(Exception):
+    """The service did not start; nothing of it is left.  The text has a line per problem."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+def thawNow(spec: str) -> None:
+    """Thaw by specification.  @raise FreezerError: it did not work."""
+    # Nothing waits here, but making a freezer takes a reactor; any one will do.
+    from twisted.internet import reactor
+
+    makeFreezer(spec, cast(ChanproxyReactor, reactor)).thawNow()
+
+
+def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) -> list[Problem]:
+    """
+    Look for what would keep the service from starting, without changing anything.
+
+    @return: all problems found.
+    """
+    problems = []
+    for container in configuration.containers:
+        path = f"containers.{container.name}"
+        try:
+            makeFreezer(container.freezer, reactor).check()
+        except (FreezerError, ValueError) as error:
+            problems.append(Problem(f"{path}.freezer", str(error)))
+        for channel in container.channels:
+            spec: SeqpacketAddressSpec = parseSeqpacket(channel.listen, listening=True)
+            wrong = whyNotBindable(spec)
+            if wrong is not None:
+                problems.append(Problem(f"{path}.channels.{channel.name}.listen", wrong))
+    return problems
+
+
+class ChanproxyService(Service):
+    """
+    Runs the containers of a configuration.
+
+    @ivar containers: by name, while running.
+    """
+
+    _log = Logger()
+
+    def __init__(self, configuration: config.Configuration, reactor: ChanproxyReactor) -> None:
+        Service.setName(self, "chanproxy")
+        self._configuration = configuration
+        self._reactor = reactor
+        self.containers: dict[str, Container] = {}
+        self._listeners: list[ChannelListener] = []
+
+    def startService(self) -> None:
+        """
+        Thaw what a dead predecessor left, then start everything.
+
+        @raise StartError: all that is wrong; nothing is half started.
+        """
+        thawed, failed = thawRecorded(thawNow, everything=False)
+        for spec in thawed:
+            self._log.warn("{spec}: left frozen by a predecessor that died; thawed", spec=spec)
+        for sentence in failed:
+            self._log.error("left frozen by a predecessor, and not thawed: {why}", why=sentence)
+        problems: list[Problem] = []
+        limits = self._configuration.limits
+        buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors)
+        try:
+            for container in self._configuration.containers:
+                self._startContainer(container, limits, buffer, problems)
+            if problems:
+                raise StartError(problems)
+        except BaseException:
+            self._stopAll()
+            raise
+        for started in self.containers.values():
+            started.start()
+        Service.startService(self)
+
+    def _startContainer(
+        self,
+        container: config.Container,
+        limits: config.Limits,
+        buffer: PeekBuffer,
+        problems: list[Problem],
+    ) -> None:
+        path = f"containers.{container.name}"
+        try:
+            made = Container(
+                self._reactor,
+                container.name,
+                makeFreezer(container.freezer, self._reactor),
+                container.linger,
+                container.suspend == "auto",
+            )
+        except (FreezerError, ValueError) as error:
+            problems.append(Problem(f"{path}.freezer", str(error)))
+            return
+        self.containers[container.name] = made
+        for channel in container.channels:
+            listener = ChannelListener(self._reactor, made, channel, limits, buffer)
+            try:
+                listener.start()
+            except CannotListenError as error:
+                problems.append(
+                    Problem(f"{path}.channels.{channel.name}.listen", str(error.socketError))
+                )
+            else:
+                self._listeners.append(listener)
+
+    def stopService(self) -> Deferred[object]:
+        """Thaw every container, carry what can still be carried, close everything."""
+        Service.stopService(self)
+        return self._stopAll()
+
+    def _stopAll(self) -> Deferred[object]:
+        containers, self.containers = self.containers, {}
+        listeners, self._listeners = self._listeners, []
+        for container in containers.values():
+            # Thawed before anything else that could fail.
+            try:
+                container.suspension.stop()
+            except FreezerError as error:
+                self._log.error("{name}: {error}", name=container.name, error=error)
+        stopped = DeferredList([listener.stop() for listener in listeners])
+        for container in containers.values():
+            try:
+                container.stop()
+            except Exception:
+                self._log.failure("{name}: not stopped cleanly", name=container.name)
+        return stopped  # type: ignore[return-value]  # a DeferredList is a Deferred of its list

@@ -1,0 +1,385 @@
+"""
+The container's life cycle: awake, suspending, asleep, resuming; and never asleep with work to do.
+
+One machine owns it; the table of transitions at the end of the file is the whole truth, and the
+diagram in the docs is drawn from it.  Knows a freezer and the registry; knows no channels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import define, field
+from automat import TypeMachineBuilder
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chanproxy.interfaces import FreezerError, IFreezer
+from chanproxy.recovery import FrozenRecord
+from chanproxy.wake import WakeSource, WakeSources
+
+THAW_RETRY = (0.1, 5.0)
+"""Seconds between tries to thaw: the first pause, and the longest."""
+
+
+class WakeLocksExist(Exception):
+    """Something keeps the container awake; it was not suspended.  The text names it."""
+
+
+class SuspendFailure(Exception):
+    """The freezer could not suspend the container; it is awake.  The text says why."""
+
+
+class NotAwake(Exception):
+    """The container is on its way to sleep, asleep, or waking: one suspend at a time."""
+
+
+@define(frozen=True)
+class Resumed:
+    """
+    How a suspend ended.
+
+    @ivar asleep: nanoseconds between falling asleep and waking, suspend of the host included.
+    @ivar reason: the names of all that was signalled, joined by commas, or what else woke it.
+    """
+
+    asleep: int
+    reason: str
+
+
+@define
+class SuspendStatistics:
+    """How suspends went so far."""
+
+    attempts: int = 0
+    successes: int = 0
+    failures: int = 0
+    lastReason: str = ""
+    lastAsleep: int = 0
+    totalAsleep: int = 0
+
+
+class IStateWatcher(Protocol):
+    """Told of each change, in order, after the fact."""
+
+    def __call__(self, state: str, reason: str) -> None: ...
+
+
+class LifeCycle(Protocol):
+    """What can happen to a container."""
+
+    def suspend(self) -> None:
+        """Everything is quiet: stop it."""
+
+    def frozen(self) -> None:
+        """The freezer is done, and nothing was signalled when we looked again."""
+
+    def interrupted(self, error: Exception, reason: str) -> None:
+        """Something became positive, or the freezer failed, before it was asleep."""
+
+    def resume(self, reason: str) -> None:
+        """Wake it."""
+
+    def thawed(self) -> None:
+        """It runs."""
+
+    def thawFailed(self, why: Failure) -> None:
+        """It does not run yet."""
+
+
+@define(eq=False)
+class _Core:
+    """What the transitions act upon."""
+
+    name: str
+    clock: IReactorTime
+    freezer: IFreezer
+    sources: WakeSources
+    record: FrozenRecord | None
+    onFrozen: Callable[[], None]
+    onSources: Callable[[list[WakeSource]], None]
+    nanoseconds: Callable[[], int]
+    statistics: SuspendStatistics = field(factory=SuspendStatistics)
+    watchers: list[IStateWatcher] = field(factory=list)
+    state: str = "awake"
+    outcome: Resumed | Exception = field(factory=lambda: Resumed(0, ""))
+    reason: str = ""
+    asleepSince: int = 0
+    freezing: Deferred[None] | None = None
+    retry: IDelayedCall | None = None
+    pause: float = THAW_RETRY[0]
+    waiting: list[Deferred[Resumed]] = field(factory=list)
+
+    def thaw(self) -> Deferred[None]:
+        # The thaw ends a freeze that is pending, and whoever hears of that has to find us here.
+        self.state = "resuming"
+        return self.freezer.thaw()
+
+    def tell(self, state: str, reason: str) -> None:
+        self.state = state
+        for watcher in list(self.watchers):
+            try:
+                watcher(state, reason)
+            except Exception:
+                _log.failure("{name}: a watcher failed and is dropped", name=self.name)
+                self.watchers.remove(watcher)
+
+
+_log = Logger()
+
+
+class Suspension:
+    """
+    One container's life cycle.
+
+    Made awake.  Suspends when told to, and resumes by itself as soon as a source is signalled.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        clock: IReactorTime,
+        freezer: IFreezer,
+        sources: WakeSources,
+        record: FrozenRecord | None = None,
+        nanoseconds: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+    ) -> None:
+        """
+        @param record: written before each freeze and cleared after each thaw; its owner's.
+        @param nanoseconds: a clock that goes on while the host itself sleeps.
+        """
+        self._core = _Core(
+            name,
+            clock,
+            freezer,
+            sources,
+            record,
+            self._frozen,
+            self._signalled,
+            nanoseconds,
+        )
+        self._machine = machine(self._core)
+        self._stopped = False
+
+    @property
+    def state(self) -> str:
+        """C{awake}, C{suspending}, C{asleep} or C{resuming}."""
+        return self._core.state
+
+    @property
+    def statistics(self) -> SuspendStatistics:
+        """How suspends went so far."""
+        return self._core.statistics
+
+    def addWatcher(self, watcher: IStateWatcher) -> None:
+        """Tell it the present state at once, then each change; one that raises is dropped."""
+        self._core.watchers.append(watcher)
+        watcher(self._core.state, self._core.reason)
+
+    def removeWatcher(self, watcher: IStateWatcher) -> None:
+        """Tell it no more.  Idempotent."""
+        if watcher in self._core.watchers:
+            self._core.watchers.remove(watcher)
+
+    def suspend(self) -> Deferred[Resumed]:
+        """
+        Suspend the container, until something wakes it.
+
+        @return: fires after the next resume.  Fails with L{WakeLocksExist}, L{SuspendFailure}, or
+            L{NotAwake}; the container is awake then, or as it was for the last.
+        """
+        core = self._core
+        result: Deferred[Resumed] = Deferred(core.waiting.remove)
+        if core.state != "awake" or self._stopped:
+            result.errback(NotAwake(f"{core.name} is {'stopped' if self._stopped else core.state}"))
+            return result
+        core.statistics.attempts += 1
+        signalled = core.sources.signalled()
+        if signalled:
+            core.statistics.failures += 1
+            result.errback(WakeLocksExist(_names(signalled)))
+            return result
+        core.waiting.append(result)
+        self._machine.suspend()
+        freezing = core.freezing
+        if freezing is not None:
+            freezing.addCallbacks(lambda _: core.onFrozen(), self._freezeFailed)
+        return result
+
+    def resume(self, reason: str) -> None:
+        """Wake the container now, if it is not awake."""
+        if self._core.state in ("suspending", "asleep"):
+            self._machine.resume(reason)
+
+    def stop(self) -> None:
+        """
+        Thaw for good, at once and blocking; no suspend follows.  Idempotent.
+
+        @raise FreezerError: it could not be thawed; the record stays for whoever comes next.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
+        core = self._core
+        wasAwake = core.state == "awake"
+        self.resume("the service stopped")
+        if core.retry is not None:
+            core.retry.cancel()
+            core.retry = None
+        if not wasAwake:
+            core.freezer.thawNow()
+            if core.state == "resuming":
+                self._machine.thawed()
+
+    def _frozen(self) -> None:
+        # The second look: what came between the first one and the freeze.
+        if self._core.state != "suspending":
+            return
+        signalled = self._core.sources.signalled()
+        if signalled:
+            self._signalled(signalled)
+            return
+        self._machine.frozen()
+        disturbed = self._core.freezer.whenDisturbed()
+        disturbed.addCallbacks(self.resume, lambda failure: failure.trap(CancelledError))
+        disturbed.addErrback(lambda failure: self.resume(str(failure.value)))
+
+    def _freezeFailed(self, failure: Failure) -> None:
+        if self._core.state == "suspending":
+            if not failure.check(FreezerError, OSError):
+                _log.failure("{name}: the freezer failed", failure, name=self._core.name)
+            why = str(failure.value)
+            self._machine.interrupted(_withCause(SuspendFailure(why), failure.value), why)
+
+    def _signalled(self, sources: list[WakeSource]) -> None:
+        if self._core.state == "asleep":
+            self._machine.resume(_names(sources))
+        elif self._core.state == "suspending":
+            names = _names(sources)
+            self._machine.interrupted(WakeLocksExist(names), f"Abort: {names}")
+        for source in sources:
+            source.wakeups += 1
+
+
+def _withCause(error: SuspendFailure, cause: BaseException | None) -> SuspendFailure:
+    error.__cause__ = cause
+    return error
+
+
+def _names(sources: list[WakeSource]) -> str:
+    return ",".join(sorted(source.name for source in sources))
+
+
+# The table.
+
+builder = TypeMachineBuilder(LifeCycle, _Core)
+awake = builder.state("awake")
+suspending = builder.state("suspending")
+asleep = builder.state("asleep")
+resuming = builder.state("resuming")
+
+
+@awake.upon(LifeCycle.suspend).to(suspending)
+def _beginFreeze(inputs: LifeCycle, core: _Core) -> None:
+    core.tell("suspending", "")
+    try:
+        if core.record is not None:
+            core.record.write()
+        core.sources.arm(core.onSources)
+        core.freezing = core.freezer.freeze()
+    except Exception as error:
+        core.freezing = None
+        inputs.interrupted(_withCause(SuspendFailure(str(error)), error), str(error))
+
+
+@suspending.upon(LifeCycle.frozen).to(asleep)
+def _fallAsleep(inputs: LifeCycle, core: _Core) -> None:
+    core.asleepSince = core.nanoseconds()
+    core.tell("asleep", "")
+
+
+@suspending.upon(LifeCycle.interrupted).to(resuming)
+def _abort(inputs: LifeCycle, core: _Core, error: Exception, reason: str) -> None:
+    thawing = core.thaw()
+    core.statistics.failures += 1
+    core.outcome = error
+    _finish(inputs, core, thawing, reason)
+
+
+@suspending.upon(LifeCycle.resume).to(resuming)
+def _abortOnRequest(inputs: LifeCycle, core: _Core, reason: str) -> None:
+    thawing = core.thaw()
+    core.statistics.failures += 1
+    core.outcome = SuspendFailure(reason)
+    _finish(inputs, core, thawing, reason)
+
+
+@asleep.upon(LifeCycle.resume).to(resuming)
+def _wake(inputs: LifeCycle, core: _Core, reason: str) -> None:
+    # Nothing comes before this line: it is the wake latency.
+    thawing = core.thaw()
+    slept = core.nanoseconds() - core.asleepSince
+    core.statistics.successes += 1
+    core.statistics.lastAsleep = slept
+    core.statistics.totalAsleep += slept
+    core.outcome = Resumed(slept, reason)
+    _finish(inputs, core, thawing, reason)
+
+
+def _finish(inputs: LifeCycle, core: _Core, thawing: Deferred[None], reason: str) -> None:
+    core.sources.disarm()
+    core.freezing = None
+    core.reason = core.statistics.lastReason = reason
+    core.pause = THAW_RETRY[0]
+    core.tell("resuming", reason)
+    _await(inputs, core, thawing)
+
+
+def _await(inputs: LifeCycle, core: _Core, thawing: Deferred[None]) -> None:
+    def ended(result: Failure | None) -> None:
+        # Stopping may have finished the thaw by force already.
+        if core.state != "resuming":
+            return
+        if isinstance(result, Failure):
+            inputs.thawFailed(result)
+        else:
+            inputs.thawed()
+
+    thawing.addBoth(ended)
+
+
+@resuming.upon(LifeCycle.thawed).to(awake)
+def _awaken(inputs: LifeCycle, core: _Core) -> None:
+    if core.record is not None:
+        core.record.clear()
+    core.tell("awake", core.reason)
+    waiting, core.waiting = core.waiting, []
+    for waiter in waiting:
+        if isinstance(core.outcome, Resumed):
+            waiter.callback(core.outcome)
+        else:
+            waiter.errback(core.outcome)
+
+
+@resuming.upon(LifeCycle.thawFailed).loop()
+def _tryAgain(inputs: LifeCycle, core: _Core, why: Failure) -> None:
+    _log.error(
+        "{name}: not thawed, trying again in {pause} s: {why}",
+        name=core.name,
+        pause=core.pause,
+        why=why.value,
+    )
+
+    def again() -> None:
+        core.retry = None
+        _await(inputs, core, core.freezer.thaw())
+
+    core.retry = core.clock.callLater(core.pause, again)
+    core.pause = min(core.pause * 2, THAW_RETRY[1])
+
+
+machine = builder.build()

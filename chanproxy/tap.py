@@ -1,0 +1,101 @@
+"""
+C{twistd chanproxy}: options to a service, all errors at once, before anything is started.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any, cast
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from chanproxy import config
+from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.recovery import thawRecorded
+from chanproxy.service import ChanproxyService, StartError, preflight, thawNow
+
+
+def _reactor() -> ChanproxyReactor:
+    from twisted.internet import reactor
+
+    return cast(ChanproxyReactor, reactor)
+
+
+def _refuse(text: str) -> None:
+    """Exit with status 1 and without a traceback."""
+    lines = "\n".join(f"chanproxy: {line}" for line in text.splitlines())
+    sys.exit(lines)
+
+
+class Options(usage.Options):
+    """Either C{--config}, or one channel by C{--listen}, C{--connect} and C{--freezer}."""
+
+    synopsis = "[--config FILE | --listen ENDPOINT --connect ENDPOINT --freezer FREEZER]"
+    optParameters = [  # noqa: RUF012  # usage.Options wants plain class attributes
+        ["config", "c", None, "Configuration file (TOML)."],
+        ["listen", "l", None, "Where peers connect: seqpacket:PATH[:mode=600][:backlog=128]."],
+        ["connect", "t", None, "Where the container listens: seqpacket:PATH."],
+        ["freezer", "f", None, "What freezes the container: cgroup:PATH, or none."],
+        ["linger", None, "0.5", "Seconds of quiet before the container is frozen."],
+        ["suspend", None, "auto", "When to suspend: auto, manual, off."],
+        ["initiator", None, "remote", "Who dials --listen: remote, container."],
+        ["handled", None, "consumed", "When a message is handled: consumed, explicit."],
+        ["name", None, "container", "The container's name, for log lines."],
+    ]
+
+    configuration: config.Configuration
+
+    def postOptions(self) -> None:
+        """Thaw what a dead predecessor left, then check everything."""
+        # First, so that not even a broken configuration leaves a container frozen.
+        for spec in thawRecorded(thawNow, everything=False)[0]:
+            print(f"chanproxy: {spec} was left frozen by a predecessor; thawed", file=sys.stderr)
+        single = [name for name in ("listen", "connect", "freezer") if self[name] is not None]
+        if self["config"] is not None and single:
+            _refuse(f"--config: not together with --{single[0]}; put the channel into the file")
+        if self["config"] is None and len(single) < 3:
+            _refuse("give --config FILE, or --listen, --connect and --freezer; see --help")
+        try:
+            if self["config"] is not None:
+                self.configuration = config.loadFile(self["config"])
+            else:
+                self.configuration = config.fromOptions(
+                    listen=self["listen"],
+                    connect=self["connect"],
+                    freezer=self["freezer"],
+                    linger=self["linger"],
+                    suspend=self["suspend"],
+                    handled=self["handled"],
+                    initiator=self["initiator"],
+                    name=self["name"],
+                )
+        except config.ConfigurationError as error:
+            _refuse(str(error))
+        problems = preflight(self.configuration, _reactor())
+        if problems:
+            _refuse("\n".join(map(str, problems)))
+
+
+class _Command(ChanproxyService):
+    """The service as a program of its own."""
+
+    def startService(self) -> None:
+        """Start, or exit with status 1 and a sentence per problem."""
+        try:
+            super().startService()
+        except StartError as error:
+            _refuse(str(error))
+        # Its default action would end us without the thaw.
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, self._hangup)
+
+    def _hangup(self, number: int, frame: Any) -> None:
+        reactor = cast(Any, self._reactor)
+        reactor.callFromThread(reactor.stop)
+
+
+def makeService(options: Options) -> IService:
+    """For L{twisted.application.service.ServiceMaker}."""
+    return cast(IService, _Command(options.configuration, _reactor()))

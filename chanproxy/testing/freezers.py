@@ -1,0 +1,329 @@
+"""
+For tests: a freezer that stops nothing and does what the test says, and the suite for all freezers.
+
+A new freezer is right when a subclass of L{FreezerConformance} passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, ParamSpec, Protocol, cast
+
+import pytest
+import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from chanproxy.interfaces import FreezeInterrupted, FreezerError, FreezerNotReady, IFreezer
+
+
+@implementer(IFreezer)
+class FakeFreezer:
+    """
+    A freezer under the test's control, without a reactor.
+
+    @ivar ready: whether the container has a process; change it with L{becomeReady} to fire
+        C{whenReady}.
+    @ivar frozen: whether everything is stopped.
+    @ivar calls: the names of the methods that were called, in order.
+    @ivar manual: C{freeze} waits for L{finishFreeze} or L{failFreeze}.
+    @ivar thawError: when set, C{thaw} and C{thawNow} fail with it and change nothing.
+    @ivar checkError: when set, C{check} raises it.
+    @ivar tasks: what C{unfrozenTasks} says while not frozen.
+    """
+
+    def __init__(self, spec: str = "fake", ready: bool = True, manual: bool = False) -> None:
+        self.spec = spec
+        self.ready = ready
+        self.manual = manual
+        self.frozen = False
+        self.calls: list[str] = []
+        self.thawError: FreezerError | None = None
+        self.checkError: FreezerError | None = None
+        self.tasks: list[str] = []
+        self._pending: Deferred[None] | None = None
+        self._waiting: list[Deferred[None]] = []
+        self._disturbed: list[Deferred[str]] = []
+
+    @property
+    def freezing(self) -> bool:
+        """Whether a freeze is pending."""
+        return self._pending is not None
+
+    def becomeReady(self) -> None:
+        """The container gets its first process."""
+        self.ready = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    def finishFreeze(self) -> None:
+        """The pending freeze is complete."""
+        self.frozen = True
+        self._takePending().callback(None)
+
+    def failFreeze(self, reason: str) -> None:
+        """The pending freeze fails."""
+        self._takePending().errback(FreezerError(reason))
+
+    def disturb(self, reason: str) -> None:
+        """The container stops being frozen, for a reason from outside."""
+        self.frozen = False
+        disturbed, self._disturbed = self._disturbed, []
+        for each in disturbed:
+            each.callback(reason)
+
+    def _takePending(self) -> Deferred[None]:
+        pending, self._pending = self._pending, None
+        if pending is None:
+            raise AssertionError("no freeze is pending")
+        return pending
+
+    def check(self) -> None:
+        """See L{IFreezer.check}."""
+        self.calls.append("check")
+        if self.checkError is not None:
+            raise self.checkError
+
+    def whenReady(self) -> Deferred[None]:
+        """See L{IFreezer.whenReady}."""
+        self.calls.append("whenReady")
+        if self.ready:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def freeze(self) -> Deferred[None]:
+        """See L{IFreezer.freeze}."""
+        self.calls.append("freeze")
+        if self._pending is not None:
+            return fail(FreezerError(f"{self.spec}: a freeze is pending already"))
+        if not self.ready:
+            return fail(FreezerNotReady(f"{self.spec}: no process is in it"))
+        pending: Deferred[None] = Deferred(self._freezeCancelled)
+        self._pending = pending
+        if not self.manual:
+            self.finishFreeze()
+        return pending
+
+    def _freezeCancelled(self, _: Deferred[None]) -> None:
+        self._pending = None
+
+    def thaw(self) -> Deferred[None]:
+        """See L{IFreezer.thaw}."""
+        self.calls.append("thaw")
+        if self.thawError is not None:
+            return fail(self.thawError)
+        self.frozen = False
+        disturbed, self._disturbed = self._disturbed, []
+        if self._pending is not None:
+            self._takePending().errback(FreezeInterrupted(f"{self.spec}: thawed before frozen"))
+        for each in disturbed:
+            each.cancel()
+        return succeed(None)
+
+    def thawNow(self) -> None:
+        """See L{IFreezer.thawNow}."""
+        self.calls.append("thawNow")
+        if self.thawError is not None:
+            raise self.thawError
+        self.frozen = False
+
+    def whenDisturbed(self) -> Deferred[str]:
+        """See L{IFreezer.whenDisturbed}."""
+        self.calls.append("whenDisturbed")
+        if not self.frozen:
+            return fail(FreezerNotReady(f"{self.spec}: is not frozen"))
+        waiting: Deferred[str] = Deferred(self._forgetDisturbed)
+        self._disturbed.append(waiting)
+        return waiting
+
+    def _forgetDisturbed(self, waiting: Deferred[str]) -> None:
+        if waiting in self._disturbed:
+            self._disturbed.remove(waiting)
+
+    def unfrozenTasks(self) -> list[str]:
+        """See L{IFreezer.unfrozenTasks}."""
+        return [] if self.frozen else list(self.tasks)
+
+
+class _Callable(Protocol):
+    def __call__(self) -> object: ...
+
+
+@frozen
+class FreezerSubject:
+    """
+    What the suite tests, and how it moves the world around it.
+
+    @ivar freezer: a new freezer whose container has no process yet.
+    @ivar isStopped: whether all of the container is stopped, found without the freezer.
+    @ivar spec: the C{spec} that the freezer must show.
+    @ivar start: gives the container its first process.
+    @ivar thawFromOutside: thaws the container, not through the freezer.
+    """
+
+    freezer: IFreezer
+    isStopped: Callable[[], bool]
+    spec: str
+    start: _Callable
+    thawFromOutside: _Callable
+
+
+_Steps = Generator[Deferred[Any], Any, None]
+_P = ParamSpec("_P")
+
+
+def _steps(test: Callable[_P, _Steps]) -> Callable[_P, Deferred[None]]:
+    """pytest-twisted's C{inlineCallbacks}, with its type."""
+    return cast(Callable[_P, Deferred[None]], pytest_twisted.inlineCallbacks(test))
+
+
+class FreezerConformance:
+    """
+    What every L{IFreezer} must do.  A subclass for pytest has a fixture C{subject} that gives a
+    L{FreezerSubject}; pytest-twisted has to be loaded.
+    """
+
+    def test_interface(self, subject: FreezerSubject) -> None:
+        """It provides the interface, and shows the string it was made from."""
+        verifyObject(IFreezer, subject.freezer)
+        assert subject.freezer.spec == subject.spec
+
+    def test_checkWithoutContainer(self, subject: FreezerSubject) -> None:
+        """A container that has no process is no error, and one that has is none either."""
+        subject.freezer.check()
+        subject.start()
+        subject.freezer.check()
+
+    @_steps
+    def test_freezeAndThaw(self, subject: FreezerSubject) -> _Steps:
+        """A freeze stops the container, a thaw starts it."""
+        subject.start()
+        assert not subject.isStopped()
+        yield subject.freezer.freeze()
+        assert subject.isStopped()
+        assert list(subject.freezer.unfrozenTasks()) == []
+        yield subject.freezer.thaw()
+        assert not subject.isStopped()
+
+    @_steps
+    def test_thawWhilePending(self, subject: FreezerSubject) -> _Steps:
+        """A thaw interrupts a freeze that is not complete, and the container runs."""
+        subject.start()
+        # Whether the freeze is still pending is the kernel's choice; most of 50 times it is.
+        for _ in range(50):
+            outcome: list[object] = []
+            subject.freezer.freeze().addBoth(outcome.append)
+            wasPending = not outcome
+            yield subject.freezer.thaw()
+            assert not subject.isStopped()
+            assert len(outcome) == 1
+            if wasPending:
+                assert isinstance(getattr(outcome[0], "value", None), FreezeInterrupted)
+            else:
+                assert outcome == [None]
+
+    @_steps
+    def test_cancelFreeze(self, subject: FreezerSubject) -> _Steps:
+        """Cancelling a freeze gives up the waiting; a thaw cleans up, and it can freeze again."""
+        subject.start()
+        outcome: list[object] = []
+        freezing = subject.freezer.freeze().addBoth(outcome.append)
+        freezing.cancel()
+        assert outcome == [None] or isinstance(getattr(outcome[0], "value", None), CancelledError)
+        yield subject.freezer.thaw()
+        assert not subject.isStopped()
+        yield subject.freezer.freeze()
+        assert subject.isStopped()
+        yield subject.freezer.thaw()
+
+    @_steps
+    def test_thawTwice(self, subject: FreezerSubject) -> _Steps:
+        """A thaw is harmless: before the container is there, before a freeze, and twice."""
+        yield subject.freezer.thaw()
+        subject.start()
+        yield subject.freezer.thaw()
+        yield subject.freezer.freeze()
+        yield subject.freezer.thaw()
+        yield subject.freezer.thaw()
+        assert not subject.isStopped()
+
+    @_steps
+    def test_notReady(self, subject: FreezerSubject) -> _Steps:
+        """Without a process there is nothing to freeze; C{whenReady} fires when there is one."""
+        with pytest.raises(FreezerNotReady):
+            yield subject.freezer.freeze()
+        yield subject.freezer.thaw()
+        ready = subject.freezer.whenReady()
+        assert not ready.called
+        subject.start()
+        yield ready
+        again = subject.freezer.whenReady()
+        assert again.called
+        yield subject.freezer.freeze()
+        assert subject.isStopped()
+        yield subject.freezer.thaw()
+
+    @_steps
+    def test_cancelWhenReady(self, subject: FreezerSubject) -> _Steps:
+        """Each C{whenReady} is cancelled by itself."""
+        cancelled = subject.freezer.whenReady()
+        other = subject.freezer.whenReady()
+        cancelled.cancel()
+        with pytest.raises(CancelledError):
+            yield cancelled
+        subject.start()
+        yield other
+
+    @_steps
+    def test_disturbed(self, subject: FreezerSubject) -> _Steps:
+        """C{whenDisturbed} tells of a thaw by somebody else, in words."""
+        subject.start()
+        yield subject.freezer.freeze()
+        disturbed = subject.freezer.whenDisturbed()
+        assert not disturbed.called
+        subject.thawFromOutside()
+        reason = yield disturbed
+        assert isinstance(reason, str)
+        assert reason
+        yield subject.freezer.thaw()
+        assert not subject.isStopped()
+
+    @_steps
+    def test_thawCancelsDisturbed(self, subject: FreezerSubject) -> _Steps:
+        """Our own thaw is no disturbance: it cancels C{whenDisturbed}; so does the caller."""
+        subject.start()
+        yield subject.freezer.freeze()
+        given = subject.freezer.whenDisturbed()
+        given.cancel()
+        with pytest.raises(CancelledError):
+            yield given
+        disturbed = subject.freezer.whenDisturbed()
+        yield subject.freezer.thaw()
+        with pytest.raises(CancelledError):
+            yield disturbed
+
+    @_steps
+    def test_fiftyTimes(self, subject: FreezerSubject) -> _Steps:
+        """Freezing and thawing goes on and on."""
+        subject.start()
+        for _ in range(50):
+            yield subject.freezer.freeze()
+            assert subject.isStopped()
+            yield subject.freezer.thaw()
+            assert not subject.isStopped()
+
+    @_steps
+    def test_thawNow(self, subject: FreezerSubject) -> _Steps:
+        """C{thawNow} thaws within the call; a later thaw is harmless."""
+        subject.start()
+        subject.freezer.thawNow()
+        yield subject.freezer.freeze()
+        subject.freezer.thawNow()
+        assert not subject.isStopped()
+        yield subject.freezer.thaw()
+        assert not subject.isStopped()

@@ -1,0 +1,73 @@
+"""Fixtures for all tests; the first one makes leaks fail."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet import reactor as _reactor
+from twisted.logger import LogLevel, globalLogPublisher
+
+from chanproxy.interfaces import ChanproxyReactor
+
+_INTERNAL = {"_SIGCHLDWaker", "_UnixWaker", "_Waker"}
+
+
+@pytest.fixture
+def reactor() -> ChanproxyReactor:
+    """The reactor that pytest-twisted runs."""
+    return _reactor  # type: ignore[return-value]  # the module stands for the installed reactor
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _selectables() -> set[object]:
+    readers, writers = _reactor.getReaders(), _reactor.getWriters()  # type: ignore[attr-defined]
+    return {s for s in readers + writers if type(s).__name__ not in _INTERNAL}
+
+
+@pytest.fixture(autouse=True)
+def nothingLeaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test that leaves descriptors, selectables, delayed calls or unhandled failures."""
+    monkeypatch.setenv("CHANPROXY_RUNTIME_DIRECTORY", str(tmp_path / "runtime"))
+    critical: list[str] = []
+
+    def observe(event: dict[str, object]) -> None:
+        if event.get("log_level") is LogLevel.critical:
+            critical.append(str(event.get("log_failure") or event.get("log_format")))
+
+    gc.collect()
+    before, selectables = _descriptors(), _selectables()
+    calls = set(_reactor.getDelayedCalls())  # type: ignore[attr-defined]
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield
+        gc.collect()
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    late = [c for c in _reactor.getDelayedCalls() if c not in calls]  # type: ignore[attr-defined]
+    left = _selectables() - selectables
+    for call in late:
+        call.cancel()
+    assert not late, f"delayed calls are left: {late}"
+    assert not left, f"selectables are left: {left}"
+    open_ = {fd: what for fd, what in _descriptors().items() if before.get(fd) != what}
+    assert not open_, f"descriptors are left: {open_}"
+    assert not critical, f"logged as critical: {critical}"
+
+
+@pytest.fixture
+def runtimeDirectory(tmp_path: Path) -> Callable[[], Path]:
+    """Where records of this test lie."""
+    return lambda: tmp_path / "runtime"

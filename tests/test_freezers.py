@@ -1,0 +1,536 @@
+"""The freezers: the conformance suite on each, and what is special to cgroups."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, ParamSpec, cast
+
+import pytest
+import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from zope.interface.verify import verifyObject
+
+from chanproxy.freezers import NullFreezer, makeFreezer
+from chanproxy.freezers.cgroup import CgroupFreezer, CgroupMount, cgroupMounts, findCgroup, holdsUs
+from chanproxy.interfaces import (
+    FreezeInterrupted,
+    FreezerError,
+    FreezerNotReady,
+    IFreezer,
+)
+from chanproxy.testing.freezers import FakeFreezer, FreezerConformance, FreezerSubject
+from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
+
+needsCgroup = [
+    pytest.mark.cgroup,
+    pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable"),
+]
+
+Steps = Generator[Deferred[Any], Any, None]
+P = ParamSpec("P")
+
+
+def steps(test: Callable[P, Steps]) -> Callable[P, Deferred[None]]:
+    """pytest-twisted's C{inlineCallbacks}, with its type."""
+    return cast(Callable[P, Deferred[None]], pytest_twisted.inlineCallbacks(test))
+
+
+def theReactor() -> Any:
+    """The reactor that pytest-twisted runs; imported late, after it chose one."""
+    from twisted.internet import reactor
+
+    return reactor
+
+
+def pause(seconds: float) -> Deferred[None]:
+    """Let the reactor turn."""
+    return deferLater(theReactor(), seconds, lambda: None)
+
+
+def openDescriptors() -> set[tuple[int, str]]:
+    """The descriptors that a freezer could leak."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue
+        if any(kind in target for kind in ("inotify", "eventpoll", "cgroup")):
+            found.add((int(fd), target))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def noLeaks() -> Iterator[None]:
+    """No test leaves a descriptor, a reader or a delayed call."""
+    reactor = theReactor()
+    descriptors, readers = openDescriptors(), set(reactor.getReaders())
+    yield
+    assert openDescriptors() - descriptors == set()
+    assert [
+        reader
+        for reader in set(reactor.getReaders()) - readers
+        if reader not in reactor._internalReaders
+    ] == []
+    assert reactor.getDelayedCalls() == []
+
+
+class TestFakeFreezer(FreezerConformance):
+    """The suite on the fake, which completes by itself."""
+
+    @pytest.fixture
+    def subject(self) -> FreezerSubject:
+        """A fake that is not ready."""
+        fake = FakeFreezer("fake", ready=False)
+        return FreezerSubject(
+            fake,
+            lambda: fake.frozen,
+            "fake",
+            fake.becomeReady,
+            lambda: fake.disturb("thawed by the test"),
+        )
+
+
+class TestFakeFreezerManual:
+    """What tests can make the fake do."""
+
+    def test_finish(self) -> None:
+        """A manual freeze waits for the test."""
+        fake = FakeFreezer(manual=True)
+        outcome: list[object] = []
+        fake.freeze().addBoth(outcome.append)
+        assert (outcome, fake.freezing, fake.frozen) == ([], True, False)
+        fake.finishFreeze()
+        assert (outcome, fake.freezing, fake.frozen) == ([None], False, True)
+        assert fake.calls == ["freeze"]
+
+    def test_fail(self) -> None:
+        """A manual freeze can fail; there must be one."""
+        fake = FakeFreezer(manual=True)
+        outcome: list[Any] = []
+        fake.freeze().addErrback(outcome.append)
+        fake.failFreeze("no luck")
+        assert str(outcome[0].value) == "no luck"
+        with pytest.raises(AssertionError, match="no freeze is pending"):
+            fake.finishFreeze()
+
+    def test_interrupt(self) -> None:
+        """A thaw interrupts a pending freeze."""
+        fake = FakeFreezer(manual=True)
+        outcome: list[Any] = []
+        fake.freeze().addErrback(outcome.append)
+        fake.thaw()
+        assert outcome[0].check(FreezeInterrupted)
+
+    def test_failingThaw(self) -> None:
+        """A thaw can fail, and nothing changes."""
+        fake = FakeFreezer()
+        fake.freeze()
+        fake.thawError = FreezerError("stuck")
+        outcome: list[Any] = []
+        fake.thaw().addErrback(outcome.append)
+        assert str(outcome[0].value) == "stuck"
+        assert fake.frozen
+        with pytest.raises(FreezerError, match="stuck"):
+            fake.thawNow()
+
+    def test_checkAndTasks(self) -> None:
+        """What it says can be set."""
+        fake = FakeFreezer()
+        fake.tasks = ["cat[1] in pipe_read"]
+        assert fake.unfrozenTasks() == ["cat[1] in pipe_read"]
+        fake.checkError = FreezerError("wrong")
+        with pytest.raises(FreezerError, match="wrong"):
+            fake.check()
+
+
+def subjectOf(cgroup: TemporaryCgroup, spec: str) -> FreezerSubject:
+    """The freezer of a cgroup that does not exist yet, with a process to come."""
+
+    def start() -> None:
+        cgroup.create()
+        cgroup.spawn(["sleep", "1000"])
+
+    return FreezerSubject(
+        makeFreezer(spec, theReactor()),
+        cgroup.frozen,
+        spec,
+        start,
+        lambda: cgroup.write("cgroup.freeze", "0"),
+    )
+
+
+@pytest.fixture
+def cgroup() -> Iterator[TemporaryCgroup]:
+    """A cgroup, thawed, emptied and removed afterwards."""
+    with TemporaryCgroup() as cgroup:
+        yield cgroup
+
+
+class TestCgroupFreezer(FreezerConformance):
+    """The suite on a real process in a real cgroup."""
+
+    pytestmark = needsCgroup
+
+    @pytest.fixture
+    def subject(self) -> Iterator[FreezerSubject]:
+        """An absolute path, two directories deep, where nothing exists yet."""
+        with TemporaryCgroup(create=False) as top, TemporaryCgroup(False, top.path) as cgroup:
+            yield subjectOf(cgroup, cgroup.spec)
+
+
+class TestCgroupFreezerRelative(FreezerConformance):
+    """The suite on a path that is relative to the mount."""
+
+    pytestmark = needsCgroup
+
+    @pytest.fixture
+    def subject(self) -> Iterator[FreezerSubject]:
+        """The mere name."""
+        with TemporaryCgroup(create=False) as cgroup:
+            yield subjectOf(cgroup, f"cgroup:{os.path.basename(cgroup.path)}")
+
+
+class TestRealCgroup:
+    """What the suite cannot say for all freezers."""
+
+    pytestmark = needsCgroup
+
+    @steps
+    def test_echo(self, cgroup: TemporaryCgroup) -> Steps:
+        """A frozen process does not answer; a thawed one does."""
+        cat = cgroup.spawn(["cat"], subprocess.PIPE, subprocess.PIPE)
+        assert cat.stdin is not None
+        assert cat.stdout is not None
+        os.set_blocking(cat.stdout.fileno(), False)
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        yield freezer.freeze()
+        os.write(cat.stdin.fileno(), b"hello")
+        yield pause(0.05)
+        with pytest.raises(BlockingIOError):
+            os.read(cat.stdout.fileno(), 100)
+        yield freezer.thaw()
+        os.set_blocking(cat.stdout.fileno(), True)
+        assert os.read(cat.stdout.fileno(), 100) == b"hello"
+
+    @steps
+    def test_interrupted(self, cgroup: TemporaryCgroup) -> Steps:
+        """With many processes the kernel needs a moment, so that a thaw does interrupt."""
+        for _ in range(8):
+            cgroup.spawn(["sleep", "1000"])
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        outcomes: list[Any] = []
+        for _ in range(100):
+            freezer.freeze().addBoth(outcomes.append)
+            yield freezer.thaw()
+            if outcomes[-1] is not None:
+                break
+        assert outcomes[-1].check(FreezeInterrupted)
+
+    @steps
+    def test_waitsByEvent(self, cgroup: TemporaryCgroup) -> Steps:
+        """With many processes a freeze completes in a later turn of the reactor."""
+        for _ in range(8):
+            cgroup.spawn(["sleep", "1000"])
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        waited = False
+        for _ in range(100):
+            freezing = freezer.freeze()
+            waited = waited or not freezing.called
+            yield freezing
+            assert cgroup.frozen()
+            yield freezer.thaw()
+        assert waited
+
+    @steps
+    def test_killed(self, cgroup: TemporaryCgroup) -> Steps:
+        """Killing one of two is no disturbance; killing the last one is."""
+        first, second = (cgroup.spawn(["sleep", "1000"]) for _ in range(2))
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        yield freezer.freeze()
+        disturbed = freezer.whenDisturbed()
+        first.kill()
+        first.wait()
+        yield pause(0.05)
+        assert not disturbed.called
+        second.kill()
+        assert (yield disturbed) == "its last process ended"
+        cgroup.kill()
+        cgroup.close()
+        yield freezer.thaw()
+
+    @steps
+    def test_movedIn(self, cgroup: TemporaryCgroup) -> Steps:
+        """A process that is moved into the frozen cgroup is stopped too: no disturbance."""
+        cgroup.spawn(["sleep", "1000"])
+        with TemporaryCgroup() as other:
+            moved = other.spawn(["sleep", "1000"])
+            freezer = CgroupFreezer(cgroup.path, theReactor())
+            yield freezer.freeze()
+            disturbed = freezer.whenDisturbed()
+            cgroup.write("cgroup.procs", str(moved.pid))
+            yield pause(0.05)
+            assert not disturbed.called
+            assert cgroup.frozen()
+            disturbed.addErrback(lambda failure: None)
+            yield freezer.thaw()
+
+    @steps
+    def test_disturbedReason(self, cgroup: TemporaryCgroup) -> Steps:
+        """The reason says that somebody else thawed it; one that was thawed before, too."""
+        cgroup.spawn(["sleep", "1000"])
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        yield freezer.freeze()
+        cgroup.write("cgroup.freeze", "0")
+        assert (yield freezer.whenDisturbed()) == "thawed by somebody else"
+        yield freezer.thaw()
+        with pytest.raises(FreezerNotReady, match="is not frozen"):
+            yield freezer.whenDisturbed()
+
+    @steps
+    def test_frozenBefore(self, cgroup: TemporaryCgroup) -> Steps:
+        """What a dead predecessor froze is thawed without a freeze of ours."""
+        cgroup.spawn(["sleep", "1000"])
+        cgroup.write("cgroup.freeze", "1")
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        yield freezer.thaw()
+        assert not cgroup.frozen()
+        assert cgroup.read("cgroup.freeze") == "0\n"
+
+    @steps
+    def test_frozenAbove(self, cgroup: TemporaryCgroup) -> Steps:
+        """A thaw under a frozen ancestor fails, and names it."""
+        with TemporaryCgroup(below=cgroup.path) as inner:
+            inner.spawn(["sleep", "1000"])
+            freezer = CgroupFreezer(inner.path, theReactor())
+            yield freezer.freeze()
+            cgroup.write("cgroup.freeze", "1")
+            for _ in range(2):
+                with pytest.raises(FreezerError, match=f"echo 0 > {cgroup.path}/cgroup.freeze"):
+                    yield freezer.thaw()
+            cgroup.write("cgroup.freeze", "0")
+            assert not inner.frozen()
+
+    @steps
+    def test_removedAndMadeAgain(self) -> Steps:
+        """C{whenReady} follows directories that come, go, and come again."""
+        with (
+            TemporaryCgroup(create=False) as top,
+            TemporaryCgroup(False, top.path) as cgroup,
+        ):
+            ready = CgroupFreezer(cgroup.path, theReactor()).whenReady()
+            for _ in range(2):
+                yield pause(0.01)
+                cgroup.create()
+                yield pause(0.01)
+                os.rmdir(cgroup.path)
+                yield pause(0.01)
+                os.rmdir(top.path)
+            yield pause(0.01)
+            assert not ready.called
+            cgroup.create()
+            cgroup.spawn(["sleep", "1000"])
+            yield ready
+
+    @steps
+    def test_unfrozenTasks(self, cgroup: TemporaryCgroup) -> Steps:
+        """Running tasks are named, stopped ones are not."""
+        sleep = cgroup.spawn(["sleep", "1000"])
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        yield pause(0.05)
+        (task,) = freezer.unfrozenTasks()
+        assert task.startswith(f"sleep[{sleep.pid}] ")
+        yield freezer.freeze()
+        assert freezer.unfrozenTasks() == []
+        yield freezer.thaw()
+
+    @steps
+    def test_freezeTwice(self, cgroup: TemporaryCgroup) -> Steps:
+        """Freezing what is frozen works; only a pending freeze is in the way."""
+        for _ in range(8):
+            cgroup.spawn(["sleep", "1000"])
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        yield freezer.freeze()
+        yield freezer.freeze()
+        yield freezer.thaw()
+
+    @steps
+    def test_rights(self, cgroup: TemporaryCgroup) -> Steps:
+        """Without the right to write, the error names the file and the ways to get it."""
+        if os.geteuid() != 0:
+            pytest.skip("needs root to become nobody")
+        cgroup.spawn(["sleep", "1000"])
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        path = os.path.join(cgroup.path, "cgroup.freeze")
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o644
+        os.seteuid(65534)
+        try:
+            with pytest.raises(FreezerError, match=f"chown 65534 {path}.*Delegate=yes"):
+                freezer.check()
+            with pytest.raises(FreezerError, match=f"may not write {path}"):
+                yield freezer.freeze()
+            with pytest.raises(FreezerError, match=f"may not write {path}"):
+                freezer.thawNow()
+        finally:
+            os.seteuid(0)
+
+    @steps
+    def test_root(self) -> Steps:
+        """The root cgroup is refused."""
+        freezer = CgroupFreezer(str(unifiedMount()), theReactor())
+        if os.path.exists(f"{unifiedMount()}/cgroup.freeze"):
+            pytest.skip("the mount shows a part of the hierarchy only")
+        with pytest.raises(FreezerError, match="is the root cgroup"):
+            freezer.check()
+        with pytest.raises(FreezerError):
+            yield freezer.freeze()
+        with pytest.raises(FreezerError, match="is the root cgroup"):
+            yield freezer.whenReady()
+
+    @steps
+    def test_ourselves(self, cgroup: TemporaryCgroup, monkeypatch: pytest.MonkeyPatch) -> Steps:
+        """A cgroup that holds chanproxy is refused: by the check, and again by the freeze."""
+        cgroup.spawn(["sleep", "1000"])
+        monkeypatch.setattr("chanproxy.freezers.cgroup.holdsUs", lambda *_: True)
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        with pytest.raises(FreezerError, match="chanproxy itself runs in"):
+            freezer.check()
+        with pytest.raises(FreezerError, match="chanproxy itself runs in"):
+            yield freezer.freeze()
+        assert cgroup.read("cgroup.freeze") == "0\n"
+
+    def test_holdsUs(self, cgroup: TemporaryCgroup) -> None:
+        """The real files say that we are in the root, not in the test's cgroup."""
+        directory, mount = findCgroup(cgroup.path, cgroupMounts())
+        assert not holdsUs(directory, mount)
+        assert holdsUs(mount.point, mount)
+
+
+HYBRID = """\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+37 31 0:34 / /sys/fs/cgroup/freezer rw,relatime shared:5 - cgroup cgroup rw,freezer
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:1 master:2 - cgroup2 cgroup2 rw
+42 31 0:38 /part /mnt/with\\040space\\134 rw - cgroup2 cgroup2 rw
+"""
+
+
+class TestPaths:
+    """Finding mounts and cgroups, without any."""
+
+    def test_mounts(self) -> None:
+        """Optional fields are skipped, octal escapes undone."""
+        assert cgroupMounts(HYBRID) == [
+            CgroupMount("/", "/sys/fs/cgroup/freezer", "cgroup"),
+            CgroupMount("/", "/sys/fs/cgroup/unified", "cgroup2"),
+            CgroupMount("/part", "/mnt/with space\\", "cgroup2"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("path", "directory"),
+        [
+            ("editor", "/sys/fs/cgroup/unified/editor"),
+            ("a/../b/c/", "/sys/fs/cgroup/unified/b/c"),
+            ("/sys/fs/cgroup/unified/x", "/sys/fs/cgroup/unified/x"),
+            ("/mnt/with space\\/x", "/mnt/with space\\/x"),
+        ],
+    )
+    def test_found(self, path: str, directory: str) -> None:
+        """Absolute paths below any mount, relative ones below the first."""
+        assert findCgroup(path, cgroupMounts(HYBRID))[0] == directory
+
+    @pytest.mark.parametrize(
+        ("path", "instead"),
+        [
+            ("/sys/fs/cgroup/freezer/editor", "/sys/fs/cgroup/unified/editor"),
+            ("/sys/fs/cgroup/editor", "/sys/fs/cgroup/unified/editor"),
+            ("/system.slice/editor", "/sys/fs/cgroup/unified/system.slice/editor"),
+            ("../editor", "/sys/fs/cgroup/unified/editor"),
+            ("/sys/fs/cgroup/unifiedx", "/sys/fs/cgroup/unified/unifiedx"),
+        ],
+    )
+    def test_elsewhere(self, path: str, instead: str) -> None:
+        """The error names the mounts, and what to write."""
+        with pytest.raises(FreezerError) as caught:
+            findCgroup(path, cgroupMounts(HYBRID))
+        assert str(caught.value).endswith(f"write cgroup:{instead}")
+        assert "(/sys/fs/cgroup/unified, /mnt/with space\\)" in str(caught.value)
+
+    def test_noMount(self) -> None:
+        """Without cgroup v2 the error says how to mount it."""
+        with pytest.raises(FreezerError, match="mount -t cgroup2"):
+            findCgroup("editor", cgroupMounts("\n".join(HYBRID.splitlines()[:2])))
+
+    @pytest.mark.parametrize(
+        ("root", "own", "directory", "held"),
+        [
+            ("/", "/", "/cg", True),
+            ("/", "/", "/cg/a", False),
+            ("/", "/a", "/cg/a", True),
+            ("/", "/a/b", "/cg/a", True),
+            ("/", "/ab", "/cg/a", False),
+            ("/", "/a", "/cg/a/b", False),
+            ("/part", "/part/a", "/cg/a", True),
+            ("/part", "/part", "/cg", True),
+            ("/part", "/part", "/cg/part", False),
+            ("/part", "/other/a", "/cg/a", False),
+            ("/part", "/partial/a", "/cg/a", False),
+        ],
+    )
+    def test_holdsUs(self, root: str, own: str, directory: str, held: bool) -> None:
+        """Equal or below, seen through the mount's root."""
+        mount = CgroupMount(root, "/cg", "cgroup2")
+        assert holdsUs(directory, mount, f"3:freezer:/a\n0::{own}\n") is held
+
+    def test_otherNamespace(self, tmp_path: Any) -> None:
+        """Where names cannot be compared, the processes are looked at."""
+        (tmp_path / "in").mkdir()
+        mount = CgroupMount("/", str(tmp_path), "cgroup2")
+        assert not holdsUs(str(tmp_path), mount, "0::/../x\n")
+        (tmp_path / "in" / "cgroup.procs").write_text(f"1\n{os.getpid()}\n")
+        assert holdsUs(str(tmp_path), mount, "0::/../x\n")
+
+    def test_noUnifiedLine(self) -> None:
+        """A kernel without cgroup v2 holds nobody."""
+        assert not holdsUs("/cg", CgroupMount("/", "/cg", "cgroup2"), "3:freezer:/\n")
+
+
+class TestMakeFreezer:
+    """Configuration strings."""
+
+    def test_cgroup(self) -> None:
+        """A path with colons stays whole."""
+        freezer = makeFreezer("cgroup:a:b", theReactor())
+        assert isinstance(freezer, CgroupFreezer)
+        assert freezer.spec == "cgroup:a:b"
+
+    def test_none(self) -> None:
+        """The null freezer does everything at once, and is disturbed by nobody."""
+        freezer = makeFreezer("none", theReactor())
+        assert isinstance(freezer, NullFreezer)
+        verifyObject(IFreezer, freezer)
+        freezer.check()
+        freezer.thawNow()
+        assert freezer.whenReady().called
+        assert freezer.freeze().called
+        assert freezer.unfrozenTasks() == []
+        reasons: list[Any] = []
+        given, disturbed = (freezer.whenDisturbed().addBoth(reasons.append) for _ in range(2))
+        given.cancel()
+        assert not disturbed.called
+        assert freezer.thaw().called
+        assert [bool(reason.check(CancelledError)) for reason in reasons] == [True, True]
+
+    @pytest.mark.parametrize("spec", ["", "docker:x", "none:x", "/sys/fs/cgroup/x"])
+    def test_unknown(self, spec: str) -> None:
+        """The error names the known kinds."""
+        with pytest.raises(ValueError, match="the known ones are cgroup:PATH and none"):
+            makeFreezer(spec, theReactor())
+
+    def test_noPath(self) -> None:
+        """A cgroup needs a path."""
+        with pytest.raises(ValueError, match="needs the path"):
+            makeFreezer("cgroup:", theReactor())
