@@ -47,7 +47,9 @@ def seqpacketSpec(
     if len(arguments) != 1 or not path or path == "@":
         wrong.append("it takes exactly one path, as in seqpacket:/run/a.sock")
     elif not path.startswith(("/", "@")):
-        wrong.append(f"the path {path} is relative; write it from / on")
+        wrong.append(f"the path {path!r} is relative; write it from / on")
+    elif path.startswith("/") and path.endswith("/"):
+        wrong.append(f"the path {path!r} is a directory; add the socket's name")
     elif len(os.fsencode(path)) > PATH_BYTES:
         wrong.append(f"the path has {len(os.fsencode(path))} bytes; {PATH_BYTES} is the most")
     elif "\0" in path:
@@ -56,16 +58,16 @@ def seqpacketSpec(
     for name in options:
         if name not in allowed:
             known = f"known are {', '.join(allowed)}" if allowed else "connecting takes a path only"
-            wrong.append(f"there is no argument {name}; {known}")
+            wrong.append(f"there is no argument {name!r}; {known}")
     mode = _number(options.get("mode", "600"), 8, 0, 0o777)
     if mode is None:
-        wrong.append(f"mode={options['mode']} is no octal mode from 0 to 777")
+        wrong.append(f"mode={options['mode']!r} is no octal mode from 0 to 777")
     backlog = _number(options.get("backlog", "128"), 10, 1, 65535)
     if backlog is None:
-        wrong.append(f"backlog={options['backlog']} is no number from 1 to 65535")
+        wrong.append(f"backlog={options['backlog']!r} is no number from 1 to 65535")
     unlink = options.get("unlink", "yes")
     if unlink not in ("yes", "no"):
-        wrong.append(f"unlink={unlink} is neither yes nor no")
+        wrong.append(f"unlink={unlink!r} is neither yes nor no")
     if wrong or mode is None or backlog is None:
         raise ValueError("; ".join(wrong))
     return SeqpacketAddressSpec(path, mode, backlog, unlink == "yes")
@@ -90,28 +92,35 @@ def parseSeqpacket(description: str, listening: bool) -> SeqpacketAddressSpec:
     kind, arguments, options = _split(description)
     if kind != "seqpacket":
         raise ValueError(
-            f"{kind or description!r} is no kind that is carried; write seqpacket:/run/a.sock"
+            f"{kind or description!r} is no kind that is carried yet; "
+            "the only one is seqpacket, as in seqpacket:/run/a.sock"
         )
     return seqpacketSpec(arguments, options, listening)
 
 
 def _split(description: str) -> tuple[str, list[str], dict[str, str]]:
-    """Twisted's endpoint syntax: colons separate, C{=} names, a backslash quotes."""
+    """
+    Twisted's endpoint syntax: colons separate, C{=} names, a backslash quotes.
+
+    @raise ValueError: the last backslash quotes nothing.
+    """
     # Its own parser is private; the syntax is documented in the endpoints how-to.
-    pieces: list[list[str]] = [["", ""]]
+    pieces: list[tuple[str | None, str]] = [(None, "")]
     quoted = named = False
     for character in description:
         if quoted or character not in "\\:=" or (character == "=" and named):
-            pieces[-1][1] += character
+            pieces[-1] = (pieces[-1][0], pieces[-1][1] + character)
             quoted = False
         elif character == "\\":
             quoted = True
         elif character == ":":
-            pieces.append(["", ""])
+            pieces.append((None, ""))
             named = False
         else:
-            pieces[-1] = [pieces[-1][1], ""]
+            pieces[-1] = (pieces[-1][1], "")
             named = True
-    values = [value for name, value in pieces if not name]
-    options = {name: value for name, value in pieces if name}
+    if quoted:
+        raise ValueError("the last backslash quotes nothing; write two for one in the path")
+    values = [value for name, value in pieces if name is None]
+    options = {name: value for name, value in pieces if name is not None}
     return (values[0] if values else ""), values[1:], options

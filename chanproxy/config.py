@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import math
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -122,8 +122,8 @@ class _Table:
             self.note("", f"is {_kind(value)}", "write a table")
 
     def note(self, key: str, wrong: str, remedy: str) -> None:
-        path = ".".join(part for part in (self._path, key) if part)
-        self._problems.append(Problem(path, wrong, remedy))
+        path = _join(self._path, key) if key else self._path
+        self._problems.append(Problem(path or "file", wrong, remedy))
 
     def number(
         self, key: str, default: float, least: float, most: float, whole: bool = False
@@ -135,18 +135,23 @@ class _Table:
         if isinstance(value, bool) or not isinstance(value, kinds):
             self.note(key, f"is {_kind(value)}", wanted)
             return default
-        if not math.isfinite(value) or not least <= value <= most:
-            self.note(key, f"{value} is out of range", wanted)
+        # Comparing is safe for a nan and for a whole number that no float can hold.
+        if not least <= value <= most:
+            self.note(key, f"{_brief(value)} is out of range", wanted)
             return default
         return value
 
     def choice(self, key: str, default: str, *choices: str) -> str:
         self._known.append(key)
         value = self._values.get(key, default)
-        if value not in choices:
-            self.note(key, f"{value!r} is not known", f"write one of {', '.join(choices)}")
+        wanted = f"write one of {', '.join(choices)}"
+        if not isinstance(value, str):
+            self.note(key, f"is {_kind(value)}", wanted)
             return default
-        return str(value)
+        if value not in choices:
+            self.note(key, f"{_brief(value)} is not known", wanted)
+            return default
+        return value
 
     def text(self, key: str, check: Callable[[str], object], example: str) -> str:
         self._known.append(key)
@@ -168,29 +173,28 @@ class _Table:
         """The tables in a table, by their names."""
         self._known.append(key)
         value = self._values.get(key, {})
-        path = ".".join(part for part in (self._path, key) if part)
+        path = _join(self._path, key)
         if not isinstance(value, dict):
             self.note(key, f"is {_kind(value)}", f"write tables, [{path}.NAME]")
             return []
         found = []
         for name, content in value.items():
+            table = _Table(content, _join(path, name), self._problems)
             if not _NAME.fullmatch(name):
-                self.note(
-                    f"{key}.{name!r}", "is no usable name", "use letters, digits, dot, - and _"
-                )
-            found.append((name, _Table(content, f"{path}.{name}", self._problems)))
+                table.note("", "is no usable name", "use letters, digits, dot, - and _")
+            found.append((name, table))
         return found
 
     def table(self, key: str) -> _Table:
         self._known.append(key)
-        path = ".".join(part for part in (self._path, key) if part)
-        return _Table(self._values.get(key, {}), path, self._problems)
+        return _Table(self._values.get(key, {}), _join(self._path, key), self._problems)
 
     def end(self) -> None:
         """Whatever was not asked for is unknown."""
         for key in self._values:
             if key not in self._known:
-                near = difflib.get_close_matches(key, self._known, 1)
+                dashed = key.lower().replace("_", "-")
+                near = difflib.get_close_matches(dashed, self._known, 1)
                 self.note(
                     key,
                     "is not known",
@@ -198,16 +202,31 @@ class _Table:
                 )
 
 
+def _join(path: str, key: str) -> str:
+    """A key's path on one line; what needs quotes in TOML has them here as well."""
+    part = key if _NAME.fullmatch(key) else _brief(key)
+    return f"{path}.{part}" if path else part
+
+
 def _kind(value: object) -> str:
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
-    kinds |= {list: "a list", dict: "a table"}
+    kinds = {bool: "true or false", int: "a whole number", float: "a number with a fraction"}
+    kinds |= {str: "a text", list: "a list", dict: "a table"}
     return kinds.get(type(value), "a date or time")
+
+
+def _brief(value: object) -> str:
+    """A value as part of a sentence: on one line, and no longer than is useful."""
+    # Python refuses to write out whole numbers of thousands of digits.
+    if isinstance(value, int) and value.bit_length() > 128:
+        return "a number of more than 128 bits"
+    written = repr(value)
+    return written if len(written) <= 120 else f"{written[:100]}..."
 
 
 def _checkFreezer(value: str) -> None:
     kind, _, argument = value.partition(":")
     if value != "none" and not (kind == "cgroup" and argument):
-        raise ValueError(f"{value!r} is no freezer that is known")
+        raise ValueError(f"{_brief(value)} is no freezer; there are none and cgroup:PATH")
 
 
 def _readChannel(name: str, table: _Table) -> Channel:
@@ -236,29 +255,48 @@ def _readContainer(name: str, table: _Table) -> Container:
 
 def _checkTogether(containers: Iterable[Container], problems: list[Problem]) -> None:
     """What only shows when all channels are looked at."""
-    listening: dict[str, str] = {}
-    freezers: dict[str, str] = {}
+    listening: dict[str, list[str]] = {}
+    freezers: dict[str, list[str]] = {}
     for container in containers:
-        base = f"containers.{container.name}"
-        other = freezers.setdefault(container.freezer, f"{base}.freezer")
-        if container.freezer not in ("", "none") and other != f"{base}.freezer":
-            problems.append(
-                Problem(f"{base}.freezer", f"is the same as {other}", "one container, one freezer")
-            )
+        base = _join("containers", container.name)
+        if container.freezer not in ("", "none"):
+            freezers.setdefault(_plain(container.freezer), []).append(f"{base}.freezer")
         for channel in container.channels:
-            if not channel.listen:
-                continue
-            key = f"{base}.channels.{channel.name}.listen"
-            path = parseSeqpacket(channel.listen, True).path
-            other = listening.setdefault(path, key)
-            if other != key:
+            key = _join(f"{base}.channels", channel.name)
+            listen = channel.listen and _plain(parseSeqpacket(channel.listen, True).path)
+            connect = channel.connect and _plain(parseSeqpacket(channel.connect, False).path)
+            if listen:
+                listening.setdefault(listen, []).append(f"{key}.listen")
+            if listen and listen == connect:
                 problems.append(
-                    Problem(key, f"is the same socket as {other}", "give each a path of its own")
+                    Problem(
+                        f"{key}.connect",
+                        f"is the same socket as {key}.listen, chanproxy would dial itself",
+                        "give the container another path",
+                    )
                 )
-            if channel.connect and parseSeqpacket(channel.connect, False).path == path:
-                problems.append(
-                    Problem(key, "is also what it connects to", "give the container another path")
-                )
+    _noteShared(freezers, "freezer", "give each container a cgroup of its own", problems)
+    _noteShared(listening, "socket", "give each channel a path of its own", problems)
+
+
+def _noteShared(
+    users: Mapping[str, list[str]], what: str, remedy: str, problems: list[Problem]
+) -> None:
+    """A problem on each of the keys that share something, naming the others."""
+    for keys in users.values():
+        for index, key in enumerate(keys):
+            others = ", ".join(keys[:index] + keys[index + 1 :])
+            if others:
+                problems.append(Problem(key, f"is the same {what} as {others}", remedy))
+
+
+def _plain(path: str) -> str:
+    """The same file by the same text; C{..} stays, for symbolic links give it a meaning."""
+    if path.startswith("@"):
+        return path
+    while "/./" in path or "//" in path:
+        path = path.replace("/./", "/").replace("//", "/")
+    return path.rstrip("/")
 
 
 def fromTree(tree: Any) -> Configuration:
@@ -278,8 +316,8 @@ def fromTree(tree: Any) -> Configuration:
     limitsTable.end()
     containers = tuple(_readContainer(name, table) for name, table in top.tables("containers"))
     top.end()
-    if not containers and not problems:
-        top.note("containers", "is missing", "write at least one table, [containers.NAME]")
+    if isinstance(tree, dict) and tree.get("containers", {}) == {}:
+        top.note("containers", "has no container", "write at least one table, [containers.NAME]")
     _checkTogether(containers, problems)
     if problems:
         raise ConfigurationError(problems)
@@ -292,38 +330,46 @@ def load(text: str) -> Configuration:
 
     @raise ConfigurationError: with all problems; of a syntax error, the first only.
     """
+    return _load(text, "file")
+
+
+def _load(text: str, source: str) -> Configuration:
     try:
         tree = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigurationError(
-            [Problem("syntax", str(error), "see https://toml.io for the language")]
-        ) from None
+    # A plain ValueError is a number of more digits than Python reads; it names no line.
+    except (ValueError, RecursionError) as error:
+        line = re.search(r"at line (\d+)", str(error))
+        path = f"line {line[1]}" if line else source
+        remedy = "see https://toml.io for the language"
+        raise ConfigurationError([Problem(path, str(error), remedy)]) from None
     return fromTree(tree)
 
 
-def loadFile(path: str) -> Configuration:
+def loadFile(path: str | os.PathLike[str]) -> Configuration:
     """
     Read a file.
 
     @raise ConfigurationError: with all problems; also when there is no such file.
     """
+    name = os.fspath(path)
     try:
-        with open(path, "rb") as file:
+        with open(name, "rb") as file:
             text = file.read().decode()
-    except OSError as error:
-        raise ConfigurationError(
-            [Problem(path, f"{error.strerror}", "give --config a file that can be read")]
-        ) from None
     except UnicodeDecodeError as error:
-        raise ConfigurationError([Problem(path, f"{error}", "write the file in UTF-8")]) from None
-    return load(text)
+        raise ConfigurationError([Problem(name, str(error), "write the file in UTF-8")]) from None
+    # ValueError: a zero byte in the name.
+    except (OSError, ValueError) as error:
+        wrong = (isinstance(error, OSError) and error.strerror) or str(error)
+        remedy = "give --config a file that can be read"
+        raise ConfigurationError([Problem(name, wrong, remedy)]) from None
+    return _load(text, name)
 
 
 def fromOptions(
     listen: str,
     connect: str,
     freezer: str,
-    linger: str = "0.5",
+    linger: str | float = "0.5",
     suspend: str = "auto",
     handled: str = "consumed",
     initiator: str = "remote",

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 from twisted.internet import reactor as _reactor
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from chanproxy.interfaces import ChanproxyReactor
 
@@ -37,13 +39,19 @@ def _selectables() -> set[object]:
     return {s for s in readers + writers if type(s).__name__ not in _INTERNAL}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def running() -> None:
+    """Let the reactor open what it keeps for good, before anybody counts descriptors."""
+    pytest_twisted.blockon(deferLater(_reactor, 0))  # type: ignore[arg-type]  # the module again
+
+
 @pytest.fixture(autouse=True)
-def nothingLeaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothingLeaks(running: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail a test that leaves descriptors, selectables, delayed calls or unhandled failures."""
     monkeypatch.setenv("CHANPROXY_RUNTIME_DIRECTORY", str(tmp_path / "runtime"))
     critical: list[str] = []
 
-    def observe(event: dict[str, object]) -> None:
+    def observe(event: LogEvent) -> None:
         if event.get("log_level") is LogLevel.critical:
             critical.append(str(event.get("log_failure") or event.get("log_format")))
 

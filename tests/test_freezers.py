@@ -64,6 +64,12 @@ def openDescriptors() -> set[tuple[int, str]]:
     return found
 
 
+@pytest.fixture(autouse=True, scope="module")
+def runningReactor() -> None:
+    """Let the reactor start first: its own descriptors are no leak of the first test."""
+    pytest_twisted.blockon(pause(0))
+
+
 @pytest.fixture(autouse=True)
 def noLeaks() -> Iterator[None]:
     """No test leaves a descriptor, a reader or a delayed call."""

@@ -267,15 +267,7 @@ class CgroupFreezer:
     def thaw(self) -> Deferred[None]:
         """See L{IFreezer.thaw}."""
         kept = self._kept
-        if kept is None:
-            return self._thawByPath()
-        try:
-            os.pwrite(kept.freeze, b"0", 0)
-        except OSError as error:
-            done = succeed(None) if error.errno in _GONE else self._thawByPath()
-        else:
-            above = self._frozenAbove()
-            done = succeed(None) if above is None else fail(above)
+        done = self._thawByPath() if kept is None else self._thawKept(kept)
         pending, self._pending = self._pending, None
         disturbed, self._disturbed = self._disturbed, []
         self._forget()
@@ -284,6 +276,14 @@ class CgroupFreezer:
         for waiting in disturbed:
             waiting.cancel()
         return done
+
+    def _thawKept(self, kept: _Kept) -> Deferred[None]:
+        try:
+            os.pwrite(kept.freeze, b"0", 0)
+        except OSError as error:
+            return succeed(None) if error.errno in _GONE else self._thawByPath()
+        above = self._frozenAbove()
+        return succeed(None) if above is None else fail(above)
 
     def _thawByPath(self) -> Deferred[None]:
         try:
@@ -456,23 +456,26 @@ class _Readiness:
         while True:
             try:
                 self._events = os.open(path, os.O_RDONLY)
-                events = _Events.read(self._events)
-                if not events.populated:
-                    self._poller.watch(self._events, select.EPOLLPRI, self._changed)
-                return events.populated
+                if _Events.read(self._events).populated:
+                    return True
             except OSError as error:
                 if error.errno not in _GONE:
                     raise _explained(self._spec, path, error) from error
             if self._watchAncestors():
+                if self._events >= 0:
+                    # After inotify: polling reports a file that was removed before, not later.
+                    self._poller.watch(self._events, select.EPOLLPRI, self._changed)
                 return False
+            self._stop()
 
     def _watchAncestors(self) -> bool:
         """Watch every directory on the way that exists; false, if that has changed by now."""
-        missing = self._directory
-        if missing == self._mount.point or os.path.isfile(missing):
+        exists = self._events >= 0
+        atMount = self._directory == self._mount.point
+        if not exists and (atMount or os.path.isfile(self._directory)):
             raise _cannotFreeze(self._spec, self._directory, self._mount)
         # All of them, because a cgroup says nothing to its own watcher when it is removed (tried:
-        # neither IN_DELETE_SELF nor IN_IGNORED); only its parent tells.
+        # neither IN_DELETE_SELF nor IN_IGNORED, nor EPOLLPRI); only its parent tells.
         existing = self._existing()
         try:
             self._inotify = watcher = _INotify(self._reactor)
@@ -486,15 +489,13 @@ class _Readiness:
             for directory in existing:
                 watcher.watch(FilePath(directory), mask | inotify.IN_ONLYDIR, callbacks=[changed])
         except INotifyError as error:
-            self._stop()
             if self._existing() == existing:
                 raise FreezerError(
-                    f"{self._spec}: cannot watch {existing[0]} ({error}); raise the limits"
+                    f"{self._spec}: cannot watch {self._directory} ({error}); raise the limits"
                     " fs.inotify.max_user_instances and fs.inotify.max_user_watches"
                 ) from error
             return False
-        if self._existing() != existing or os.path.exists(missing):
-            self._stop()
+        if self._existing() != existing or os.path.exists(self._directory) != exists:
             return False
         watcher.startReading()
         return True

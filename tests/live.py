@@ -1,0 +1,171 @@
+"""
+The real service under C{twistd}, in front of a real process in a real cgroup.
+
+Blocking and simple: a program outside, as a user's would be.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.cgroups import TemporaryCgroup
+
+PATIENCE = 20.0
+
+ECHO = """
+import os, socket, sys
+listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listening.bind(sys.argv[1])
+listening.listen(int(sys.argv[2]))
+print("ready", flush=True)
+sys.stdin.readline()
+while True:
+    connection, _ = listening.accept()
+    while True:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(connection, 300000, 253)
+        except ConnectionResetError:
+            break
+        if not data:
+            break
+        for fd in descriptors:
+            os.write(fd, data)
+            os.close(fd)
+        connection.send(data)
+    connection.close()
+"""
+
+TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+
+
+def until(what: str, condition: Callable[[], object], patience: float = PATIENCE) -> None:
+    """Poll, with a bound, for what gives no event to us."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {patience} s"
+        time.sleep(0.0005)
+
+
+class Live:
+    """An echo container, and chanproxy in front of it."""
+
+    def __init__(self, directory: Path, linger: float = 0.02, backlog: int = 16) -> None:
+        self.directory = directory
+        self.inside, self.outside = directory / "inside.sock", directory / "outside.sock"
+        self.linger = linger
+        self.cgroup = TemporaryCgroup()
+        self.log = directory / "log"
+        self.service: subprocess.Popen[bytes] | None = None
+        try:
+            self.echo = self.cgroup.spawn(
+                [sys.executable, "-c", ECHO, str(self.inside), str(backlog)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            assert self.echo.stdout is not None
+            assert self.echo.stdout.readline() == b"ready\n"
+        except BaseException:
+            self.close()
+            raise
+
+    def accept(self) -> None:
+        """Let the container begin to accept."""
+        assert self.echo.stdin is not None
+        self.echo.stdin.write(b"\n")
+        self.echo.stdin.flush()
+
+    def configuration(self) -> Path:
+        """A file for this container."""
+        file = self.directory / "chanproxy.toml"
+        file.write_text(
+            f"""\
+[containers.echo]
+freezer = "{self.cgroup.spec}"
+linger = {self.linger}
+
+[containers.echo.channels.rpc]
+listen = "seqpacket:{self.outside}"
+connect = "seqpacket:{self.inside}"
+"""
+        )
+        return file
+
+    def start(self, *arguments: str) -> None:
+        """Run C{twistd chanproxy}, until it listens."""
+        self.service = self.run(*(arguments or ("--config", str(self.configuration()))))
+        service = self.service
+        until("listening", lambda: self.connectable() or service.poll() is not None)
+        assert service.poll() is None, self.log.read_text()
+
+    def connectable(self) -> bool:
+        """Whether somebody is bound to the outer socket."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(str(self.outside))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+            except OSError:
+                return True
+        return False
+
+    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start C{twistd chanproxy}."""
+        return subprocess.Popen(
+            [*TWISTD, "-n", "--pidfile=", f"--logfile={self.log}", "chanproxy", *arguments],
+            cwd=self.directory,
+            env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(self.directory / "runtime")),
+            stderr=subprocess.PIPE,
+        )
+
+    def peer(self) -> socket.socket:
+        """A connection from outside."""
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        peer.settimeout(PATIENCE)
+        peer.connect(str(self.outside))
+        return peer
+
+    def waitFrozen(self) -> None:
+        """Until the kernel says so."""
+        until("frozen", self.cgroup.frozen)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End the service, and check that it ended as asked."""
+        assert self.service is not None
+        service, self.service = self.service, None
+        service.send_signal(number)
+        try:
+            # Twisted stops cleanly, then ends by the signal that asked it to.
+            assert service.wait(PATIENCE) in (0, -number), self.log.read_text()
+        finally:
+            service.kill()
+            service.wait()
+            assert service.stderr is not None
+            service.stderr.close()
+
+    def close(self) -> None:
+        """End all of it."""
+        if self.service is not None:
+            self.end(signal.SIGKILL)
+        self.cgroup.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and self.log.exists():
+            print(self.log.read_text())
+        self.close()
