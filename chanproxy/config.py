@@ -119,10 +119,11 @@ class _Table:
         if isinstance(value, dict):
             self._values = value
         else:
-            self.note("", f"is {_kind(value)}", "write a table")
+            self.note(None, f"is {_kind(value)}", "write a table")
 
-    def note(self, key: str, wrong: str, remedy: str) -> None:
-        path = _join(self._path, key) if key else self._path
+    def note(self, key: str | None, wrong: str, remedy: str) -> None:
+        """Without a key it is the table itself that is wrong."""
+        path = self._path if key is None else _join(self._path, key)
         self._problems.append(Problem(path or "file", wrong, remedy))
 
     def number(
@@ -131,7 +132,7 @@ class _Table:
         self._known.append(key)
         value = self._values.get(key, default)
         kinds = int if whole else (int, float)
-        wanted = f"write a {'whole ' if whole else ''}number from {least:g} to {most:g}"
+        wanted = f"write a {'whole ' if whole else ''}number from {least:.15g} to {most:.15g}"
         if isinstance(value, bool) or not isinstance(value, kinds):
             self.note(key, f"is {_kind(value)}", wanted)
             return default
@@ -181,7 +182,7 @@ class _Table:
         for name, content in value.items():
             table = _Table(content, _join(path, name), self._problems)
             if not _NAME.fullmatch(name):
-                table.note("", "is no usable name", "use letters, digits, dot, - and _")
+                table.note(None, "is no usable name", "use letters, digits, dot, - and _")
             found.append((name, table))
         return found
 
@@ -336,12 +337,18 @@ def load(text: str) -> Configuration:
 def _load(text: str, source: str) -> Configuration:
     try:
         tree = tomllib.loads(text)
-    # A plain ValueError is a number of more digits than Python reads; it names no line.
-    except (ValueError, RecursionError) as error:
+    except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         path = f"line {line[1]}" if line else source
         remedy = "see https://toml.io for the language"
         raise ConfigurationError([Problem(path, str(error), remedy)]) from None
+    # Python's own limits, which it reports without a line.
+    except ValueError:
+        problem = Problem(source, "a number has thousands of digits", "write a smaller one")
+        raise ConfigurationError([problem]) from None
+    except RecursionError:
+        problem = Problem(source, "lists are nested too deeply", "no key takes a list")
+        raise ConfigurationError([problem]) from None
     return fromTree(tree)
 
 
@@ -352,8 +359,10 @@ def loadFile(path: str | os.PathLike[str]) -> Configuration:
     @raise ConfigurationError: with all problems; also when there is no such file.
     """
     name = os.fspath(path)
+    # A name may hold a line break; a problem has one line.
+    name = name if name.isprintable() else repr(name)
     try:
-        with open(name, "rb") as file:
+        with open(path, "rb") as file:
             text = file.read().decode()
     except UnicodeDecodeError as error:
         raise ConfigurationError([Problem(name, str(error), "write the file in UTF-8")]) from None
@@ -381,9 +390,10 @@ def fromOptions(
     @raise ConfigurationError: with all problems, named as in a file.
     """
     seconds: Any = linger
-    # What is no number stays as it is: the check of the number says what is wrong.
-    with contextlib.suppress(ValueError):
-        seconds = float(linger)
+    if isinstance(linger, str):
+        # What is no number stays as it is: the check of the number says what is wrong.
+        with contextlib.suppress(ValueError):
+            seconds = float(linger)
     channel = {"listen": listen, "connect": connect, "handled": handled, "initiator": initiator}
     container = {
         "freezer": freezer,

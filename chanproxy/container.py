@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
 from chanproxy.counter import MessageCounter
@@ -17,7 +17,7 @@ from chanproxy.idle import IdleWatch
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
 from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.recovery import FrozenRecord
-from chanproxy.suspend import Resumed, Suspension
+from chanproxy.suspend import Resumed, SuspendFailure, Suspension
 from chanproxy.wake import WakeSources
 
 
@@ -38,12 +38,13 @@ class Container:
         name: str,
         freezer: IFreezer,
         linger: float = 0.5,
-        automatic: bool = True,
+        mode: str = "auto",
         recorded: bool = True,
     ) -> None:
         """
         @param linger: seconds that every counter must have been zero before suspending.
-        @param automatic: suspend when idle; else only when L{suspend} is called.
+        @param mode: C{auto}: suspend when idle; C{manual}: only when L{suspend} is called;
+            C{off}: not even then.
         @param recorded: write down what is frozen, so that a successor can thaw it.
         @raise FreezerError: the freezer cannot work, or is in other hands; nothing is left behind.
         """
@@ -57,13 +58,13 @@ class Container:
         self.ledger = Ledger()
         self.suspension = Suspension(name, reactor, freezer, self.sources, self._record)
         self._idle: IdleWatch | None = None
-        self._automatic = automatic
+        self._mode = mode
         self._proxies: set[ChannelProxy] = set()
         self._noticed: list[tuple[Noticed, MessageCounter]] = []
 
     def start(self) -> None:
         """Begin to suspend it when idle, if it is to be suspended by itself."""
-        if self._automatic:
+        if self._mode == "auto":
             self._idle = IdleWatch(
                 self.name,
                 self._reactor,
@@ -104,7 +105,9 @@ class Container:
             self._record = None
 
     def suspend(self) -> Deferred[Resumed]:
-        """Suspend now; see L{Suspension.suspend}."""
+        """Suspend now; see L{Suspension.suspend}.  Also fails when suspending is off."""
+        if self._mode == "off":
+            return fail(SuspendFailure(f"{self.name}: suspending is off in the configuration"))
         for settling in list(self.ledger.unsettled):
             settling.settle()
         return self.suspension.suspend()

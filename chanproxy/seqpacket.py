@@ -292,7 +292,7 @@ class SeqpacketChannel:
         if self._closed:
             return
         if reason.check(ConnectionLost, ConnectionDone) and self.peerGone():
-            self._user().channelWritable()
+            self.doWrite()
             if not self._closed and self._wantsReadable:
                 self.waitReadable(True)
         else:
@@ -407,7 +407,11 @@ class SeqpacketTransport(SeqpacketChannel):
                 if not self._sendOne(data, descriptors):
                     self.waitWritable()
                     return
-            except (ChannelClosed, ChannelBroken) as error:
+            except ChannelClosed:
+                # Nothing of it can arrive.  Our read side finds the end, after what came before.
+                self._dropQueue()
+                break
+            except ChannelBroken as error:
                 self._shut(Failure(error))
                 return
             self._queue.popleft()
@@ -467,13 +471,16 @@ class SeqpacketTransport(SeqpacketChannel):
         """The path of this end; empty when it has none."""
         return self._host
 
+    def _dropQueue(self) -> None:
+        while self._queue:
+            _syscalls.closeAll(self._queue.popleft()[1])
+
     def _shut(self, reason: Failure) -> None:
         if self._closed:
             return
         super()._shut(reason)
         _syscalls.closeAll(self._nextDescriptors)
-        while self._queue:
-            _syscalls.closeAll(self._queue.popleft()[1])
+        self._dropQueue()
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()
@@ -514,6 +521,8 @@ class MessageProtocol(Protocol):
                 batch = transport.peek()
                 if len(batch) == 0:
                     if batch.ended:
+                        # By level it would be told for ever.
+                        transport.waitReadable(False)
                         transport.loseConnection()
                     return
                 data, descriptors = bytes(batch.data), batch.descriptors

@@ -253,7 +253,7 @@ class ChanproxyService(Service):
                 container.name,
                 makeFreezer(container.freezer, self._reactor),
                 container.linger,
-                container.suspend == "auto",
+                container.suspend,
             )
         except (FreezerError, ValueError) as error:
             problems.append(Problem(f"{path}.freezer", str(error)))

@@ -6,14 +6,18 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
-from twisted.internet import reactor as _reactor
+from twisted.internet import reactor as _module
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from chanproxy.interfaces import ChanproxyReactor
+
+# The module stands for the reactor that is installed.
+_reactor: Any = _module
 
 _INTERNAL = {"_SIGCHLDWaker", "_UnixWaker", "_Waker"}
 
@@ -21,7 +25,7 @@ _INTERNAL = {"_SIGCHLDWaker", "_UnixWaker", "_Waker"}
 @pytest.fixture
 def reactor() -> ChanproxyReactor:
     """The reactor that pytest-twisted runs."""
-    return _reactor  # type: ignore[return-value]  # the module stands for the installed reactor
+    return cast(ChanproxyReactor, _reactor)
 
 
 def _descriptors() -> dict[int, str]:
@@ -35,14 +39,14 @@ def _descriptors() -> dict[int, str]:
 
 
 def _selectables() -> set[object]:
-    readers, writers = _reactor.getReaders(), _reactor.getWriters()  # type: ignore[attr-defined]
+    readers, writers = _reactor.getReaders(), _reactor.getWriters()
     return {s for s in readers + writers if type(s).__name__ not in _INTERNAL}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def running() -> None:
     """Let the reactor open what it keeps for good, before anybody counts descriptors."""
-    pytest_twisted.blockon(deferLater(_reactor, 0))  # type: ignore[arg-type]  # the module again
+    pytest_twisted.blockon(deferLater(_reactor, 0))
 
 
 @pytest.fixture(autouse=True)
@@ -55,16 +59,18 @@ def nothingLeaks(running: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         if event.get("log_level") is LogLevel.critical:
             critical.append(str(event.get("log_failure") or event.get("log_format")))
 
+    # A function is observer enough; the type wants an interface declared.
+    observer: Any = observe
     gc.collect()
     before, selectables = _descriptors(), _selectables()
-    calls = set(_reactor.getDelayedCalls())  # type: ignore[attr-defined]
-    globalLogPublisher.addObserver(observe)
+    calls = set(_reactor.getDelayedCalls())
+    globalLogPublisher.addObserver(observer)
     try:
         yield
         gc.collect()
     finally:
-        globalLogPublisher.removeObserver(observe)
-    late = [c for c in _reactor.getDelayedCalls() if c not in calls]  # type: ignore[attr-defined]
+        globalLogPublisher.removeObserver(observer)
+    late = [c for c in _reactor.getDelayedCalls() if c not in calls]
     left = _selectables() - selectables
     for call in late:
         call.cancel()

@@ -31,8 +31,8 @@ def connect(
     theirs.settimeout(5)
     nowhere = UNIXAddress(None)
     transport = SeqpacketTransport(reactor, ours, buffer or PeekBuffer(), nowhere, nowhere)
-    transport.protocol = protocol  # type: ignore[assignment]  # a Protocol provides IProtocol
-    protocol.makeConnection(transport)
+    transport.protocol = protocol
+    Protocol.makeConnection(protocol, transport)
     return protocol, theirs
 
 

@@ -1,0 +1,133 @@
+"""The docs' examples run, and the docs' picture is the machine's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from chanproxy import config
+from chanproxy.tap import Options
+from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+EXAMPLES = DOCS / "examples"
+PATIENCE = 60.0
+
+
+def blocks(file: Path, language: str) -> list[str]:
+    """The fenced blocks of a Markdown file in one language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", file.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@contextmanager
+def started(argv: Sequence[str | Path], directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program in a session of its own; nothing of that session survives."""
+    binaries = os.path.dirname(sys.executable)
+    process = subprocess.Popen(
+        argv,
+        cwd=directory,
+        env=dict(
+            os.environ,
+            PATH=f"{binaries}:{os.environ.get('PATH', os.defpath)}",
+            TMPDIR=str(directory),
+        ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@contextmanager
+def cgroupOf(name: str) -> Iterator[Path]:
+    """A cgroup that somebody else makes, and that is gone afterwards."""
+    cgroup = TemporaryCgroup(create=False)
+    cgroup.path = os.path.join(unifiedMount() or "", name)
+    try:
+        yield Path(cgroup.path)
+    finally:
+        cgroup.close()
+
+
+@pytest.mark.cgroup
+@pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
+def test_tutorial(tmp_path: Path) -> None:
+    """Its blocks, one after the other in one shell, do what it says, and leave nothing behind."""
+    (tmp_path / "docs").symlink_to(DOCS)
+    script = tmp_path / "tutorial.sh"
+    script.write_text("".join(blocks(DOCS / "tutorial.md", "sh")))
+    with (
+        started(["bash", "-e", script], tmp_path) as shell,
+        cgroupOf(f"chanproxy-tutorial-{shell.pid}") as cgroup,
+    ):
+        output, _ = shell.communicate(timeout=PATIENCE)
+        assert shell.returncode == 0, output
+        assert not cgroup.exists(), output
+    frozen = [line for line in output.splitlines() if line.startswith("frozen ")]
+    # What is in between depends on how long a busy machine takes to look.
+    assert frozen[0] == "frozen 1", output
+    assert frozen[-2:] == ["frozen 1", "frozen 0"], output
+    assert "packet 3, with a descriptor: echoed after" in output
+    assert f"thawed cgroup:{cgroup}" in output
+    assert {path.name for path in tmp_path.iterdir()} <= {"docs", "runtime", "tutorial.sh"}
+
+
+def test_useEndpoint(tmp_path: Path) -> None:
+    """The Twisted example answers the tutorial's peer, and is short."""
+    program, path = EXAMPLES / "use_endpoint.py", tmp_path / "socket"
+    with started([sys.executable, program, path], tmp_path) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "listening\n"
+        peer = subprocess.run(
+            [sys.executable, str(EXAMPLES / "peer.py"), str(path)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert peer.returncode == 0, peer.stderr
+    assert len(peer.stdout.splitlines()) == 4
+    assert len(program.read_text().splitlines()) <= 50
+
+
+def test_lifecycle(tmp_path: Path) -> None:
+    """The picture in the docs is the machine's; another one is refused with a sentence."""
+    check = [sys.executable, str(DOCS / "draw_lifecycle.py"), "--check"]
+    same = subprocess.run(check, capture_output=True, text=True, timeout=PATIENCE)
+    assert (same.returncode, same.stderr) == (0, "")
+    copy = tmp_path / "draw_lifecycle.py"
+    copy.write_text((DOCS / "draw_lifecycle.py").read_text())
+    (tmp_path / "lifecycle.dot").write_text("digraph lifecycle {}\n")
+    other = subprocess.run(
+        [sys.executable, str(copy), "--check"], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert other.returncode == 1
+    assert "does not show the machine" in other.stderr
+
+
+def test_configuration() -> None:
+    """Every TOML block can be used, and the reference leaves out no option."""
+    reference = DOCS / "configuration.md"
+    for file in (DOCS.parent / "README.md", reference):
+        (block,) = blocks(file, "toml")
+        assert config.load(block).containers
+    text = reference.read_text()
+    for name, *_ in Options.optParameters:
+        assert f"`--{name} " in text

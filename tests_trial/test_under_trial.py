@@ -1,0 +1,92 @@
+"""chanproxy in tests that trial runs: asynchronous C{TestCase}s and the global reactor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from typing import Any
+
+from twisted.internet import reactor as _module
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from chanproxy import config
+from chanproxy.service import ChanproxyService, StartError
+
+reactor: Any = _module
+
+
+class ServiceTests(TestCase):
+    """The service below another program's own services."""
+
+    def setUp(self) -> None:
+        self.directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.patch(
+            os, "environ", dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=self.directory + "/run")
+        )
+
+    def service(self) -> ChanproxyService:
+        """One channel, never frozen."""
+        return ChanproxyService(
+            config.fromOptions(
+                f"seqpacket:{self.directory}/out", f"seqpacket:{self.directory}/in", "none", "0.05"
+            ),
+            reactor,
+        )
+
+    async def _settled(self, service: ChanproxyService, state: str) -> None:
+        for _ in range(500):
+            if service.containers["container"].suspension.state == state:
+                return
+            await deferLater(reactor, 0.01)
+        self.fail(f"never {state}")
+
+    def test_wake(self) -> Deferred[None]:
+        """A message wakes; when it is read, the container sleeps again."""
+        return Deferred.fromCoroutine(self._wake())
+
+    async def _wake(self) -> None:
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(listening.close)
+        listening.bind(f"{self.directory}/in")
+        listening.listen()
+        service = self.service()
+        service.startService()
+        try:
+            await self._settled(service, "asleep")
+            peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.addCleanup(peer.close)
+            peer.connect(f"{self.directory}/out")
+            await self._settled(service, "awake")
+            inside, _ = listening.accept()
+            self.addCleanup(inside.close)
+            await self._settled(service, "asleep")
+            peer.send(b"hello")
+            await self._settled(service, "awake")
+            container = service.containers["container"]
+            self.assertEqual(container.suspension.statistics.lastReason, "container/channel#1")
+            # Unread, it keeps the container awake for longer than any linger time.
+            await deferLater(reactor, 0.3)
+            self.assertEqual(container.suspension.state, "awake")
+            self.assertEqual(inside.recv(10), b"hello")
+            await self._settled(service, "asleep")
+        finally:
+            await service.stopService()
+
+    def test_cannotStart(self) -> Deferred[None]:
+        """A second service on the same socket does not start, and the first goes on."""
+        return Deferred.fromCoroutine(self._cannotStart())
+
+    async def _cannotStart(self) -> None:
+        first, second = self.service(), self.service()
+        first.startService()
+        try:
+            error = self.assertRaises(StartError, second.startService)
+            self.assertIn("containers.container.channels.channel.listen", str(error))
+            self.assertTrue(os.path.exists(f"{self.directory}/out"))
+        finally:
+            await first.stopService()
