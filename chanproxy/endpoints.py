@@ -194,12 +194,17 @@ class SeqpacketPort:
         if not self._mayConnect(connected):
             connected.close()
             return
-        peer = _address(connected.getpeername())
-        protocol = self._factory.buildProtocol(peer)
-        if protocol is None:
+        try:
+            peer = _address(connected.getpeername())
+            protocol = self._factory.buildProtocol(peer)
+            if protocol is None:
+                connected.close()
+            else:
+                _serve(self._reactor, connected, self._buffer, protocol, self.getHost(), peer)
+        except Exception:
+            # It costs this connection, not the listener.
+            self._log.failure("{path}: a connection could not be served", path=self._spec.path)
             connected.close()
-            return
-        _serve(self._reactor, connected, self._buffer, protocol, self.getHost(), peer)
 
     def _mayConnect(self, connected: socket.socket) -> bool:
         """An abstract address has no file mode: apply the mode to the peer's credentials."""
@@ -345,9 +350,13 @@ class _Attempt:
 
     def _try(self) -> None:
         self._again = None
-        connecting = socket.socket(
-            socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        )
+        try:
+            connecting = socket.socket(
+                socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+            )
+        except OSError as error:
+            self._failed(error.errno, error.strerror or str(error))
+            return
         try:
             connecting.connect(_kernelPath(self._path))
         except BlockingIOError:

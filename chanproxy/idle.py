@@ -113,9 +113,21 @@ class IdleWatch:
 
     def _waitForZero(self) -> None:
         """No more looks: the kernel tells when the last of them becomes zero."""
-        for settling in self._ledger.unsettled:
-            settling.arm()
-        waits = [source.counter.whenZero() for source in self._sources.signalled()]
+        waits: list[Deferred[None]] = []
+        self._waits = waits
+        try:
+            for settling in self._ledger.unsettled:
+                settling.arm()
+            for source in self._sources.signalled():
+                waits.append(source.counter.whenZero())
+        except OSError as error:
+            # Out of descriptors: awake is the safe side, and looking is the way that needs none.
+            self._log.warn("{name}: looks again: {error}", name=self._name, error=error)
+            for wait in waits:
+                wait.addErrback(lambda _: None)
+            self._forgetWaits()
+            self._again(max(self._linger, BACKOFF[0]))
+            return
         left = len(waits)
 
         def oneIsZero(result: object) -> None:
@@ -125,7 +137,6 @@ class IdleWatch:
                 self._waits = []
                 self._look()
 
-        self._waits = waits
         for wait in waits:
             # A counter that is closed while we wait has left the registry: no reason to stay up.
             wait.addBoth(oneIsZero)

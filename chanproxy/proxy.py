@@ -148,6 +148,12 @@ class _Side(Protocol):
     """One end of a channel proxy; silent until it is paired."""
 
     proxy: ChannelProxy | None = None
+    onConnected: Callable[[], None] | None = None
+
+    def connectionMade(self) -> None:
+        """The transport is ready."""
+        if self.onConnected is not None:
+            self.onConnected()
 
     def channelReadable(self) -> None:
         """See L{IChannelUser}."""

@@ -7,6 +7,7 @@ be had means that the owner is dead.  Knows freezers by their specification only
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -89,7 +90,8 @@ class FrozenRecord:
     def close(self) -> None:
         """The service lets go of it, thawed."""
         # Removed while still locked: nobody takes the file for a dead service's.
-        os.unlink(self._path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
         os.close(self._fd)
 
 

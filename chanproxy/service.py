@@ -80,8 +80,7 @@ class ChannelListener(Factory):
     def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
         """Somebody connected to C{listen}."""
         accepted = ContainerProtocol() if self._fromContainer else RemoteProtocol()
-        # The protocol has no transport before this returns.
-        self._reactor.callLater(0, self._dial, accepted)
+        accepted.onConnected = lambda: self._dial(accepted)
         return accepted
 
     @property

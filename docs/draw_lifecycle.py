@@ -53,9 +53,7 @@ def main() -> None:
     text = dotText()
     if check:
         if not file.exists() or file.read_text() != text:
-            sys.exit(
-                f"{file.name} is not the machine in chanproxy.suspend; run {Path(__file__).name}"
-            )
+            sys.exit(f"{file.name} does not show the machine in chanproxy.suspend; run this script")
         return
     file.write_text(text)
     try:

@@ -188,8 +188,6 @@ def test_closeWhileWaiting(fake: FakeReactor) -> None:
     assert str(zero[0]) == "the counter was closed"
     counter.close()
     assert fake.getReaders() == []
-    with pytest.raises(CounterError, match="adding 1: Bad file descriptor"):
-        counter.add(1)
     assert os.eventfd_read(duplicate) == 1
     os.close(duplicate)
 

@@ -58,7 +58,7 @@ def test_duplicates(
     """The kernel's object counts, not the descriptor: a duplicate is registered, and removes."""
     sources.add("one", counters[0])
     duplicate = MessageCounter.fromDescriptor(fake, counters[0].duplicate())
-    with pytest.raises(WakeSourceError, match="two: .* already registered as one"):
+    with pytest.raises(WakeSourceError, match=r"two: .* already registered as one"):
         sources.add("two", duplicate)
     with pytest.raises(WakeSourceError, match="already registered as one"):
         sources.add("one", counters[0])
@@ -77,7 +77,7 @@ def test_duplicates(
 def test_removeUnknown(sources: WakeSources, counters: list[MessageCounter]) -> None:
     """What was never added cannot be removed, and nothing changes."""
     sources.add("one", counters[0])
-    with pytest.raises(WakeSourceError, match="eventfd:.* is not registered"):
+    with pytest.raises(WakeSourceError, match=r"eventfd:.* is not registered"):
         sources.remove(counters[1])
     assert len(sources) == 1
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 from typing import Any
+from unittest import mock
 
 from twisted.internet import reactor as _module
 from twisted.internet.defer import Deferred
@@ -25,9 +26,10 @@ class ServiceTests(TestCase):
     def setUp(self) -> None:
         self.directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.directory)
-        self.patch(
-            os, "environ", dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=self.directory + "/run")
-        )
+        runtime = {"CHANPROXY_RUNTIME_DIRECTORY": self.directory + "/run"}
+        environment = mock.patch.dict(os.environ, runtime)
+        environment.start()
+        self.addCleanup(environment.stop)
 
     def service(self) -> ChanproxyService:
         """One channel, never frozen."""
@@ -68,11 +70,11 @@ class ServiceTests(TestCase):
             peer.send(b"hello")
             await self._settled(service, "awake")
             container = service.containers["container"]
-            self.assertEqual(container.suspension.statistics.lastReason, "container/channel#1")
+            assert container.suspension.statistics.lastReason == "container/channel#1"
             # Unread, it keeps the container awake for longer than any linger time.
             await deferLater(reactor, 0.3)
-            self.assertEqual(container.suspension.state, "awake")
-            self.assertEqual(inside.recv(10), b"hello")
+            assert container.suspension.state == "awake"
+            assert inside.recv(10) == b"hello"
             await self._settled(service, "asleep")
         finally:
             await service.stopService()
@@ -85,8 +87,12 @@ class ServiceTests(TestCase):
         first, second = self.service(), self.service()
         first.startService()
         try:
-            error = self.assertRaises(StartError, second.startService)
-            self.assertIn("containers.container.channels.channel.listen", str(error))
-            self.assertTrue(os.path.exists(f"{self.directory}/out"))
+            why = ""
+            try:
+                second.startService()
+            except StartError as error:
+                why = str(error)
+            assert "containers.container.channels.channel.listen" in why
+            assert os.path.exists(f"{self.directory}/out")
         finally:
             await first.stopService()
