@@ -558,14 +558,15 @@ def test_anyText(text: str) -> None:
 
 
 def test_reference() -> None:
-    """The reference's first file holds the defaults, and its second gives the lines it shows."""
+    """The reference's file holds the defaults, and the lines of errors that it shows are real."""
     reference = Path(__file__).parent.parent / "docs" / "configuration.md"
     blocks = re.findall(r"^```(?:toml|text)\n(.*?)^```$", reference.read_text(), re.M | re.S)
-    everything, wrong, lines = blocks
+    everything, lines = blocks
     read = config.load(everything)
     assert read.limits == Limits()
     (editor,) = read.containers
     assert attrs.evolve(editor, channels=()) == Container("editor", editor.freezer)
     (rpc,) = editor.channels
     assert rpc == Channel("rpc", rpc.listen, rpc.connect)
-    assert problems(wrong) == lines.splitlines()
+    wrong = '[containers.editor]\nfreezer = "none"\nsuspend = "maybe"\nlingr = 1\n'
+    assert [f"chanproxy: {line}" for line in problems(wrong)] == lines.splitlines()

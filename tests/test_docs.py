@@ -17,10 +17,11 @@ import pytest
 from chanproxy import config
 from chanproxy.tap import Options
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
+from tests.live import until
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 EXAMPLES = DOCS / "examples"
-PATIENCE = 60.0
+PATIENCE = 8.0
 
 
 def blocks(file: Path, language: str) -> list[str]:
@@ -29,31 +30,32 @@ def blocks(file: Path, language: str) -> list[str]:
 
 
 @contextmanager
-def started(argv: Sequence[str | Path], directory: Path) -> Iterator[subprocess.Popen[str]]:
+def started(
+    argv: Sequence[str | Path], directory: Path, output: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """A program in a session of its own; nothing of that session survives."""
     binaries = os.path.dirname(sys.executable)
-    process = subprocess.Popen(
-        argv,
-        cwd=directory,
-        env=dict(
-            os.environ,
-            PATH=f"{binaries}:{os.environ.get('PATH', os.defpath)}",
-            TMPDIR=str(directory),
-        ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    # To a file, not a pipe: what runs in the background would keep a pipe open.
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            argv,
+            cwd=directory,
+            env=dict(
+                os.environ,
+                PATH=f"{binaries}:{os.environ.get('PATH', os.defpath)}",
+                TMPDIR=str(directory),
+            ),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 @contextmanager
@@ -72,13 +74,15 @@ def cgroupOf(name: str) -> Iterator[Path]:
 def test_tutorial(tmp_path: Path) -> None:
     """Its blocks, one after the other in one shell, do what it says, and leave nothing behind."""
     (tmp_path / "docs").symlink_to(DOCS)
-    script = tmp_path / "tutorial.sh"
+    script, log = tmp_path / "tutorial.sh", tmp_path / "log"
     script.write_text("".join(blocks(DOCS / "tutorial.md", "sh")))
     with (
-        started(["bash", "-e", script], tmp_path) as shell,
+        started(["bash", "-e", script], tmp_path, log) as shell,
         cgroupOf(f"chanproxy-tutorial-{shell.pid}") as cgroup,
     ):
-        output, _ = shell.communicate(timeout=PATIENCE)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            shell.wait(PATIENCE)
+        output = log.read_text()
         assert shell.returncode == 0, output
         assert not cgroup.exists(), output
     frozen = [line for line in output.splitlines() if line.startswith("frozen ")]
@@ -87,15 +91,15 @@ def test_tutorial(tmp_path: Path) -> None:
     assert frozen[-2:] == ["frozen 1", "frozen 0"], output
     assert "packet 3, with a descriptor: echoed after" in output
     assert f"thawed cgroup:{cgroup}" in output
-    assert {path.name for path in tmp_path.iterdir()} <= {"docs", "runtime", "tutorial.sh"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"docs", "log", "runtime", "tutorial.sh"}
 
 
 def test_useEndpoint(tmp_path: Path) -> None:
     """The Twisted example answers the tutorial's peer, and is short."""
-    program, path = EXAMPLES / "use_endpoint.py", tmp_path / "socket"
-    with started([sys.executable, program, path], tmp_path) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == "listening\n"
+    program, path, log = EXAMPLES / "use_endpoint.py", tmp_path / "socket", tmp_path / "log"
+    with started([sys.executable, program, path], tmp_path, log) as server:
+        until("listening", lambda: server.poll() is not None or "listening" in log.read_text())
+        assert server.poll() is None, log.read_text()
         peer = subprocess.run(
             [sys.executable, str(EXAMPLES / "peer.py"), str(path)],
             capture_output=True,
