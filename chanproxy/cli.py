@@ -36,7 +36,13 @@ def thaw(everything: bool) -> None:
 
 
 @main.command()
-@click.option("--cycles", default=200, show_default=True, help="Wake cycles to measure.")
+@click.option(
+    "--cycles",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Wake cycles to measure.",
+)
 def demo(cycles: int) -> None:
     """Put an echo service to sleep and wake it, and show what happens."""
     from chanproxy.demo import run

@@ -54,7 +54,7 @@ class IdleWatch:
         self._waits: list[Deferred[None]] = []
         self._backoff = BACKOFF[0]
         self._seen = 0
-        self._quietSince: float | None = None
+        self._quietLooks = 0
 
     def start(self) -> None:
         """Begin to watch; waits until the freezer is ready."""
@@ -84,29 +84,26 @@ class IdleWatch:
         self._waits = []
         if self._running:
             self._seen = self._ledger.activity
-            self._quietSince = None
+            self._quietLooks = 0
             self._look()
 
     def _look(self) -> None:
         self._call = None
         for settling in list(self._ledger.unsettled):
             settling.settle()
-        now = self._clock.seconds()
         active = self._ledger.activity != self._seen
         self._seen = self._ledger.activity
         if active:
-            self._quietSince = None
+            self._quietLooks = 0
             self._again(self._linger / LOOKS)
         elif self._sources.signalled():
-            self._quietSince = None
+            self._quietLooks = 0
             self._waitForZero()
-        elif self._quietSince is None:
-            self._quietSince = now
-            self._again(self._linger)
-        elif now - self._quietSince >= self._linger:
-            self._suspend()
+        elif self._quietLooks < LOOKS:
+            self._quietLooks += 1
+            self._again(self._linger / LOOKS)
         else:
-            self._again(self._linger - (now - self._quietSince))
+            self._suspend()
 
     def _again(self, delay: float) -> None:
         self._call = self._clock.callLater(delay, self._look)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,3 +85,15 @@ def nothingLeaks(running: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def runtimeDirectory(tmp_path: Path) -> Callable[[], Path]:
     """Where records of this test lie."""
     return lambda: tmp_path / "runtime"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """On CI the real parts have to be there: a skip is a failure."""
+    report = yield
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: skipped on CI: {report.longrepr}"
+    return report

@@ -33,14 +33,18 @@ class FakeReactor(Clock):
         """Let time pass: each delayed call at its own time, and a turn after each."""
         end = self.seconds() + seconds
         self.turn()
+        # Unlike real time this would stand still for a call whose delay is lost in rounding.
+        last = -1.0
         while True:
             times = [call.getTime() for call in self.getDelayedCalls()]
             upcoming = min(times, default=end)
             if upcoming >= end:
                 break
-            self.advance(max(upcoming - self.seconds(), 0))
+            before = self.seconds()
+            self.advance(max(upcoming - before, 0 if before != last else 1e-9))
+            last = before
             self.turn()
-        self.advance(end - self.seconds())
+        self.advance(max(end - self.seconds(), 0))
         self.turn()
 
     def addReader(self, reader: IReadDescriptor) -> None:

@@ -567,6 +567,6 @@ def test_reference() -> None:
     (editor,) = read.containers
     assert attrs.evolve(editor, channels=()) == Container("editor", editor.freezer)
     (rpc,) = editor.channels
-    assert rpc == Channel("rpc", rpc.listen, rpc.connect)
+    assert rpc == Channel(rpc.name, rpc.listen, rpc.connect)
     wrong = '[containers.editor]\nfreezer = "none"\nsuspend = "maybe"\nlingr = 1\n'
     assert [f"chanproxy: {line}" for line in problems(wrong)] == lines.splitlines()

@@ -21,7 +21,7 @@ from tests.live import until
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 EXAMPLES = DOCS / "examples"
-PATIENCE = 8.0
+PATIENCE = 60.0
 
 
 def blocks(file: Path, language: str) -> list[str]:
