@@ -40,7 +40,11 @@ class MessageCounter:
         """
         self._adopt(reactor, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE))
         if initial:
-            self.add(initial)
+            try:
+                self.add(initial)
+            except CounterError:
+                self.close()
+                raise
 
     def _adopt(self, reactor: IReactorFDSet, fd: int) -> None:
         self._fd = fd
@@ -59,7 +63,10 @@ class MessageCounter:
             the caller when it raises.
         @raise CounterError: it is not that.
         """
-        info = _syscalls.eventfdInfo(fd)
+        try:
+            info = _syscalls.eventfdInfo(fd)
+        except OSError as error:
+            raise CounterError(f"descriptor {fd} is not open") from error
         if "eventfd-id" not in info:
             raise CounterError("not an eventfd: make it with eventfd(2) and EFD_SEMAPHORE")
         if info.get("eventfd-semaphore") != "1":
@@ -81,8 +88,12 @@ class MessageCounter:
         """
         Add messages.
 
-        @raise CounterError: the count would overflow, or the counter is closed.
+        @raise CounterError: the count would overflow or is negative, or the counter is closed.
         """
+        if self._fd < 0:
+            raise CounterError("the counter is closed")
+        if not 0 <= count <= MAXIMUM:
+            raise CounterError(f"adding {count}: a number from 0 to {MAXIMUM} can be added")
         try:
             os.eventfd_write(self._fd, count)
         except BlockingIOError:
@@ -117,7 +128,7 @@ class MessageCounter:
 
     def whenPositive(self) -> Deferred[None]:
         """Wait until the count is positive; fires at once if it is.  Cancellable."""
-        return self._wait(self._waitingPositive, self.positive())
+        return self._wait(self._waitingPositive, True)
 
     def whenZero(self) -> Deferred[None]:
         """
@@ -125,9 +136,9 @@ class MessageCounter:
 
         While somebody waits, each read of the counter by anybody costs one event here.
         """
-        return self._wait(self._waitingZero, not self.positive())
+        return self._wait(self._waitingZero, False)
 
-    def _wait(self, waiting: list[Deferred[None]], already: bool) -> Deferred[None]:
+    def _wait(self, waiting: list[Deferred[None]], positive: bool) -> Deferred[None]:
         def cancel(waiter: Deferred[None]) -> None:
             waiting.remove(waiter)
             self._rearm()
@@ -135,7 +146,7 @@ class MessageCounter:
         if self._fd < 0:
             raise CounterError("the counter is closed")
         result: Deferred[None] = Deferred(cancel)
-        if already:
+        if self.positive() == positive:
             result.callback(None)
         else:
             waiting.append(result)
@@ -144,8 +155,11 @@ class MessageCounter:
 
     def _rearm(self) -> None:
         # EPOLLIN by level says positive.  A read by anybody gives an edge of EPOLLOUT, and only
-        # that tells of a zero.  Both at once with edges would wake us on each write of our own.
-        if self._waitingPositive:
+        # that tells of a zero.  Both with edges wake us on each write of our own: only when both
+        # are waited for.
+        if self._waitingPositive and self._waitingZero:
+            events = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
+        elif self._waitingPositive:
             events = select.EPOLLIN
         elif self._waitingZero:
             events = select.EPOLLOUT | select.EPOLLET

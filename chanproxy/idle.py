@@ -93,12 +93,16 @@ class IdleWatch:
             settling.settle()
         active = self._ledger.activity != self._seen
         self._seen = self._ledger.activity
-        if active:
+        if self._sources.signalled():
             self._quietLooks = 0
+            if active:
+                self._again(self._linger / LOOKS)
+            else:
+                self._waitForZero()
+        elif active:
+            # What was counted came before this look, which is the first quiet one.
+            self._quietLooks = 1
             self._again(self._linger / LOOKS)
-        elif self._sources.signalled():
-            self._quietLooks = 0
-            self._waitForZero()
         elif self._quietLooks < LOOKS:
             self._quietLooks += 1
             self._again(self._linger / LOOKS)

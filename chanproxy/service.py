@@ -64,6 +64,12 @@ class ChannelListener(Factory):
     def start(self) -> None:
         """Listen.  @raise CannotListenError: what is wrong, and what to do."""
         self._port.startListening()
+        if self._channel.handled == "explicit":
+            self._log.info(
+                "{name}: handled = explicit: the container stays awake from a message on, until "
+                "whoever holds the channel's counter reads it down",
+                name=self._name,
+            )
 
     def stop(self) -> Deferred[None]:
         """Accept no more, give up what is being connected; channels that stand are not touched."""

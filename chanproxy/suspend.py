@@ -101,6 +101,7 @@ class _Core:
     sources: WakeSources
     record: FrozenRecord | None
     onFrozen: Callable[[], None]
+    onFreezeFailed: Callable[[Failure], None]
     onSources: Callable[[list[WakeSource]], None]
     nanoseconds: Callable[[], int]
     statistics: SuspendStatistics = field(factory=SuspendStatistics)
@@ -109,7 +110,7 @@ class _Core:
     outcome: Resumed | Exception = field(factory=lambda: Resumed(0, ""))
     reason: str = ""
     asleepSince: int = 0
-    freezing: Deferred[None] | None = None
+    stopped: bool = False
     retry: IDelayedCall | None = None
     pause: float = THAW_RETRY[0]
     waiting: list[Deferred[Resumed]] = field(factory=list)
@@ -159,11 +160,11 @@ class Suspension:
             sources,
             record,
             self._frozen,
+            self._freezeFailed,
             self._signalled,
             nanoseconds,
         )
         self._machine = machine(self._core)
-        self._stopped = False
 
     @property
     def state(self) -> str:
@@ -194,8 +195,8 @@ class Suspension:
         """
         core = self._core
         result: Deferred[Resumed] = Deferred(core.waiting.remove)
-        if core.state != "awake" or self._stopped:
-            result.errback(NotAwake(f"{core.name} is {'stopped' if self._stopped else core.state}"))
+        if core.state != "awake" or core.stopped:
+            result.errback(NotAwake(f"{core.name} is {'stopped' if core.stopped else core.state}"))
             return result
         core.statistics.attempts += 1
         signalled = core.sources.signalled()
@@ -204,10 +205,9 @@ class Suspension:
             result.errback(WakeLocksExist(_names(signalled)))
             return result
         core.waiting.append(result)
+        # At once: called from inside a transition, the machine takes it up only after that.
+        core.state = "suspending"
         self._machine.suspend()
-        freezing = core.freezing
-        if freezing is not None:
-            freezing.addCallbacks(lambda _: core.onFrozen(), self._freezeFailed)
         return result
 
     def resume(self, reason: str) -> None:
@@ -221,10 +221,10 @@ class Suspension:
 
         @raise FreezerError: it could not be thawed; the record stays for whoever comes next.
         """
-        if self._stopped:
-            return
-        self._stopped = True
         core = self._core
+        if core.stopped:
+            return
+        core.stopped = True
         wasAwake = core.state == "awake"
         self.resume("the service stopped")
         if core.retry is not None:
@@ -290,10 +290,11 @@ def _beginFreeze(inputs: LifeCycle, core: _Core) -> None:
         if core.record is not None:
             core.record.write()
         core.sources.arm(core.onSources)
-        core.freezing = core.freezer.freeze()
+        freezing = core.freezer.freeze()
     except Exception as error:
-        core.freezing = None
         inputs.interrupted(_withCause(SuspendFailure(str(error)), error), str(error))
+    else:
+        freezing.addCallbacks(lambda _: core.onFrozen(), core.onFreezeFailed)
 
 
 @suspending.upon(LifeCycle.frozen).to(asleep)
@@ -332,7 +333,6 @@ def _wake(inputs: LifeCycle, core: _Core, reason: str) -> None:
 
 def _finish(inputs: LifeCycle, core: _Core, thawing: Deferred[None], reason: str) -> None:
     core.sources.disarm()
-    core.freezing = None
     core.reason = core.statistics.lastReason = reason
     core.pause = THAW_RETRY[0]
     core.tell("resuming", reason)
@@ -356,17 +356,21 @@ def _await(inputs: LifeCycle, core: _Core, thawing: Deferred[None]) -> None:
 def _awaken(inputs: LifeCycle, core: _Core) -> None:
     if core.record is not None:
         core.record.clear()
-    core.tell("awake", core.reason)
+    # A watcher or a waiter may ask for the next suspend at once: that is another one.
     waiting, core.waiting = core.waiting, []
+    core.tell("awake", core.reason)
+    outcome = core.outcome
     for waiter in waiting:
-        if isinstance(core.outcome, Resumed):
-            waiter.callback(core.outcome)
+        if isinstance(outcome, Resumed):
+            waiter.callback(outcome)
         else:
-            waiter.errback(core.outcome)
+            waiter.errback(outcome)
 
 
 @resuming.upon(LifeCycle.thawFailed).loop()
 def _tryAgain(inputs: LifeCycle, core: _Core, why: Failure) -> None:
+    if core.stopped:
+        return
     _log.error(
         "{name}: not thawed, trying again in {pause} s: {why}",
         name=core.name,
@@ -381,5 +385,11 @@ def _tryAgain(inputs: LifeCycle, core: _Core, why: Failure) -> None:
     core.retry = core.clock.callLater(core.pause, again)
     core.pause = min(core.pause * 2, THAW_RETRY[1])
 
+
+# What was said from inside a transition arrives after it, and may have been overtaken.
+for _state in (awake, resuming):
+    _state.upon(LifeCycle.frozen).loop().returns(None)
+    _state.upon(LifeCycle.interrupted).loop().returns(None)
+    _state.upon(LifeCycle.resume).loop().returns(None)
 
 machine = builder.build()

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDescriptor
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorFDSet,
+    IReadDescriptor,
+    IWriteDescriptor,
+)
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -16,6 +22,14 @@ class FakeReactor(Clock):
     def __init__(self) -> None:
         super().__init__()
         self._readers: list[IReadDescriptor] = []
+
+    def callLater(
+        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
+    ) -> IDelayedCall:
+        """See L{IReactorTime}; time never stands still for a delay that is lost in rounding."""
+        if delay > 0:
+            delay = max(delay, 1e-9)
+        return super().callLater(delay, callable, *args, **kw)
 
     def turn(self, count: int = 3) -> None:
         """Go round: read what is readable now, and no more."""
@@ -33,16 +47,12 @@ class FakeReactor(Clock):
         """Let time pass: each delayed call at its own time, and a turn after each."""
         end = self.seconds() + seconds
         self.turn()
-        # Unlike real time this would stand still for a call whose delay is lost in rounding.
-        last = -1.0
         while True:
             times = [call.getTime() for call in self.getDelayedCalls()]
             upcoming = min(times, default=end)
             if upcoming >= end:
                 break
-            before = self.seconds()
-            self.advance(max(upcoming - before, 0 if before != last else 1e-9))
-            last = before
+            self.advance(max(upcoming - self.seconds(), 0))
             self.turn()
         self.advance(max(end - self.seconds(), 0))
         self.turn()

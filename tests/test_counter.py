@@ -72,7 +72,7 @@ def test_overflow(counter: MessageCounter) -> None:
     assert counter.value() == MAXIMUM
     counter.handled()
     counter.add(1)
-    with pytest.raises(CounterError, match=f"adding {MAXIMUM + 1}: Invalid argument"):
+    with pytest.raises(CounterError, match="can be added"):
         counter.add(MAXIMUM + 1)
 
 
@@ -231,3 +231,32 @@ def test_fromDescriptorNoSemaphore(fake: FakeReactor) -> None:
     with pytest.raises(CounterError, match="not in semaphore mode"):
         MessageCounter.fromDescriptor(fake, fd)
     os.close(fd)
+
+
+def test_bothWaits(fake: FakeReactor, counter: MessageCounter) -> None:
+    """Whoever waits for zero hears of it, though somebody waits for positive by then."""
+    counter.add(1)
+    zero = counter.whenZero()
+    counter.handled()
+    positive = counter.whenPositive()
+    fake.turn()
+    assert outcome(zero) == [None]
+    counter.add(1)
+    fake.turn()
+    assert outcome(positive) == [None]
+
+
+def test_refusals(fake: FakeReactor) -> None:
+    """What cannot be is a CounterError, and leaves nothing behind."""
+    with pytest.raises(CounterError):
+        MessageCounter(fake, MAXIMUM + 1)
+    with pytest.raises(CounterError, match="not open"):
+        MessageCounter.fromDescriptor(fake, 10**6)
+    closed = MessageCounter(fake)
+    with pytest.raises(CounterError):
+        closed.add(-1)
+    closed.close()
+    with pytest.raises(CounterError, match="closed"):
+        closed.add(1)
+    with pytest.raises(CounterError, match="closed"):
+        closed.whenZero()

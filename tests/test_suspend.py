@@ -359,6 +359,56 @@ def test_oneAtATime(world: World) -> None:
     world.sleep()
 
 
+def test_suspendFromACallback(world: World) -> None:
+    """Whoever hears of a resume may suspend again at once, and that is carried out like any."""
+    world.freezer.manual = False
+    second: list[Deferred[Resumed]] = []
+    first = world.suspension.suspend()
+    first.addCallback(lambda _: second.append(world.suspension.suspend()))
+    world.suspension.resume("one")
+    assert world.state == "asleep"
+    world.suspension.resume("two")
+    assert [result.reason for result in outcome(second[0]) if isinstance(result, Resumed)] == [
+        "two"
+    ]
+
+
+def test_suspendFromAWatcher(world: World) -> None:
+    """The same for a watcher; the first attempt's answer is its own."""
+    world.freezer.manual = False
+    second: list[Deferred[Resumed]] = []
+
+    def again(state: str, reason: str) -> None:
+        if state == "awake" and reason == "one":
+            second.append(world.suspension.suspend())
+
+    world.suspension.addWatcher(again)
+    first = world.suspension.suspend()
+    world.suspension.resume("one")
+    assert [result.reason for result in outcome(first) if isinstance(result, Resumed)] == ["one"]
+    assert world.state == "asleep"
+    world.suspension.resume("two")
+    assert [result.reason for result in outcome(second[0]) if isinstance(result, Resumed)] == [
+        "two"
+    ]
+
+
+@pytest.mark.parametrize("manual", [True, False])
+def test_resumeFromAWatcher(world: World, manual: bool) -> None:
+    """A watcher that does not want the suspend ends it, however far the freezer is."""
+    world.freezer.manual = manual
+
+    def refuse(state: str, reason: str) -> None:
+        if state == "suspending":
+            world.suspension.resume("no")
+
+    world.suspension.addWatcher(refuse)
+    [result] = outcome(world.suspension.suspend())
+    assert isinstance(result, SuspendFailure | Resumed)
+    assert world.state == "awake"
+    assert not world.freezer.frozen
+
+
 def test_cancel(world: World) -> None:
     """Who does not want to know gives up waiting; the container goes on sleeping."""
     waiting = world.suspension.suspend()
