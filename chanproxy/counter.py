@@ -114,6 +114,10 @@ class MessageCounter:
                 taken += 1
         except BlockingIOError:
             pass
+        # At once, not by the edge alone: before that is seen the next message may be counted, and
+        # who waits for zero would never hear of this one.
+        if taken and self._waitingZero and not self.positive():
+            self._changed(0)
         return taken
 
     def value(self) -> int:
