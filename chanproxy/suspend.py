@@ -313,10 +313,7 @@ def _abort(inputs: LifeCycle, core: _Core, error: Exception, reason: str) -> Non
 
 @suspending.upon(LifeCycle.resume).to(resuming)
 def _abortOnRequest(inputs: LifeCycle, core: _Core, reason: str) -> None:
-    thawing = core.thaw()
-    core.statistics.failures += 1
-    core.outcome = SuspendFailure(reason)
-    _finish(inputs, core, thawing, reason)
+    _abort(inputs, core, SuspendFailure(reason), reason)
 
 
 @asleep.upon(LifeCycle.resume).to(resuming)
