@@ -7,10 +7,15 @@ Knows nothing of channels, counters or containers.
 from __future__ import annotations
 
 import array
+import ctypes
+import errno
 import fcntl
 import os
+import platform
 import select
 import socket
+import sys
+import time
 
 SIOCOUTQ = 0x5411
 """C{linux/sockios.h}: bytes sent on a socket that the peer has not read yet."""
@@ -52,6 +57,105 @@ def eventfdInfo(fd: int) -> dict[str, str]:
             name.strip(): value.strip()
             for name, _, value in (line.partition(":") for line in lines)
         }
+
+
+_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}
+"""C{kcmp(2)} has no wrapper; its numbers are in C{asm/unistd.h}."""
+
+_KCMP_FILE = 0
+"""C{linux/kcmp.h}: compare open file descriptions."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def compareFiles(one: int, other: int) -> int:
+    """
+    Order two descriptors of this process by the open files that they name.
+
+    @return: 0 when both name the same one, otherwise less or more than 0; a total order among
+        files that stay open.
+    @raise OSError: C{EBADF}, or C{ENOSYS} where the kernel has no C{kcmp(2)}.
+    """
+    number = _KCMP.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, f"kcmp(2) is not known for {platform.machine()}")
+    us = os.getpid()
+    order: int = _libc.syscall(number, us, us, _KCMP_FILE, one, other)
+    if order < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return (0, -1, 1)[order]
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = (("interval", _Timespec), ("value", _Timespec))
+
+
+_TFD_TIMER_ABSTIME = 1
+"""C{linux/timerfd.h}."""
+
+
+def timerAt(seconds: float) -> int:
+    """
+    A timer that becomes readable at a time of day, even if the clock is set meanwhile.
+
+    @param seconds: Unix time.
+    @return: a timerfd; the caller closes it.
+    """
+    # Python has these calls from 3.13 on.
+    fd: int = _libc.timerfd_create(time.CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    # All zero would mean "never".
+    nanoseconds = max(int(seconds * 1_000_000_000), 1)
+    setting = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(nanoseconds, 1_000_000_000)))
+    if _libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, ctypes.byref(setting), None) < 0:
+        number = ctypes.get_errno()
+        os.close(fd)
+        raise OSError(number, os.strerror(number))
+    return fd
+
+
+def readEventfd(fd: int) -> int:
+    """
+    Read an eventfd, without waiting even if its holder made it blocking: its flags are shared.
+
+    @return: what was read, 0 when there is nothing.
+    """
+    value = bytearray(8)
+    try:
+        # The offset -1 stands for none, which is what an eventfd has.
+        os.preadv(fd, [value], -1, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return 0
+    return int.from_bytes(value, sys.byteorder)
+
+
+_SO_PEERGROUPS = 59
+"""C{asm-generic/socket.h}; the C{socket} module does not name it."""
+
+
+def peerGroups(fd: int) -> list[int]:
+    """
+    The supplementary groups that the process at the other end of an AF_UNIX socket had when it
+    connected or listened.
+
+    @raise OSError: the socket has no such peer.
+    """
+    # Not getsockopt of the socket module: it takes 256 groups at most, the kernel 65536.
+    length = ctypes.c_uint32(256)
+    while True:
+        groups = array.array("I", bytes(length.value))
+        address = ctypes.c_void_p(groups.buffer_info()[0])
+        option = (socket.SOL_SOCKET, _SO_PEERGROUPS, address, ctypes.byref(length))
+        if _libc.getsockopt(fd, *option) == 0:
+            return groups[: length.value // groups.itemsize].tolist()
+        # ERANGE: the length is now what is needed.
+        if ctypes.get_errno() != errno.ERANGE:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def descriptorsIn(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -6,6 +6,7 @@ Pure text; imports no configuration and opens nothing.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 
@@ -96,6 +97,35 @@ def parseSeqpacket(description: str, listening: bool) -> SeqpacketAddressSpec:
             "the only one is seqpacket, as in seqpacket:/run/a.sock"
         )
     return seqpacketSpec(arguments, options, listening)
+
+
+def parseControl(text: str) -> SeqpacketAddressSpec:
+    """
+    Read where to listen for calls: an endpoint string, or just a path.
+
+    @raise ValueError: what is wrong, a sentence for each.
+    """
+    if not text.startswith(("/", "@")):
+        # A relative path is refused as such, not as an unknown kind.
+        return parseSeqpacket(text if ":" in text else f"seqpacket:{text}", listening=True)
+    if ":" in text or "\\" in text:
+        raise ValueError(
+            f"{text!r} is a path with more after it, or with a colon or backslash in it; "
+            "that takes seqpacket: in front, as in seqpacket:/run/a.sock:mode=666"
+        )
+    return seqpacketSpec([text], {}, listening=True)
+
+
+def othersMayConnect(spec: SeqpacketAddressSpec) -> bool:
+    """Whether the mode lets in anybody beside root and the owner."""
+    # The kernel wants write permission; where we apply the mode ourselves, any bit will do.
+    return bool(spec.mode & (0o066 if spec.path.startswith("@") else 0o022))
+
+
+def describe(spec: SeqpacketAddressSpec, mode: int) -> str:
+    """The endpoint string, in the quotes of TOML, of the same path with another mode."""
+    path = "".join(f"\\{c}" if c in "\\:=" else c for c in spec.path)
+    return json.dumps(f"seqpacket:{path}:mode={mode:03o}", ensure_ascii=not path.isprintable())
 
 
 def _split(description: str) -> tuple[str, list[str], dict[str, str]]:

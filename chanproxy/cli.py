@@ -9,12 +9,16 @@ import sys
 import click
 
 from chanproxy import __version__
+from chanproxy.callcommand import command
 
 
 @click.group()
 @click.version_option(__version__)
 def main() -> None:
     """Freeze idle containers; lose nothing; wake on the first message."""
+
+
+main.add_command(command)
 
 
 @main.command()

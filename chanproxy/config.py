@@ -7,18 +7,27 @@ Pure text; opens nothing but the file.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from attrs import Factory, frozen
 
 from chanproxy._batch import MESSAGE_BYTES
+from chanproxy._clashes import noteShared, plain
 from chanproxy._syscalls import SCM_MAX_FD
-from chanproxy.addresses import parseSeqpacket
+from chanproxy._tables import Problem as Problem
+from chanproxy._tables import Table, join, kind
+from chanproxy._words import brief, meant
+from chanproxy.addresses import (
+    SeqpacketAddressSpec,
+    describe,
+    othersMayConnect,
+    parseControl,
+    parseSeqpacket,
+)
 
 LARGEST_MESSAGE = 64 * 1024 * 1024
 """Bytes; what a privileged process can raise a socket's buffer to is of this order."""
@@ -26,19 +35,11 @@ LARGEST_MESSAGE = 64 * 1024 * 1024
 LONGEST_LINGER = 86400.0
 """Seconds: a day.  More is a mistake in the unit."""
 
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
+MOST_SOURCES = 1_000_000
+"""More wake sources or wake locks than this are a mistake."""
 
-
-@frozen
-class Problem:
-    """One thing that is wrong: where, what, and what to do."""
-
-    path: str
-    wrong: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.wrong}; {self.remedy}"
+_IDENTIFIERS = 2**32 - 2
+"""The largest user or group; the kernel keeps the one after it for none."""
 
 
 class ConfigurationError(Exception):
@@ -61,11 +62,19 @@ class Limits:
     @ivar messageBytes: the largest packet carried, in bytes.
     @ivar messageDescriptors: the most descriptors on one packet.
     @ivar connectTimeout: seconds to go on trying while the container's backlog is full.
+    @ivar controlBytes: the largest call, in bytes.
+    @ivar controlConnections: the most connections to the control socket.
+    @ivar wakeSources: the most wake sources of one container.
+    @ivar wakeLocks: the most names of wake locks of one container.
     """
 
     messageBytes: int = MESSAGE_BYTES
     messageDescriptors: int = SCM_MAX_FD
     connectTimeout: float = 10.0
+    controlBytes: int = 65536
+    controlConnections: int = 256
+    wakeSources: int = 32768
+    wakeLocks: int = 1024
 
 
 @frozen
@@ -90,7 +99,12 @@ class Container:
     C{[containers.NAME]}.
 
     @ivar linger: seconds that every counter must have been zero before suspending.
-    @ivar suspend: C{auto}, C{manual} or C{off}.
+    @ivar suspend: C{auto}, C{manual}, C{dry-run} or C{off}.
+    @ivar freezeWarning: seconds until the first warning about a freeze that does not finish.
+    @ivar freezeLimit: seconds until such a freeze fails.
+    @ivar signalInterval: seconds between looks for signals that wait for frozen processes; 0:
+        never.
+    @ivar watchedProcesses: how many processes are watched while frozen.
     """
 
     name: str
@@ -98,139 +112,51 @@ class Container:
     linger: float = 0.5
     suspend: str = "auto"
     channels: tuple[Channel, ...] = ()
+    freezeWarning: float = 1.0
+    freezeLimit: float = 30.0
+    signalInterval: float = 2.0
+    watchedProcesses: int = 256
+
+
+@frozen
+class AccessEntry:
+    """
+    C{[access.NAME]}: who may call methods for some containers.
+
+    @ivar users: names and numbers, not looked up.
+    @ivar groups: likewise.
+    @ivar containers: names; C{*} stands for all.
+    @ivar trusted: they may share a counter of these containers.
+    """
+
+    name: str
+    users: tuple[str | int, ...] = ()
+    groups: tuple[str | int, ...] = ()
+    containers: tuple[str, ...] = ()
+    trusted: bool = False
 
 
 @frozen
 class Configuration:
-    """The whole file."""
+    """
+    The whole file.
+
+    @ivar control: where the manager listens, or L{None}.
+    """
 
     limits: Limits = Factory(Limits)
     containers: tuple[Container, ...] = ()
-
-
-class _Table:
-    """One table of the file: hands out checked values and notes what is wrong."""
-
-    def __init__(self, value: Any, path: str, problems: list[Problem]) -> None:
-        self._path = path
-        self._problems = problems
-        self._known: list[str] = []
-        self._values: Mapping[str, Any] = {}
-        if isinstance(value, dict):
-            self._values = value
-        else:
-            self.note(None, f"is {_kind(value)}", "write a table")
-
-    def note(self, key: str | None, wrong: str, remedy: str) -> None:
-        """Without a key it is the table itself that is wrong."""
-        path = self._path if key is None else _join(self._path, key)
-        self._problems.append(Problem(path or "file", wrong, remedy))
-
-    def number(
-        self, key: str, default: float, least: float, most: float, whole: bool = False
-    ) -> float:
-        self._known.append(key)
-        value = self._values.get(key, default)
-        kinds = int if whole else (int, float)
-        wanted = f"write a {'whole ' if whole else ''}number from {least:.15g} to {most:.15g}"
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            self.note(key, f"is {_kind(value)}", wanted)
-            return default
-        # Comparing is safe for a nan and for a whole number that no float can hold.
-        if not least <= value <= most:
-            self.note(key, f"{_brief(value)} is out of range", wanted)
-            return default
-        return value
-
-    def choice(self, key: str, default: str, *choices: str) -> str:
-        self._known.append(key)
-        value = self._values.get(key, default)
-        wanted = f"write one of {', '.join(choices)}"
-        if not isinstance(value, str):
-            self.note(key, f"is {_kind(value)}", wanted)
-            return default
-        if value not in choices:
-            self.note(key, f"{_brief(value)} is not known", wanted)
-            return default
-        return value
-
-    def text(self, key: str, check: Callable[[str], object], example: str) -> str:
-        self._known.append(key)
-        if key not in self._values:
-            self.note(key, "is missing", f"write for example {key} = {example!r}")
-            return ""
-        value = self._values[key]
-        if not isinstance(value, str):
-            self.note(key, f"is {_kind(value)}", f"write for example {key} = {example!r}")
-            return ""
-        try:
-            check(value)
-        except ValueError as error:
-            self.note(key, str(error), f"write for example {key} = {example!r}")
-            return ""
-        return value
-
-    def tables(self, key: str) -> list[tuple[str, _Table]]:
-        """The tables in a table, by their names."""
-        self._known.append(key)
-        value = self._values.get(key, {})
-        path = _join(self._path, key)
-        if not isinstance(value, dict):
-            self.note(key, f"is {_kind(value)}", f"write tables, [{path}.NAME]")
-            return []
-        found = []
-        for name, content in value.items():
-            table = _Table(content, _join(path, name), self._problems)
-            if not _NAME.fullmatch(name):
-                table.note(None, "is no usable name", "use letters, digits, dot, - and _")
-            found.append((name, table))
-        return found
-
-    def table(self, key: str) -> _Table:
-        self._known.append(key)
-        return _Table(self._values.get(key, {}), _join(self._path, key), self._problems)
-
-    def end(self) -> None:
-        """Whatever was not asked for is unknown."""
-        for key in self._values:
-            if key not in self._known:
-                dashed = key.lower().replace("_", "-")
-                near = difflib.get_close_matches(dashed, self._known, 1)
-                self.note(
-                    key,
-                    "is not known",
-                    f"did you mean {near[0]}?" if near else f"known are {', '.join(self._known)}",
-                )
-
-
-def _join(path: str, key: str) -> str:
-    """A key's path on one line; what needs quotes in TOML has them here as well."""
-    part = key if _NAME.fullmatch(key) else _brief(key)
-    return f"{path}.{part}" if path else part
-
-
-def _kind(value: object) -> str:
-    kinds = {bool: "true or false", int: "a whole number", float: "a number with a fraction"}
-    kinds |= {str: "a text", list: "a list", dict: "a table"}
-    return kinds.get(type(value), "a date or time")
-
-
-def _brief(value: object) -> str:
-    """A value as part of a sentence: on one line, and no longer than is useful."""
-    # Python refuses to write out whole numbers of thousands of digits.
-    if isinstance(value, int) and value.bit_length() > 128:
-        return "a number of more than 128 bits"
-    written = repr(value)
-    return written if len(written) <= 120 else f"{written[:100]}..."
+    control: SeqpacketAddressSpec | None = None
+    access: tuple[AccessEntry, ...] = ()
 
 
 def _checkFreezer(value: str) -> None:
     kind, _, argument = value.partition(":")
     if value != "none" and not (kind == "cgroup" and argument):
-        raise ValueError(f"{_brief(value)} is no freezer; there are none and cgroup:PATH")
+        raise ValueError(f"{brief(value)} is no freezer; there are none and cgroup:PATH")
 
 
-def _readChannel(name: str, table: _Table) -> Channel:
+def _readChannel(name: str, table: Table) -> Channel:
     channel = Channel(
         name,
         table.text("listen", lambda v: parseSeqpacket(v, True), f"seqpacket:/run/{name}.sock"),
@@ -242,62 +168,113 @@ def _readChannel(name: str, table: _Table) -> Channel:
     return channel
 
 
-def _readContainer(name: str, table: _Table) -> Container:
+def _readContainer(name: str, table: Table) -> Container:
     container = Container(
         name,
         table.text("freezer", _checkFreezer, f"cgroup:/sys/fs/cgroup/{name}"),
         float(table.number("linger", 0.5, 0, LONGEST_LINGER)),
-        table.choice("suspend", "auto", "auto", "manual", "off"),
+        table.choice("suspend", "auto", "auto", "manual", "dry-run", "off"),
         tuple(_readChannel(channel, content) for channel, content in table.tables("channels")),
+        float(table.number("freeze-warning", 1.0, 0.001, LONGEST_LINGER)),
+        float(table.number("freeze-limit", 30.0, 0.001, LONGEST_LINGER)),
+        float(table.number("signal-interval", 2.0, 0, LONGEST_LINGER)),
+        int(table.number("watched-processes", 256, 0, 65536, whole=True)),
     )
     table.end()
     return container
 
 
-def _checkTogether(containers: Iterable[Container], problems: list[Problem]) -> None:
+def _checkIdentifier(value: Any) -> None:
+    """A user or a group, by name or number."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"holds {kind(value)}")
+    if value == "" or (isinstance(value, int) and not 0 <= value <= _IDENTIFIERS):
+        raise ValueError(f"holds {brief(value)}, which is no name and no number of one")
+
+
+def _readAccess(name: str, table: Table, containers: Collection[str]) -> AccessEntry:
+    def checkContainer(value: Any) -> None:
+        if not isinstance(value, str):
+            raise ValueError(f"holds {kind(value)}")
+        # Without any container that is the problem, and reported.
+        if containers and value != "*" and value not in containers:
+            near = meant(value, containers, "there are")
+            raise ValueError(f"holds {brief(value)}, which is no container ({near})")
+
+    before = table.noted
+    entry = AccessEntry(
+        name,
+        table.items("users", _checkIdentifier, '["alice", 1000]'),
+        table.items("groups", _checkIdentifier, '["dev", 100]'),
+        table.items("containers", checkContainer, '["editor"], or ["*"] for all', required=True),
+        table.flag("trusted", False),
+    )
+    if not entry.users and not entry.groups and table.noted == before:
+        table.note(None, "names no user and no group", 'write users = ["alice"], or groups')
+    table.end()
+    return entry
+
+
+def _readLimits(table: Table) -> Limits:
+    def whole(key: str, default: int, least: int, most: int) -> int:
+        return int(table.number(key, default, least, most, whole=True))
+
+    limits = Limits(
+        whole("message-bytes", MESSAGE_BYTES, 1, LARGEST_MESSAGE),
+        whole("message-descriptors", SCM_MAX_FD, 0, SCM_MAX_FD),
+        float(table.number("connect-timeout", 10.0, 0, LONGEST_LINGER)),
+        whole("control-bytes", 65536, 1024, LARGEST_MESSAGE),
+        whole("control-connections", 256, 1, 65536),
+        whole("wake-sources", 32768, 1, MOST_SOURCES),
+        whole("wake-locks", 1024, 1, MOST_SOURCES),
+    )
+    table.end()
+    return limits
+
+
+def _checkReach(top: Table, control: SeqpacketAddressSpec | None) -> None:
+    """Whether those that access entries name can connect at all."""
+    if control is None:
+        remedy = 'write control = "seqpacket:/run/chanproxy/control.sock:mode=666"'
+        top.note("access", "applies to the control socket, and there is none", remedy)
+    elif not othersMayConnect(control):
+        top.note(
+            "control",
+            f"no other user can connect to a socket of mode {control.mode:03o}",
+            f"write control = {describe(control, 0o666)}, for access is checked by the peer's user",
+        )
+
+
+def _checkTogether(
+    containers: Iterable[Container], control: SeqpacketAddressSpec | None, problems: list[Problem]
+) -> None:
     """What only shows when all channels are looked at."""
     listening: dict[str, list[str]] = {}
+    controlPath = plain(control.path) if control is not None else None
+    if controlPath is not None:
+        listening[controlPath] = ["control"]
     freezers: dict[str, list[str]] = {}
     for container in containers:
-        base = _join("containers", container.name)
+        base = join("containers", container.name)
         if container.freezer not in ("", "none"):
-            freezers.setdefault(_plain(container.freezer), []).append(f"{base}.freezer")
+            freezers.setdefault(plain(container.freezer), []).append(f"{base}.freezer")
         for channel in container.channels:
-            key = _join(f"{base}.channels", channel.name)
-            listen = channel.listen and _plain(parseSeqpacket(channel.listen, True).path)
-            connect = channel.connect and _plain(parseSeqpacket(channel.connect, False).path)
+            key = join(f"{base}.channels", channel.name)
+            listen = channel.listen and plain(parseSeqpacket(channel.listen, True).path)
+            connect = channel.connect and plain(parseSeqpacket(channel.connect, False).path)
             if listen:
                 listening.setdefault(listen, []).append(f"{key}.listen")
-            if listen and listen == connect:
-                problems.append(
-                    Problem(
-                        f"{key}.connect",
-                        f"is the same socket as {key}.listen, chanproxy would dial itself",
-                        "give the container another path",
+            for ours, path in ((f"{key}.listen", listen), ("control", controlPath)):
+                if connect and connect == path:
+                    problems.append(
+                        Problem(
+                            f"{key}.connect",
+                            f"is the same socket as {ours}, chanproxy would dial itself",
+                            "give the container another path",
+                        )
                     )
-                )
-    _noteShared(freezers, "freezer", "give each container a cgroup of its own", problems)
-    _noteShared(listening, "socket", "give each channel a path of its own", problems)
-
-
-def _noteShared(
-    users: Mapping[str, list[str]], what: str, remedy: str, problems: list[Problem]
-) -> None:
-    """A problem on each of the keys that share something, naming the others."""
-    for keys in users.values():
-        for index, key in enumerate(keys):
-            others = ", ".join(keys[:index] + keys[index + 1 :])
-            if others:
-                problems.append(Problem(key, f"is the same {what} as {others}", remedy))
-
-
-def _plain(path: str) -> str:
-    """The same file by the same text; C{..} stays, for symbolic links give it a meaning."""
-    if path.startswith("@"):
-        return path
-    while "/./" in path or "//" in path:
-        path = path.replace("/./", "/").replace("//", "/")
-    return path.rstrip("/")
+    noteShared(freezers, "freezer", "give each container a cgroup of its own", problems)
+    noteShared(listening, "socket", "give each channel a path of its own", problems)
 
 
 def fromTree(tree: Any) -> Configuration:
@@ -307,22 +284,24 @@ def fromTree(tree: Any) -> Configuration:
     @raise ConfigurationError: with all problems.
     """
     problems: list[Problem] = []
-    top = _Table(tree, "", problems)
-    limitsTable = top.table("limits")
-    limits = Limits(
-        int(limitsTable.number("message-bytes", MESSAGE_BYTES, 1, LARGEST_MESSAGE, whole=True)),
-        int(limitsTable.number("message-descriptors", SCM_MAX_FD, 0, SCM_MAX_FD, whole=True)),
-        float(limitsTable.number("connect-timeout", 10.0, 0, LONGEST_LINGER)),
-    )
-    limitsTable.end()
+    top = Table(tree, "", problems)
+    control = None
+    if written := top.text("control", parseControl, "/run/chanproxy/control.sock", required=False):
+        control = parseControl(written)
+    limits = _readLimits(top.table("limits"))
     containers = tuple(_readContainer(name, table) for name, table in top.tables("containers"))
+    # A name that does not print is a problem already, and would break a sentence.
+    names = [container.name for container in containers if container.name.isprintable()]
+    access = tuple(_readAccess(name, table, names) for name, table in top.tables("access"))
+    if access and (written or not top.has("control")):
+        _checkReach(top, control)
     top.end()
     if isinstance(tree, dict) and tree.get("containers", {}) == {}:
         top.note("containers", "has no container", "write at least one table, [containers.NAME]")
-    _checkTogether(containers, problems)
+    _checkTogether(containers, control, problems)
     if problems:
         raise ConfigurationError(problems)
-    return Configuration(limits, containers)
+    return Configuration(limits, containers, control, access)
 
 
 def load(text: str) -> Configuration:
@@ -347,7 +326,7 @@ def _load(text: str, source: str) -> Configuration:
         problem = Problem(source, "a number has thousands of digits", "write a smaller one")
         raise ConfigurationError([problem]) from None
     except RecursionError:
-        problem = Problem(source, "lists are nested too deeply", "no key takes a list")
+        problem = Problem(source, "lists are nested too deeply", "no key takes a list of lists")
         raise ConfigurationError([problem]) from None
     return fromTree(tree)
 
@@ -383,6 +362,7 @@ def fromOptions(
     handled: str = "consumed",
     initiator: str = "remote",
     name: str = "container",
+    control: str | None = None,
 ) -> Configuration:
     """
     One container with one channel, C{channel}, from command-line options.
@@ -401,4 +381,7 @@ def fromOptions(
         "suspend": suspend,
         "channels": {"channel": channel},
     }
-    return fromTree({"containers": {name: container}})
+    tree: dict[str, Any] = {"containers": {name: container}}
+    if control is not None:
+        tree["control"] = control
+    return fromTree(tree)

@@ -6,19 +6,73 @@ Knows everything below; knows no configuration files and no processes of its own
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
-from twisted.internet.defer import Deferred, fail
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
+from chanproxy.alarms import Alarms
 from chanproxy.counter import MessageCounter
-from chanproxy.handled import Consumed, Explicit, Ledger, Noticed
+from chanproxy.freezers.dry import DryRunFreezer
+from chanproxy.freezewatch import FreezeWatch
+from chanproxy.handled import Consumed, Explicit, Ledger, Noticed, Reports
 from chanproxy.idle import IdleWatch
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
 from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.recovery import FrozenRecord
+from chanproxy.sleepwatch import SleepWatch
 from chanproxy.suspend import Resumed, SuspendFailure, Suspension
-from chanproxy.wake import WakeSources
+from chanproxy.wake import SOURCES, WakeSourceError, WakeSources
+from chanproxy.wakelocks import LOCK_NAMES, TooManyWakeLocks
+from chanproxy.watchers import WakeWatchers
+
+ALARM_HOLD = 1.0
+"""Seconds that an alarm keeps its container awake at least, so that it can act."""
+
+
+@frozen
+class Bounds:
+    """
+    What limits one container.
+
+    @ivar wakeSources: how many can be registered.
+    @ivar wakeLocks: names whose figures are kept; alarms that can be set.
+    @ivar freezeWarning: seconds until the first warning about a freeze that does not finish.
+    @ivar freezeLimit: seconds until such a freeze fails.
+    @ivar signalInterval: seconds between looks for signals that wait for a frozen process; 0 for
+        none.
+    @ivar watchedProcesses: how many processes are watched while frozen.
+    """
+
+    wakeSources: int = SOURCES
+    wakeLocks: int = LOCK_NAMES
+    freezeWarning: float = 1.0
+    freezeLimit: float = 30.0
+    signalInterval: float = 2.0
+    watchedProcesses: int = 256
+
+
+@define(eq=False)
+class OpenCounter:
+    """
+    A counter that the container's programs may have.
+
+    @ivar users: channels that count on it now.
+    @ivar kept: it is a channel's, and outlives its connections.
+    """
+
+    counter: MessageCounter
+    kept: bool
+    users: int = 0
+    reports: Reports | None = field(default=None)
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        if self.reports is not None:
+            self.reports.close()
+        self.counter.close()
 
 
 class Container:
@@ -28,6 +82,9 @@ class Container:
     @ivar name: what people call it.
     @ivar sources: what keeps it awake or wakes it.
     @ivar suspension: its life cycle.
+    @ivar mode: as it was made with.
+    @ivar watchers: who is told of it.
+    @ivar alarms: times at which it is woken.
     """
 
     _log = Logger()
@@ -40,31 +97,55 @@ class Container:
         linger: float = 0.5,
         mode: str = "auto",
         recorded: bool = True,
+        bounds: Bounds | None = None,
     ) -> None:
         """
         @param linger: seconds that every counter must have been zero before suspending.
         @param mode: C{auto}: suspend when idle; C{manual}: only when L{suspend} is called;
-            C{off}: not even then.
+            C{off}: not even then; C{dry-run}: when idle, but nothing is stopped.
         @param recorded: write down what is frozen, so that a successor can thaw it.
         @raise FreezerError: the freezer cannot work, or is in other hands; nothing is left behind.
         """
         freezer.check()
+        bounds = bounds or Bounds()
+        if mode == "dry-run":
+            freezer = DryRunFreezer(freezer)
         self._reactor = reactor
         self.name = name
         self._record = FrozenRecord(freezer.spec) if recorded and freezer.spec != "none" else None
         self.freezer = freezer
         self.linger = linger
-        self.sources = WakeSources(reactor)
+        self.mode = mode
+        self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
         self.ledger = Ledger()
         self.suspension = Suspension(name, reactor, freezer, self.sources, self._record)
+        self._freezeWatch = FreezeWatch(
+            name,
+            reactor,
+            freezer,
+            bounds.freezeWarning,
+            bounds.freezeLimit,
+            self.suspension.giveUp,
+        )
+        self._sleepWatch = SleepWatch(
+            name,
+            reactor,
+            freezer,
+            bounds.signalInterval,
+            bounds.watchedProcesses,
+            self.suspension.resume,
+        )
+        self.suspension.addWatcher(self._stateChanged)
+        self.watchers = WakeWatchers(self.suspension)
+        self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
         self._idle: IdleWatch | None = None
-        self._mode = mode
+        self._counters: dict[str, OpenCounter] = {}
         self._proxies: set[ChannelProxy] = set()
         self._noticed: list[tuple[Noticed, MessageCounter]] = []
 
     def start(self) -> None:
         """Begin to suspend it when idle, if it is to be suspended by itself."""
-        if self._mode == "auto":
+        if self.mode in ("auto", "dry-run"):
             self._idle = IdleWatch(
                 self.name,
                 self._reactor,
@@ -90,11 +171,19 @@ class Container:
             self.suspension.stop()
         except FreezerError as error:
             failed = error
+        self._freezeWatch.stop()
+        self._sleepWatch.stop()
+        self.alarms.close()
+        self.watchers.close()
         for proxy in list(self._proxies):
             proxy.stop()
+        for opened in self._counters.values():
+            self._forget(opened.counter)
+            opened.close()
+        self._counters.clear()
         for noticed, counter in self._noticed:
             noticed.close()
-            self.sources.remove(counter)
+            self._forget(counter)
             counter.close()
         self._noticed.clear()
         self.sources.close()
@@ -104,13 +193,53 @@ class Container:
             self._record.close()
             self._record = None
 
-    def suspend(self) -> Deferred[Resumed]:
+    def _stateChanged(self, state: str, reason: str) -> None:
+        if state == "suspending":
+            self._freezeWatch.start()
+        else:
+            self._freezeWatch.stop()
+        if state == "asleep":
+            self._sleepWatch.start()
+        else:
+            self._sleepWatch.stop()
+        if self.mode == "dry-run" and state == "asleep":
+            self._log.info("{name}: dry run: it would be asleep now", name=self.name)
+        elif self.mode == "dry-run" and state == "awake" and reason:
+            self._log.info(
+                "{name}: dry run: it would be awake now, by {reason}; asleep for {asleep:.3f} s",
+                name=self.name,
+                reason=reason,
+                asleep=self.suspension.statistics.lastAsleep / 1e9,
+            )
+
+    def suspend(self, timeout: float | None = None) -> Deferred[Resumed]:
         """Suspend now; see L{Suspension.suspend}.  Also fails when suspending is off."""
-        if self._mode == "off":
+        if self.mode == "off":
             return fail(SuspendFailure(f"{self.name}: suspending is off in the configuration"))
         for settling in list(self.ledger.unsettled):
             settling.settle()
-        return self.suspension.suspend()
+        return self.suspension.suspend(timeout)
+
+    def resume(self, reason: str) -> Deferred[None]:
+        """Wake it, if it is not awake; fires when it is."""
+        if self.suspension.state == "awake":
+            return succeed(None)
+        awake: Deferred[None] = Deferred(lambda _: self.suspension.removeWatcher(changed))
+
+        def changed(state: str, reason: str) -> None:
+            if state == "awake":
+                self.suspension.removeWatcher(changed)
+                awake.callback(None)
+
+        self.suspension.addWatcher(changed)
+        self.suspension.resume(reason)
+        return awake
+
+    def _alarm(self, name: str) -> None:
+        try:
+            self.sources.locks.acquire(name, max(self.linger, ALARM_HOLD), self.alarms)
+        except TooManyWakeLocks:
+            self.suspension.resume(name)
 
     def proxies(self) -> Iterator[ChannelProxy]:
         """The channels that are open now."""
@@ -124,6 +253,27 @@ class Container:
         self._noticed.append((noticed, counter))
         return noticed
 
+    def keepCounter(self, name: str) -> MessageCounter:
+        """A counter for all connections of a channel, registered and open to all until L{stop}."""
+        counter = MessageCounter(self._reactor)
+        self.sources.add(f"{self.name}/{name}", counter)
+        self._counters[name] = OpenCounter(counter, kept=True)
+        return counter
+
+    def openCounter(self, name: str) -> MessageCounter | None:
+        """The counter of an explicit channel, or of a proxy that was given one."""
+        opened = self._counters.get(name)
+        return None if opened is None else opened.counter
+
+    def openReports(self, name: str) -> Reports | None:
+        """Where handled messages are reported for L{openCounter}, by those not trusted with it."""
+        opened = self._counters.get(name)
+        if opened is None:
+            return None
+        if opened.reports is None:
+            opened.reports = Reports(self._reactor, opened.counter)
+        return opened.reports
+
     def proxy(
         self,
         container: ContainerProtocol,
@@ -131,45 +281,72 @@ class Container:
         name: str,
         counter: MessageCounter | None = None,
         noticed: Noticed | None = None,
+        reports: Reports | None = None,
     ) -> ChannelProxy:
         """
         Carry messages between two connected ends.
 
         @param counter: with a counter of the caller's, messages are handled when whoever holds it
-            reads it down; it is closed when the proxy ends.  Without one, a message is handled when
-            the container has read it.
+            reads it down; it is closed when the proxy ends, unless it is one of L{keepCounter}.
+            Without one, a message is handled when the container has read it.
         @param noticed: counts the remote's end-of-file.
-        @raise OSError: out of descriptors; the ends are still open and the caller's.
+        @param reports: where messages on C{counter} are handled; closed when the proxy ends.
+        @raise OSError: out of descriptors; the ends and all else are still open and the caller's.
         @raise WakeSourceError: the counter is registered already; likewise.
         """
-        explicit = counter is not None
-        if counter is None:
-            counter = MessageCounter(self._reactor)
+        kept = next((o for o in self._counters.values() if o.counter is counter), None)
+        made = None if counter is not None else MessageCounter(self._reactor)
+        counting = counter or made
+        assert counting is not None
         try:
-            self.sources.add(name, counter)
+            if kept is None:
+                self.sources.add(name, counting)
         except BaseException:
-            if not explicit:
-                counter.close()
+            if made is not None:
+                made.close()
             raise
         descriptor: int = container.transport.fileno()  # type: ignore[union-attr]  # see IChannel
         policy = (
             Explicit(self.ledger)
-            if explicit
-            else Consumed(self._reactor, self.ledger, counter, descriptor)
+            if made is None
+            else Consumed(self._reactor, self.ledger, made, descriptor)
         )
         happened = None if noticed is None else noticed.happened
-        proxy = ChannelProxy(container, remote, counter, name, policy, happened)
+        if kept is not None:
+            kept.users += 1
+        elif made is None and reports is None and name not in self._counters:
+            self._counters[name] = OpenCounter(counting, kept=False)
+        proxy = ChannelProxy(container, remote, counting, name, policy, happened)
         self._proxies.add(proxy)
-        proxy.whenEnded().addCallback(lambda _: self._ended(proxy))
+        proxy.whenEnded().addCallback(lambda _: self._ended(proxy, kept, reports))
         return proxy
 
-    def _ended(self, proxy: ChannelProxy) -> None:
+    def _ended(
+        self, proxy: ChannelProxy, kept: OpenCounter | None, reports: Reports | None
+    ) -> None:
         self._proxies.discard(proxy)
-        self.sources.remove(proxy.counter)
-        proxy.counter.close()
+        if reports is not None:
+            reports.close()
+        if kept is not None:
+            kept.users -= 1
+            if not kept.users and proxy.closedByContainer:
+                # It has let go of its last connection: nobody says any more what is handled.
+                kept.counter.handled(kept.counter.value())
+        else:
+            opened = self._counters.get(proxy.name)
+            if opened is not None and opened.counter is proxy.counter:
+                del self._counters[proxy.name]
+                opened.close()
+            self._forget(proxy.counter)
+            proxy.counter.close()
         self._log.info(
             "{name}: ended; messages in {into}, out {out}",
             name=proxy.name,
             into=proxy.inbound.messages,
             out=proxy.outbound.messages,
         )
+
+    def _forget(self, counter: MessageCounter) -> None:
+        # Somebody may have removed it from the registry before.
+        with contextlib.suppress(WakeSourceError):
+            self.sources.remove(counter)

@@ -29,6 +29,7 @@ class MessageCounter:
     A count that is either positive or zero, and says when it becomes one or the other.
 
     @ivar identity: the kernel's name for the eventfd; equal for all duplicates of it.
+    @ivar added: messages added through this object, ever.
     """
 
     def __init__(self, reactor: IReactorFDSet, initial: int = 0) -> None:
@@ -48,6 +49,8 @@ class MessageCounter:
 
     def _adopt(self, reactor: IReactorFDSet, fd: int) -> None:
         self._fd = fd
+        self._given = False
+        self.added = 0
         self._poller = Poller(reactor)
         self._watched = 0
         self._waitingPositive: list[Deferred[None]] = []
@@ -57,7 +60,10 @@ class MessageCounter:
     @classmethod
     def fromDescriptor(cls, reactor: IReactorFDSet, fd: int) -> MessageCounter:
         """
-        Use a counter that somebody else made.
+        Use a counter that somebody else made, and can be trusted with.
+
+        Whoever holds it can fill it and take off C{O_NONBLOCK}, and our next L{add} may then have
+        to wait.
 
         @param fd: an eventfd in semaphore mode; owned by the counter when this returns, left to
             the caller when it raises.
@@ -71,9 +77,10 @@ class MessageCounter:
             raise CounterError("not an eventfd: make it with eventfd(2) and EFD_SEMAPHORE")
         if info.get("eventfd-semaphore") != "1":
             raise CounterError("the eventfd is not in semaphore mode: make it with EFD_SEMAPHORE")
-        os.set_blocking(fd, False)
         self = cls.__new__(cls)
         self._adopt(reactor, fd)
+        # Whether it blocks is its maker's choice, and the flag is shared with all duplicates.
+        self._given = True
         return self
 
     def fileno(self) -> int:
@@ -95,11 +102,21 @@ class MessageCounter:
         if not 0 <= count <= MAXIMUM:
             raise CounterError(f"adding {count}: a number from 0 to {MAXIMUM} can be added")
         try:
+            if self._given and not self._hasRoom(count):
+                raise BlockingIOError
             os.eventfd_write(self._fd, count)
+            self.added += count
         except BlockingIOError:
             raise CounterError(f"adding {count} would overflow the counter") from None
         except OSError as error:
             raise CounterError(f"adding {count}: {error.strerror}") from error
+
+    def _hasRoom(self, count: int) -> bool:
+        """Whether adding would not have to wait, on an eventfd that may be a blocking one."""
+        poller = select.poll()
+        poller.register(self._fd, select.POLLOUT)
+        # POLLOUT says that 1 can be added.
+        return bool(poller.poll(0)) and (count <= 1 or self.value() + count <= MAXIMUM)
 
     def handled(self, count: int = 1) -> int:
         """
@@ -108,12 +125,8 @@ class MessageCounter:
         @return: how many were taken off.
         """
         taken = 0
-        try:
-            while taken < count:
-                os.eventfd_read(self._fd)
-                taken += 1
-        except BlockingIOError:
-            pass
+        while taken < count and _syscalls.readEventfd(self._fd):
+            taken += 1
         # At once, not by the edge alone: before that is seen the next message may be counted, and
         # who waits for zero would never hear of this one.
         if taken and self._waitingZero and not self.positive():

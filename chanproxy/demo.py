@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from chanproxy.freezers.cgroup import cgroupMounts
+from chanproxy.freezers._mounts import cgroupMounts
 
 LINGER = 0.02
 """Seconds; short, so that many cycles fit into the time that somebody watches."""

@@ -33,7 +33,7 @@ from zope.interface import implementer
 from chanproxy._batch import PeekBuffer
 from chanproxy.addresses import SeqpacketAddressSpec, seqpacketSpec
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.seqpacket import SeqpacketTransport
+from chanproxy.transport import SeqpacketTransport
 
 ACCEPT_PAUSE = 0.1
 """Seconds to wait with accepting, when this process is out of descriptors."""

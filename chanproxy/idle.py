@@ -14,11 +14,14 @@ from twisted.python.failure import Failure
 
 from chanproxy.handled import Ledger
 from chanproxy.interfaces import FreezerNotReady, IFreezer
-from chanproxy.suspend import NotAwake, Suspension, WakeLocksExist
-from chanproxy.wake import WakeSources
+from chanproxy.suspend import AlreadySuspended, Suspension, WakeLocksExist
+from chanproxy.wake import Source, WakeSources
 
 LOOKS = 4
 """Looks per linger time; the container sleeps at most one such part later than it could."""
+
+SHORTEST_LOOK = 0.05
+"""Seconds between looks at least, where the kernel has no event for what is waited for."""
 
 BACKOFF = (1.0, 60.0)
 """Seconds until the next try after a freezer that failed: at first, and at the most."""
@@ -51,7 +54,7 @@ class IdleWatch:
         self._suspension = suspension
         self._running = False
         self._call: IDelayedCall | None = None
-        self._waits: list[Deferred[None]] = []
+        self._wait: Deferred[None] | None = None
         self._backoff = BACKOFF[0]
         self._seen = 0
         self._quietLooks = 0
@@ -67,21 +70,18 @@ class IdleWatch:
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        self._forgetWaits()
-
-    def _forgetWaits(self) -> None:
-        waits, self._waits = self._waits, []
-        for wait in waits:
+        wait, self._wait = self._wait, None
+        if wait is not None:
             wait.cancel()
 
     def _begin(self) -> None:
         ready = self._freezer.whenReady()
-        self._waits = [ready]
+        self._wait = ready
         ready.addCallbacks(lambda _: self._fromNow(), self._failed)
 
     def _fromNow(self) -> None:
         """The container is awake: the linger time starts anew."""
-        self._waits = []
+        self._wait = None
         if self._running:
             self._seen = self._ledger.activity
             self._quietLooks = 0
@@ -93,12 +93,13 @@ class IdleWatch:
             settling.settle()
         active = self._ledger.activity != self._seen
         self._seen = self._ledger.activity
-        if self._sources.signalled():
+        signalled = self._sources.signalled()
+        if signalled:
             self._quietLooks = 0
             if active:
                 self._again(self._linger / LOOKS)
             else:
-                self._waitForZero()
+                self._waitForQuiet(signalled[0])
         elif active:
             # What was counted came before this look, which is the first quiet one.
             self._quietLooks = 1
@@ -112,37 +113,29 @@ class IdleWatch:
     def _again(self, delay: float) -> None:
         self._call = self._clock.callLater(delay, self._look)
 
-    def _waitForZero(self) -> None:
-        """No more looks: the kernel tells when the last of them becomes zero."""
-        waits: list[Deferred[None]] = []
-        self._waits = waits
+    def _waitForQuiet(self, source: Source) -> None:
+        """No more looks, if there is an event for the end of what keeps the container awake."""
         try:
             for settling in self._ledger.unsettled:
                 settling.arm()
-            for source in self._sources.signalled():
-                waits.append(source.counter.whenZero())
+            # One of them is enough: when it is quiet, a look finds the next.
+            wait = source.whenQuiet()
         except OSError as error:
             # Out of descriptors: awake is the safe side, and looking is the way that needs none.
             self._log.warn("{name}: looks again: {error}", name=self._name, error=error)
-            for wait in waits:
-                wait.addErrback(lambda _: None)
-            self._forgetWaits()
             self._again(max(self._linger, BACKOFF[0]))
             return
-        left = len(waits)
+        if wait is None:
+            self._again(max(self._linger / LOOKS, SHORTEST_LOOK))
+            return
+        self._wait = wait
+        # A counter that is closed while we wait has left the registry: no reason to stay up.
+        wait.addBoth(self._quiet)
 
-        def oneIsZero(result: object) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0 and self._running:
-                self._waits = []
-                self._look()
-
-        for wait in waits:
-            # A counter that is closed while we wait has left the registry: no reason to stay up.
-            wait.addBoth(oneIsZero)
-        if not waits:
-            self._again(0)
+    def _quiet(self, result: object) -> None:
+        self._wait = None
+        if self._running:
+            self._look()
 
     def _suspend(self) -> None:
         self._suspension.suspend().addCallbacks(self._resumed, self._failed)
@@ -153,10 +146,10 @@ class IdleWatch:
             self._fromNow()
 
     def _failed(self, failure: Failure) -> None:
-        self._waits = []
+        self._wait = None
         if not self._running or failure.check(CancelledError):
             return
-        if failure.check(WakeLocksExist, NotAwake):
+        if failure.check(WakeLocksExist, AlreadySuspended):
             self._fromNow()
         elif isinstance(getattr(failure.value, "__cause__", None), FreezerNotReady):
             self._begin()

@@ -18,8 +18,12 @@ from twisted.internet.interfaces import (
 from zope.interface import Attribute, Interface
 
 
-class ChanproxyReactor(IReactorCore, IReactorFDSet, IReactorTime):
-    """What chanproxy asks of a reactor: descriptors, time, start and stop."""
+class PollingReactor(IReactorFDSet, IReactorTime):
+    """A reactor's descriptors and time: what most parts need of it."""
+
+
+class ChanproxyReactor(IReactorCore, PollingReactor):
+    """What chanproxy as a whole asks of a reactor: descriptors, time, start and stop."""
 
 
 class Batch(Protocol):
@@ -120,6 +124,23 @@ class IChannelUser(Interface):
         """A send that was refused before is worth trying again."""
 
 
+class IWakeWatcher(Interface):
+    """A subscriber told each time a container has gone asleep or is awake again."""
+
+    def stateChanged(state: str, reason: str) -> None:
+        """
+        The present state when it subscribes, then each change, in order.
+
+        Must not wait.  One that raises is dropped.
+
+        @param state: C{awake} or C{asleep}.
+        @param reason: what woke it: the names of wake sources, joined by commas, or words.
+        """
+
+    def dropped() -> None:
+        """It is told no more: it raised, or its container is gone."""
+
+
 class IFreezer(Interface):
     """
     What really stops and starts a container.
@@ -183,6 +204,15 @@ class IFreezer(Interface):
 
     def unfrozenTasks() -> Sequence[str]:
         """Name the tasks that are not stopped yet, C{name[pid] in function}; for warnings."""
+
+    def processes() -> Sequence[int]:
+        """
+        The ids of the processes in the container now, as seen in our own pid namespace.
+
+        Those that are not seen from there are missing.  A container that is gone has none.
+
+        @raise FreezerError: they cannot be listed.
+        """
 
 
 class FreezerError(Exception):

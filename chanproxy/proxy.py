@@ -227,6 +227,11 @@ class ChannelProxy:
         """What came out of it."""
         return self._outbound.traffic
 
+    @property
+    def closedByContainer(self) -> bool:
+        """Whether the container has closed its end, or its sending."""
+        return self._outbound.ended
+
     def _countIn(self, count: int) -> None:
         self.counter.add(count)
         self._policy.counted(count)

@@ -36,7 +36,12 @@ def runtimeDirectory() -> str:
     return f"{session}/chanproxy" if session else f"/tmp/chanproxy-{os.geteuid()}"
 
 
-def _prepared(directory: str) -> str:
+def prepareDirectory(directory: str) -> str:
+    """
+    Make a runtime directory, unless it is there.
+
+    @raise FreezerError: it cannot be used; the text says what to do.
+    """
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         owner = os.stat(directory).st_uid
@@ -67,7 +72,7 @@ class FrozenRecord:
         @raise FreezerError: the directory cannot be used, or another living service has the same
             freezer.
         """
-        place = _prepared(directory or runtimeDirectory())
+        place = prepareDirectory(directory or runtimeDirectory())
         name = hashlib.sha256(spec.encode()).hexdigest()[:16]
         self._path = os.path.join(place, f"{name}.frozen")
         self._content = os.fsencode(spec) + b"\n"
@@ -128,7 +133,7 @@ def thawRecorded(
     if not os.path.isdir(place):
         return [], []
     thawed, failed = [], []
-    for path, fd, spec in _records(_prepared(place)):
+    for path, fd, spec in _records(prepareDirectory(place)):
         dead = _lock(fd)
         if not dead and not everything:
             continue

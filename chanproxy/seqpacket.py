@@ -1,35 +1,23 @@
 """
-SOCK_SEQPACKET over AF_UNIX for Twisted: packets with their descriptors, boundaries kept.
+SOCK_SEQPACKET over AF_UNIX: packets with their descriptors, boundaries kept.
 
-L{SeqpacketChannel} is the four verbs on one socket; L{SeqpacketTransport} adds what a Twisted
-protocol expects.  Ports and endpoints are in L{chanproxy.endpoints}.  Knows nothing of counters,
-containers or freezers.
+L{SeqpacketChannel} is the four verbs on one socket.  What a Twisted protocol expects on top of them
+is in L{chanproxy.transport}, ports and endpoints are in L{chanproxy.endpoints}.  Knows nothing of
+counters, containers or freezers.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
-import os
 import select
 import socket
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
-from twisted.internet.address import UNIXAddress
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import (
-    IConsumer,
-    IDelayedCall,
-    IProducer,
-    IProtocol,
-    IPullProducer,
-    IPushProducer,
-    IReadWriteDescriptor,
-    IUNIXTransport,
-)
-from twisted.internet.protocol import Protocol
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IReadWriteDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -62,12 +50,29 @@ _CONTROL = socket.CMSG_SPACE(4 * _syscalls.SCM_MAX_FD) + socket.CMSG_SPACE(64)
 _SCRATCH = [bytearray(1)]
 
 
+class MessageRefused(ChannelBroken):
+    """
+    The packet at the head of the queue exceeds a limit; it is still there.
+
+    State afterwards: the way on is L{SeqpacketChannel.discard}, or closing.
+
+    @ivar limit: which one: C{message-bytes} or C{message-descriptors}.
+    """
+
+    def __init__(self, limit: str, text: str) -> None:
+        super().__init__(text)
+        self.limit = limit
+
+
 @implementer(IChannel, IReadWriteDescriptor)
 class SeqpacketChannel:
     """
     Peek, send, take on one connected socket, and its place in the reactor.
 
-    Owns the socket.  The protocol provides L{IChannelUser} and L{IProtocol}.
+    Owns the socket, but not its flags: a descriptor that was received shares them with its sender.
+    So it may block, and every call here says that it does not want to wait.
+
+    The protocol provides L{IChannelUser} and L{IProtocol}.
     """
 
     _log = Logger()
@@ -78,7 +83,6 @@ class SeqpacketChannel:
         connected: socket.socket,
         buffer: PeekBuffer,
     ) -> None:
-        connected.setblocking(False)
         self._reactor = reactor
         self._socket = connected
         self._buffer = buffer
@@ -123,9 +127,10 @@ class SeqpacketChannel:
         """Whether the peek saw a whole packet; if not, what is needed next has been prepared."""
         limit = self._buffer
         if size > limit.messageBytes:
-            raise ChannelBroken(
+            raise MessageRefused(
+                "message-bytes",
                 f"a packet of {size} bytes exceeds message-bytes = {limit.messageBytes}; "
-                "raise limits.message-bytes"
+                "raise limits.message-bytes",
             )
         if size > len(batch.data):
             self._buffer.grow(size)
@@ -135,10 +140,11 @@ class SeqpacketChannel:
             self._pauseForDescriptors()
             return False
         if len(batch.descriptors) > limit.messageDescriptors:
-            raise ChannelBroken(
+            raise MessageRefused(
+                "message-descriptors",
                 f"a packet with {len(batch.descriptors)} descriptors exceeds "
                 f"message-descriptors = {limit.messageDescriptors}; "
-                "raise limits.message-descriptors"
+                "raise limits.message-descriptors",
             )
         if size == 0 and not batch.descriptors and self._atEnd():
             batch.ended = True
@@ -164,12 +170,31 @@ class SeqpacketChannel:
     def take(self, count: int) -> None:
         """See L{IChannel.take}."""
         for _ in range(count):
-            size = self._socket.recvmsg_into(_SCRATCH, 0, _TAKE)[0]
+            size = self._drop()
             if size != self._peekedBytes:
                 raise ChannelBroken(
                     f"took a packet of {size} bytes where one of {self._peekedBytes} was peeked: "
                     "another process reads from this socket, too"
                 )
+
+    def discard(self) -> None:
+        """
+        Drop the packet at the head, of whatever size, and its descriptors; nothing is received.
+
+        For a packet that L{peek} refused.  Harmless when there is none.
+        """
+        with contextlib.suppress(BlockingIOError):
+            self._drop()
+
+    def _drop(self) -> int:
+        """Remove the packet at the head.  @return: its size."""
+        while True:
+            try:
+                # Without room for control messages the kernel closes the descriptors itself.
+                return self._socket.recvmsg_into(_SCRATCH, 0, _TAKE)[0]
+            except ConnectionResetError:
+                # The peer closed since the peek; as there, reported once, and the packet remains.
+                continue
 
     def send(self, batch: Batch) -> int:
         """See L{IChannel.send}."""
@@ -332,205 +357,3 @@ class SeqpacketChannel:
         protocol, self.protocol = self.protocol, None
         if protocol is not None:
             protocol.connectionLost(reason)
-
-
-@implementer(IUNIXTransport, IConsumer, IPushProducer)
-class SeqpacketTransport(SeqpacketChannel):
-    """
-    A packet transport for Twisted protocols: L{sendMessage}, and C{write} as one packet a call.
-
-    Messages that the kernel does not take at once wait here, with duplicates of their descriptors;
-    a producer that is registered is paused meanwhile.
-    """
-
-    disconnecting = False
-
-    def __init__(
-        self,
-        reactor: ChanproxyReactor,
-        connected: socket.socket,
-        buffer: PeekBuffer,
-        host: UNIXAddress,
-        peer: UNIXAddress,
-    ) -> None:
-        super().__init__(reactor, connected, buffer)
-        self._host = host
-        self._peer = peer
-        self._queue: deque[tuple[bytes, list[int]]] = deque()
-        self._nextDescriptors: list[int] = []
-        self._producer: IPushProducer | IPullProducer | None = None
-        self._streaming = False
-
-    def sendMessage(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
-        """
-        Send one packet, after all that were sent before.
-
-        @param descriptors: they stay the caller's, and may be closed when this returns.
-        @raise ChannelBroken: the packet can never be sent; nothing else is affected.
-        """
-        if self._closed or self.disconnecting:
-            return
-        if not self._queue:
-            try:
-                if self._sendOne(data, descriptors):
-                    return
-            except ChannelClosed:
-                # Our read side finds the end, after all that came before it.
-                return
-        self._queue.append((bytes(data), [os.dup(fd) for fd in descriptors]))
-        self.waitWritable()
-        if self._producer is not None and self._streaming:
-            cast(IPushProducer, self._producer).pauseProducing()
-
-    def write(self, data: bytes) -> None:
-        """One packet, with the descriptors of L{sendFileDescriptor} since the last one."""
-        descriptors, self._nextDescriptors = self._nextDescriptors, []
-        try:
-            self.sendMessage(data, descriptors)
-        finally:
-            _syscalls.closeAll(descriptors)
-
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """One packet of all the pieces."""
-        self.write(b"".join(iovec))
-
-    def sendFileDescriptor(self, descriptor: int) -> None:
-        """Attach a duplicate of the descriptor to the next L{write}."""
-        self._nextDescriptors.append(os.dup(descriptor))
-
-    def doWrite(self) -> None:
-        """The reactor says that there is room again."""
-        self._reactor.removeWriter(self)
-        while self._queue:
-            data, descriptors = self._queue[0]
-            try:
-                if not self._sendOne(data, descriptors):
-                    self.waitWritable()
-                    return
-            except ChannelClosed:
-                # Nothing of it can arrive.  Our read side finds the end, after what came before.
-                self._dropQueue()
-                break
-            except ChannelBroken as error:
-                self._shut(Failure(error))
-                return
-            self._queue.popleft()
-            _syscalls.closeAll(descriptors)
-        if self._producer is not None:
-            self._producer.resumeProducing()
-        elif self.disconnecting:
-            self.close()
-        else:
-            self._user().channelWritable()
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """See L{IConsumer}."""
-        if self._producer is not None:
-            raise RuntimeError(f"{self._producer!r} is registered already: unregister it first")
-        if self._closed:
-            producer.stopProducing()
-            return
-        self._producer = cast("IPushProducer | IPullProducer", producer)
-        self._streaming = streaming
-        if not streaming:
-            self._producer.resumeProducing()
-
-    def unregisterProducer(self) -> None:
-        """See L{IConsumer}."""
-        self._producer = None
-        if self.disconnecting and not self._queue:
-            self.close()
-
-    def pauseProducing(self) -> None:
-        """No more messages to the protocol for now; they wait in the kernel."""
-        self.waitReadable(False)
-
-    def resumeProducing(self) -> None:
-        """Messages again."""
-        self.waitReadable(True)
-
-    def stopProducing(self) -> None:
-        """As L{loseConnection}."""
-        self.loseConnection()
-
-    def loseConnection(self) -> None:
-        """Close, when everything sent so far is with the kernel and no producer is registered."""
-        self.disconnecting = True
-        if not self._queue and self._producer is None:
-            self.close()
-
-    def abortConnection(self) -> None:
-        """Close now; what waits here is dropped."""
-        self._shut(Failure(ConnectionAborted()))
-
-    def getPeer(self) -> UNIXAddress:
-        """The path of the other end; empty when it has none."""
-        return self._peer
-
-    def getHost(self) -> UNIXAddress:
-        """The path of this end; empty when it has none."""
-        return self._host
-
-    def _dropQueue(self) -> None:
-        while self._queue:
-            _syscalls.closeAll(self._queue.popleft()[1])
-
-    def _shut(self, reason: Failure) -> None:
-        if self._closed:
-            return
-        super()._shut(reason)
-        _syscalls.closeAll(self._nextDescriptors)
-        self._dropQueue()
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.stopProducing()
-
-
-@implementer(IChannelUser)
-class MessageProtocol(Protocol):
-    """
-    Base of protocols that speak in packets: override L{messageReceived}.
-
-    C{self.transport} is a L{SeqpacketTransport}.
-    """
-
-    transport: SeqpacketTransport
-
-    _TURN = 64
-
-    def makeConnection(self, transport: object) -> None:
-        """The transport is ready."""
-        Protocol.makeConnection(self, transport)
-        self.transport.waitReadable(True)
-
-    def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
-        """
-        A packet arrived.
-
-        @param descriptors: now owned by this method, which closes them; not inheritable.
-        """
-        _syscalls.closeAll(descriptors)
-
-    def channelReadable(self) -> None:
-        """Take what is there, a turn's worth at most."""
-        transport = self.transport
-        for _ in range(self._TURN):
-            if not transport._wantsReadable:
-                return
-            try:
-                batch = transport.peek()
-                if len(batch) == 0:
-                    if batch.ended:
-                        # By level it would be told for ever.
-                        transport.waitReadable(False)
-                        transport.loseConnection()
-                    return
-                data, descriptors = bytes(batch.data), batch.descriptors
-                transport.take(1)
-            except ChannelBroken as error:
-                transport._shut(Failure(error))
-                return
-            self.messageReceived(data, descriptors)
-
-    def channelWritable(self) -> None:
-        """Everything sent is with the kernel; nothing to do."""

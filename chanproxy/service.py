@@ -6,6 +6,7 @@ Below a parent service of any Twisted application, or under C{twistd} by L{chanp
 
 from __future__ import annotations
 
+import os
 from typing import cast
 
 from attrs import frozen
@@ -19,15 +20,17 @@ from twisted.python.failure import Failure
 
 from chanproxy import config
 from chanproxy._batch import PeekBuffer
+from chanproxy.access import Access, AccessError
 from chanproxy.addresses import SeqpacketAddressSpec, parseSeqpacket
-from chanproxy.container import Container
-from chanproxy.counter import MessageCounter
+from chanproxy.container import Bounds, Container
+from chanproxy.control import ControlFactory
 from chanproxy.endpoints import SeqpacketClientEndpoint, SeqpacketPort, whyNotBindable
 from chanproxy.freezers import makeFreezer
 from chanproxy.handled import Noticed
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
+from chanproxy.manager import Manager
 from chanproxy.proxy import ContainerProtocol, RemoteProtocol
-from chanproxy.recovery import thawRecorded
+from chanproxy.recovery import prepareDirectory, runtimeDirectory, thawRecorded
 
 
 class ChannelListener(Factory):
@@ -50,6 +53,9 @@ class ChannelListener(Factory):
         self._name = f"{container.name}/{channel.name}"
         self._opened = 0
         self._dials: dict[Deferred[IProtocol], ContainerProtocol | RemoteProtocol] = {}
+        explicit = channel.handled == "explicit"
+        # One for all its connections, so that its users need not know them apart.
+        self._counter = container.keepCounter(channel.name) if explicit else None
         self._noticed: Noticed = container.notices(self._name)
         self._endpoint = SeqpacketClientEndpoint(
             reactor,
@@ -67,8 +73,9 @@ class ChannelListener(Factory):
         if self._channel.handled == "explicit":
             self._log.info(
                 "{name}: handled = explicit: the container stays awake from a message on, until "
-                "whoever holds the channel's counter reads it down",
+                "whoever holds the channel's counter (OpenCounter, {channel}) reads it down",
                 name=self._name,
+                channel=self._channel.name,
             )
 
     def stop(self) -> Deferred[None]:
@@ -96,7 +103,7 @@ class ChannelListener(Factory):
     def _dial(self, accepted: ContainerProtocol | RemoteProtocol) -> None:
         self._opened += 1
         name = f"{self._name}#{self._opened}"
-        if not self._fromContainer and self._channel.handled != "explicit":
+        if not self._fromContainer and self._counter is None:
             self._noticed.happened()
         other = RemoteProtocol() if self._fromContainer else ContainerProtocol()
         dial = self._endpoint.connect(Factory.forProtocol(lambda: other))
@@ -123,12 +130,9 @@ class ChannelListener(Factory):
         container, remote = (accepted, dialled) if self._fromContainer else (dialled, accepted)
         assert isinstance(container, ContainerProtocol)
         assert isinstance(remote, RemoteProtocol)
-        explicit = self._channel.handled == "explicit"
+        noticed = self._noticed if self._counter is None else None
         try:
-            counter = MessageCounter(self._reactor) if explicit else None
-            self._container.proxy(
-                container, remote, name, counter, None if explicit else self._noticed
-            )
+            self._container.proxy(container, remote, name, self._counter, noticed)
         except Exception:
             self._hangUp(dialled)
             raise
@@ -199,7 +203,37 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
             wrong = whyNotBindable(spec)
             if wrong is not None:
                 problems.append(Problem(f"{path}.channels.{channel.name}.listen", wrong))
+    try:
+        Access(configuration.access)
+    except AccessError as error:
+        problems += _accessProblems(error)
+    control = configuration.control
+    if control is not None and not _madeByUs(control):
+        wrong = whyNotBindable(control)
+        if wrong is not None:
+            problems.append(Problem("control", wrong))
     return problems
+
+
+def _accessProblems(error: AccessError) -> list[Problem]:
+    return [Problem(each.path, f"{each.wrong}; {each.remedy}") for each in error.problems]
+
+
+def _madeByUs(control: SeqpacketAddressSpec) -> bool:
+    """Whether the control socket's directory is the runtime directory, still to be made."""
+    directory = os.path.dirname(control.path)
+    return directory == runtimeDirectory() and not os.path.exists(directory)
+
+
+def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
+    return Bounds(
+        wakeSources=limits.wakeSources,
+        wakeLocks=limits.wakeLocks,
+        freezeWarning=container.freezeWarning,
+        freezeLimit=container.freezeLimit,
+        signalInterval=container.signalInterval,
+        watchedProcesses=container.watchedProcesses,
+    )
 
 
 class ChanproxyService(Service):
@@ -217,6 +251,8 @@ class ChanproxyService(Service):
         self._reactor = reactor
         self.containers: dict[str, Container] = {}
         self._listeners: list[ChannelListener] = []
+        self._control: SeqpacketPort | None = None
+        self._clients: ControlFactory | None = None
 
     def startService(self) -> None:
         """
@@ -235,6 +271,7 @@ class ChanproxyService(Service):
         try:
             for container in self._configuration.containers:
                 self._startContainer(container, limits, buffer, problems)
+            self._startControl(buffer, problems)
             if problems:
                 raise StartError(problems)
         except BaseException:
@@ -259,6 +296,7 @@ class ChanproxyService(Service):
                 makeFreezer(container.freezer, self._reactor),
                 container.linger,
                 container.suspend,
+                bounds=_bounds(container, limits),
             )
         except (FreezerError, ValueError) as error:
             problems.append(Problem(f"{path}.freezer", str(error)))
@@ -275,6 +313,30 @@ class ChanproxyService(Service):
             else:
                 self._listeners.append(listener)
 
+    def _startControl(self, buffer: PeekBuffer, problems: list[Problem]) -> None:
+        control, limits = self._configuration.control, self._configuration.limits
+        if control is None:
+            return
+        try:
+            access = Access(self._configuration.access)
+            if _madeByUs(control):
+                prepareDirectory(runtimeDirectory())
+        except AccessError as error:
+            problems += _accessProblems(error)
+            return
+        except FreezerError as error:
+            problems.append(Problem("control", str(error)))
+            return
+        manager = Manager(self._reactor, lambda: self.containers, buffer)
+        clients = ControlFactory(manager, access, limits.controlBytes, limits.controlConnections)
+        port = SeqpacketPort(self._reactor, control, clients, PeekBuffer(limits.controlBytes))
+        try:
+            port.startListening()
+        except CannotListenError as error:
+            problems.append(Problem("control", str(error.socketError)))
+        else:
+            self._control, self._clients = port, clients
+
     def stopService(self) -> Deferred[object]:
         """Thaw every container, carry what can still be carried, close everything."""
         Service.stopService(self)
@@ -289,7 +351,12 @@ class ChanproxyService(Service):
                 container.suspension.stop()
             except FreezerError as error:
                 self._log.error("{name}: {error}", name=container.name, error=error)
-        stopped = DeferredList([listener.stop() for listener in listeners])
+        stopping = [listener.stop() for listener in listeners]
+        if self._control is not None and self._clients is not None:
+            stopping.append(self._control.stopListening())
+            self._clients.closeAll()
+            self._control = self._clients = None
+        stopped = DeferredList(stopping)
         for container in containers.values():
             try:
                 container.stop()

@@ -7,8 +7,7 @@ diagram in the docs is drawn from it.  Knows a freezer and the registry; knows n
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from attrs import define, field
@@ -20,21 +19,33 @@ from twisted.python.failure import Failure
 
 from chanproxy.interfaces import FreezerError, IFreezer
 from chanproxy.recovery import FrozenRecord
-from chanproxy.wake import WakeSource, WakeSources
+from chanproxy.statistics import SuspendStatistics, bootNanoseconds
+from chanproxy.wake import Source, WakeSources
+
+TIMEOUT = "timeout"
+"""The resume reason when the time that was asked for is over."""
 
 THAW_RETRY = (0.1, 5.0)
 """Seconds between tries to thaw: the first pause, and the longest."""
 
 
 class WakeLocksExist(Exception):
-    """Something keeps the container awake; it was not suspended.  The text names it."""
+    """
+    Something keeps the container awake; it was not suspended.
+
+    @ivar names: of all that was signalled.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(",".join(names))
+        self.names = tuple(names)
 
 
 class SuspendFailure(Exception):
     """The freezer could not suspend the container; it is awake.  The text says why."""
 
 
-class NotAwake(Exception):
+class AlreadySuspended(Exception):
     """The container is on its way to sleep, asleep, or waking: one suspend at a time."""
 
 
@@ -49,18 +60,6 @@ class Resumed:
 
     asleep: int
     reason: str
-
-
-@define
-class SuspendStatistics:
-    """How suspends went so far."""
-
-    attempts: int = 0
-    successes: int = 0
-    failures: int = 0
-    lastReason: str = ""
-    lastAsleep: int = 0
-    totalAsleep: int = 0
 
 
 class IStateWatcher(Protocol):
@@ -78,7 +77,7 @@ class LifeCycle(Protocol):
     def frozen(self) -> None:
         """The freezer is done, and nothing was signalled when we looked again."""
 
-    def interrupted(self, error: Exception, reason: str) -> None:
+    def interrupted(self, error: Exception) -> None:
         """Something became positive, or the freezer failed, before it was asleep."""
 
     def resume(self, reason: str) -> None:
@@ -102,7 +101,8 @@ class _Core:
     record: FrozenRecord | None
     onFrozen: Callable[[], None]
     onFreezeFailed: Callable[[Failure], None]
-    onSources: Callable[[list[WakeSource]], None]
+    onSources: Callable[[list[Source]], None]
+    onTimeout: Callable[[], None]
     nanoseconds: Callable[[], int]
     statistics: SuspendStatistics = field(factory=SuspendStatistics)
     watchers: list[IStateWatcher] = field(factory=list)
@@ -114,6 +114,8 @@ class _Core:
     retry: IDelayedCall | None = None
     pause: float = THAW_RETRY[0]
     waiting: list[Deferred[Resumed]] = field(factory=list)
+    timeout: float | None = None
+    timer: IDelayedCall | None = None
 
     def thaw(self) -> Deferred[None]:
         # The thaw ends a freeze that is pending, and whoever hears of that has to find us here.
@@ -147,7 +149,7 @@ class Suspension:
         freezer: IFreezer,
         sources: WakeSources,
         record: FrozenRecord | None = None,
-        nanoseconds: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        nanoseconds: Callable[[], int] = bootNanoseconds,
     ) -> None:
         """
         @param record: written before each freeze and cleared after each thaw; its owner's.
@@ -162,6 +164,7 @@ class Suspension:
             self._frozen,
             self._freezeFailed,
             self._signalled,
+            lambda: self.resume(TIMEOUT),
             nanoseconds,
         )
         self._machine = machine(self._core)
@@ -186,24 +189,29 @@ class Suspension:
         if watcher in self._core.watchers:
             self._core.watchers.remove(watcher)
 
-    def suspend(self) -> Deferred[Resumed]:
+    def suspend(self, timeout: float | None = None) -> Deferred[Resumed]:
         """
         Suspend the container, until something wakes it.
 
+        @param timeout: seconds asleep after which it is resumed; the reason is L{TIMEOUT} then.
         @return: fires after the next resume.  Fails with L{WakeLocksExist}, L{SuspendFailure}, or
-            L{NotAwake}; the container is awake then, or as it was for the last.
+            L{AlreadySuspended}; the container is awake then, or as it was for the last.
         """
         core = self._core
         result: Deferred[Resumed] = Deferred(core.waiting.remove)
         if core.state != "awake" or core.stopped:
-            result.errback(NotAwake(f"{core.name} is {'stopped' if core.stopped else core.state}"))
+            result.errback(
+                AlreadySuspended(f"{core.name} is {'stopped' if core.stopped else core.state}")
+            )
             return result
-        core.statistics.attempts += 1
+        core.statistics.attempted(core.nanoseconds())
         signalled = core.sources.signalled()
         if signalled:
-            core.statistics.failures += 1
-            result.errback(WakeLocksExist(_names(signalled)))
+            error = WakeLocksExist(_names(signalled))
+            core.statistics.failed(core.nanoseconds(), str(error), error.names)
+            result.errback(error)
             return result
+        core.timeout = timeout
         core.waiting.append(result)
         # At once: called from inside a transition, the machine takes it up only after that.
         core.state = "suspending"
@@ -214,6 +222,11 @@ class Suspension:
         """Wake the container now, if it is not awake."""
         if self._core.state in ("suspending", "asleep"):
             self._machine.resume(reason)
+
+    def giveUp(self, why: str) -> None:
+        """The freeze takes too long: thaw, and let the suspend fail."""
+        if self._core.state == "suspending":
+            self._machine.interrupted(SuspendFailure(why))
 
     def stop(self) -> None:
         """
@@ -252,26 +265,25 @@ class Suspension:
         if self._core.state == "suspending":
             if not failure.check(FreezerError, OSError):
                 _log.failure("{name}: the freezer failed", failure, name=self._core.name)
-            why = str(failure.value)
-            self._machine.interrupted(_withCause(SuspendFailure(why), failure.value), why)
+            self._machine.interrupted(_failed(failure.value))
 
-    def _signalled(self, sources: list[WakeSource]) -> None:
+    def _signalled(self, sources: list[Source]) -> None:
         if self._core.state == "asleep":
-            self._machine.resume(_names(sources))
+            self._machine.resume(",".join(_names(sources)))
         elif self._core.state == "suspending":
-            names = _names(sources)
-            self._machine.interrupted(WakeLocksExist(names), f"Abort: {names}")
+            self._machine.interrupted(WakeLocksExist(_names(sources)))
         for source in sources:
-            source.wakeups += 1
+            source.statistics.wakeupCount += 1
 
 
-def _withCause(error: SuspendFailure, cause: BaseException | None) -> SuspendFailure:
+def _failed(cause: BaseException | None) -> SuspendFailure:
+    error = SuspendFailure(str(cause))
     error.__cause__ = cause
     return error
 
 
-def _names(sources: list[WakeSource]) -> str:
-    return ",".join(sorted(source.name for source in sources))
+def _names(sources: list[Source]) -> list[str]:
+    return sorted(source.name for source in sources)
 
 
 # The table.
@@ -292,7 +304,7 @@ def _beginFreeze(inputs: LifeCycle, core: _Core) -> None:
         core.sources.arm(core.onSources)
         freezing = core.freezer.freeze()
     except Exception as error:
-        inputs.interrupted(_withCause(SuspendFailure(str(error)), error), str(error))
+        inputs.interrupted(_failed(error))
     else:
         freezing.addCallbacks(lambda _: core.onFrozen(), core.onFreezeFailed)
 
@@ -300,20 +312,23 @@ def _beginFreeze(inputs: LifeCycle, core: _Core) -> None:
 @suspending.upon(LifeCycle.frozen).to(asleep)
 def _fallAsleep(inputs: LifeCycle, core: _Core) -> None:
     core.asleepSince = core.nanoseconds()
+    if core.timeout is not None:
+        core.timer = core.clock.callLater(core.timeout, core.onTimeout)
     core.tell("asleep", "")
 
 
 @suspending.upon(LifeCycle.interrupted).to(resuming)
-def _abort(inputs: LifeCycle, core: _Core, error: Exception, reason: str) -> None:
+def _abort(inputs: LifeCycle, core: _Core, error: Exception) -> None:
     thawing = core.thaw()
-    core.statistics.failures += 1
+    names = error.names if isinstance(error, WakeLocksExist) else ()
+    core.statistics.failed(core.nanoseconds(), str(error), names)
     core.outcome = error
-    _finish(inputs, core, thawing, reason)
+    _finish(inputs, core, thawing, core.statistics.lastReason)
 
 
 @suspending.upon(LifeCycle.resume).to(resuming)
 def _abortOnRequest(inputs: LifeCycle, core: _Core, reason: str) -> None:
-    _abort(inputs, core, SuspendFailure(reason), reason)
+    _abort(inputs, core, SuspendFailure(reason))
 
 
 @asleep.upon(LifeCycle.resume).to(resuming)
@@ -321,16 +336,18 @@ def _wake(inputs: LifeCycle, core: _Core, reason: str) -> None:
     # Nothing comes before this line: it is the wake latency.
     thawing = core.thaw()
     slept = core.nanoseconds() - core.asleepSince
-    core.statistics.successes += 1
-    core.statistics.lastAsleep = slept
-    core.statistics.totalAsleep += slept
+    core.statistics.succeeded(core.nanoseconds(), slept, reason)
     core.outcome = Resumed(slept, reason)
     _finish(inputs, core, thawing, reason)
 
 
 def _finish(inputs: LifeCycle, core: _Core, thawing: Deferred[None], reason: str) -> None:
     core.sources.disarm()
-    core.reason = core.statistics.lastReason = reason
+    if core.timer is not None:
+        if core.timer.active():
+            core.timer.cancel()
+        core.timer = None
+    core.reason = reason
     core.pause = THAW_RETRY[0]
     core.tell("resuming", reason)
     _await(inputs, core, thawing)

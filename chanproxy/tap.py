@@ -39,10 +39,11 @@ class Options(usage.Options):
         ["connect", "t", None, "Where the container listens: seqpacket:PATH."],
         ["freezer", "f", None, "What freezes the container: cgroup:PATH, or none."],
         ["linger", None, "0.5", "Seconds of quiet before the container is frozen."],
-        ["suspend", None, "auto", "When to suspend: auto, manual, off."],
+        ["suspend", None, "auto", "When to suspend: auto, manual, dry-run, off."],
         ["initiator", None, "remote", "Who dials --listen: remote, container."],
         ["handled", None, "consumed", "When a message is handled: consumed, explicit."],
         ["name", None, "container", "The container's name, for log lines."],
+        ["control", None, None, "Where to take calls: a path, or seqpacket:PATH[:mode=600]."],
     ]
 
     configuration: config.Configuration
@@ -55,6 +56,8 @@ class Options(usage.Options):
         single = [name for name in ("listen", "connect", "freezer") if self[name] is not None]
         if self["config"] is not None and single:
             _refuse(f"--config: not together with --{single[0]}; put the channel into the file")
+        if self["config"] is not None and self["control"] is not None:
+            _refuse("--config: not together with --control; write control = ... into the file")
         if self["config"] is None and len(single) < 3:
             _refuse("give --config FILE, or --listen, --connect and --freezer; see --help")
         try:
@@ -70,6 +73,7 @@ class Options(usage.Options):
                     handled=self["handled"],
                     initiator=self["initiator"],
                     name=self["name"],
+                    control=self["control"],
                 )
         except config.ConfigurationError as error:
             _refuse(str(error))

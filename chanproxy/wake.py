@@ -2,108 +2,276 @@
 WakeSources: the registry of what keeps a container awake, or wakes it.
 
 All sources of a container sit in one nested epoll, so one call looks at all of them, however many
-there are.  Knows nothing of freezers and of the container's life cycle.
+there are.  A second one around it is the gate: adding an epoll to another makes the kernel go
+through all that is in it, opening a gate does not.  Knows nothing of freezers and of the
+container's life cycle.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from attrs import define, field
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chanproxy import _syscalls
 from chanproxy.counter import MessageCounter
+from chanproxy.interfaces import PollingReactor
+from chanproxy.statistics import SourceStatistics, bootNanoseconds
+from chanproxy.wakelocks import LOCK_NAMES, WakeLock, WakeLocks
+
+SOURCES = 32768
+"""Sources of one container, by default."""
+
+EVENTS = {
+    "in": select.EPOLLIN,
+    "out": select.EPOLLOUT,
+    "pri": select.EPOLLPRI,
+    "rdhup": select.EPOLLRDHUP,
+    "err": select.EPOLLERR,
+    "hup": select.EPOLLHUP,
+}
+"""The poll events by their names, C{poll(2)} without the C{POLL}."""
+
+_GLANCE = 64
+"""Events asked for at first; only when there are as many, all are asked for."""
 
 
 class WakeSourceError(Exception):
     """A wake source cannot be added or removed; the registry is unchanged."""
 
 
+class WakeSourceExists(WakeSourceError):
+    """The same open file is registered already."""
+
+
+class TooManyWakeSources(WakeSourceError):
+    """As many as are allowed are registered."""
+
+
 @define(eq=False)
 class WakeSource:
     """
-    A counter that keeps its container awake while it is positive.
+    Something pollable that keeps its container awake while it is signalled.
 
     @ivar name: what people read in a resume reason.
-    @ivar wakeups: how often this source was signalled when the container was resumed.
+    @ivar descriptor: what is polled; the counter's own, or else the registry's.
+    @ivar events: C{select.EPOLL*}; errors and hang-ups always count as well.
+    @ivar counter: set when it is a message counter.
     """
 
     name: str
-    counter: MessageCounter
-    wakeups: int = field(default=0, init=False)
+    descriptor: int
+    events: int
+    counter: MessageCounter | None = None
+    statistics: SourceStatistics = field(factory=SourceStatistics, init=False)
+
+    @property
+    def kind(self) -> str:
+        """C{counter} or C{descriptor}."""
+        return "descriptor" if self.counter is None else "counter"
+
+    @property
+    def eventCount(self) -> int:
+        """See L{SourceStatistics}."""
+        return self.statistics.eventCount if self.counter is None else self.counter.added
+
+    def whenQuiet(self) -> Deferred[None] | None:
+        """
+        Wait until it is not signalled any more; cancellable.
+
+        @return: L{None} when the kernel has no event for that: look now and then.
+        """
+        return None if self.counter is None else self.counter.whenZero()
+
+
+Source = WakeSource | WakeLock
 
 
 @implementer(IReadDescriptor)
 class WakeSources:
     """
-    The wake sources of one container, keyed by kernel identity.
+    The wake sources of one container, found by kernel identity, and its wake locks.
 
     Counters stay their owners': L{remove} one before closing it.
+
+    @ivar locks: acquire and release wake locks here.
     """
 
-    def __init__(self, reactor: IReactorFDSet) -> None:
+    def __init__(
+        self,
+        reactor: PollingReactor,
+        limit: int = SOURCES,
+        lockLimit: int = LOCK_NAMES,
+        nanoseconds: Callable[[], int] = bootNanoseconds,
+    ) -> None:
+        """
+        @param limit: sources that can be registered.
+        @param lockLimit: see L{WakeLocks}.
+        """
         self._reactor = reactor
+        self._limit = limit
+        self._nanoseconds = nanoseconds
+        self.locks = WakeLocks(reactor, lockLimit, nanoseconds)
         self._epoll = select.epoll()
-        self._byIdentity: dict[str, WakeSource] = {}
+        self._epoll.register(self.locks.fileno(), select.EPOLLIN)
+        self._gate = select.epoll()
+        self._gate.register(self._epoll.fileno(), 0)
+        self._reading = False
         self._byDescriptor: dict[int, WakeSource] = {}
+        self._byIdentity = _ByIdentity()
+        self._active: set[WakeSource] = set()
+        self._callback: Callable[[list[Source]], None] | None = None
 
     def __len__(self) -> int:
-        return len(self._byIdentity)
+        return len(self._byDescriptor)
 
     def __iter__(self) -> Iterator[WakeSource]:
-        return iter(self._byIdentity.values())
+        return iter(self._byDescriptor.values())
 
     def add(self, name: str, counter: MessageCounter) -> WakeSource:
         """
         Register a counter.
 
-        @raise WakeSourceError: it is registered already, under this or another name.
+        @raise WakeSourceExists: it is registered already, under this or another name.
+        @raise WakeSourceError: there are too many.
         """
-        known = self._byIdentity.get(counter.identity)
-        if known is not None:
-            raise WakeSourceError(f"{name}: this counter is already registered as {known.name}")
-        self._epoll.register(counter.fileno(), select.EPOLLIN)
-        source = WakeSource(name, counter)
-        self._byIdentity[counter.identity] = source
-        self._byDescriptor[counter.fileno()] = source
+        return self._register(WakeSource(name, counter.fileno(), select.EPOLLIN, counter))
+
+    def addDescriptor(self, name: str, descriptor: int, events: int) -> WakeSource:
+        """
+        Register anything that can be polled.
+
+        @param descriptor: the caller's; the registry has a duplicate of its own.
+        @param events: see L{EVENTS}.  While any of them, an error or a hang-up is up, the container
+            is kept awake.
+        @raise WakeSourceExists: the same open file is registered already.
+        @raise WakeSourceError: it cannot be polled, or there are too many.
+        """
+        try:
+            source = WakeSource(name, os.dup(descriptor), events)
+        except OSError as error:
+            raise WakeSourceError(f"{name}: {error.strerror}") from error
+        try:
+            return self._register(source)
+        except BaseException:
+            os.close(source.descriptor)
+            raise
+
+    def _register(self, source: WakeSource) -> WakeSource:
+        if len(self) >= self._limit:
+            raise TooManyWakeSources(
+                f"{source.name}: {self._limit} wake sources are registered already; "
+                "remove some, or raise limits.wake-sources"
+            )
+        try:
+            known = self._byIdentity.add(source)
+            if known is not source:
+                raise WakeSourceExists(f"{source.name}: is already registered as {known.name}")
+            try:
+                self._epoll.register(source.descriptor, source.events)
+            except OSError:
+                self._byIdentity.remove(source)
+                raise
+        except OSError as error:
+            raise WakeSourceError(f"{source.name}: {_explain(error)}") from error
+        self._byDescriptor[source.descriptor] = source
         return source
 
-    def remove(self, counter: MessageCounter) -> None:
+    def find(self, descriptor: int) -> WakeSource | None:
         """
-        Remove a counter, or any other duplicate of it.
+        What a descriptor, or any duplicate of it, is registered as.
+
+        @raise WakeSourceError: the descriptor is not open.
+        """
+        try:
+            return self._byIdentity.find(descriptor)
+        except OSError as error:
+            raise WakeSourceError(f"descriptor {descriptor}: {error.strerror}") from error
+
+    def remove(self, which: WakeSource | MessageCounter | int) -> None:
+        """
+        Remove a source, by itself, its counter, or any duplicate of its descriptor.
 
         @raise WakeSourceError: it is not registered.
         """
-        source = self._byIdentity.pop(counter.identity, None)
+        source: WakeSource | None
+        if isinstance(which, WakeSource):
+            source = which if self._byDescriptor.get(which.descriptor) is which else None
+        else:
+            source = self.find(which if isinstance(which, int) else which.fileno())
         if source is None:
-            raise WakeSourceError(f"{counter.identity} is not registered")
-        fd = source.counter.fileno()
-        self._epoll.unregister(fd)
-        del self._byDescriptor[fd]
+            raise WakeSourceError("it is not registered as a wake source")
+        self._byIdentity.remove(source)
+        del self._byDescriptor[source.descriptor]
+        self._active.discard(source)
+        self._epoll.unregister(source.descriptor)
+        if source.counter is None:
+            os.close(source.descriptor)
 
-    def signalled(self) -> list[WakeSource]:
-        """The sources that keep the container awake at this instant: one look at all of them."""
-        if not self._byDescriptor:
-            return []
-        return [
-            self._byDescriptor[fd] for fd, _ in self._epoll.poll(0, max(len(self._byDescriptor), 1))
-        ]
+    def __contains__(self, source: WakeSource) -> bool:
+        return self._byDescriptor.get(source.descriptor) is source
 
-    def arm(self, callback: Callable[[list[WakeSource]], None]) -> None:
+    def signalled(self) -> list[Source]:
+        """What keeps the container awake at this instant: one look at all of them."""
+        found = self._look()
+        self._observe(found)
+        return found
+
+    def anySignalled(self) -> Source | None:
+        """One of those that keep the container awake at this instant, if there is any."""
+        for fd, _ in self._epoll.poll(0, 1):
+            if fd == self.locks.fileno():
+                return next(iter(self.locks.held.values()))
+            return self._byDescriptor[fd]
+        return None
+
+    def _look(self) -> list[Source]:
+        ready = self._epoll.poll(0, _GLANCE)
+        if len(ready) == _GLANCE:
+            ready = self._epoll.poll(0, len(self) + 1)
+        found: list[Source] = []
+        for fd, _ in ready:
+            if fd == self.locks.fileno():
+                found += self.locks.held.values()
+            else:
+                found.append(self._byDescriptor[fd])
+        return found
+
+    def _observe(self, found: Iterable[Source]) -> None:
+        """Keep the figures of what was not looked at before as it is now."""
+        now = self._nanoseconds()
+        active = {source for source in found if isinstance(source, WakeSource)}
+        for source in active - self._active:
+            source.statistics.activated(now)
+            source.statistics.eventCount += 1
+        for source in self._active - active:
+            source.statistics.deactivated(now)
+        self._active = active
+
+    def arm(self, callback: Callable[[list[Source]], None]) -> None:
         """Call C{callback(sources)} once, from the reactor, as soon as any source is signalled."""
         self._callback = callback
-        self._reactor.addReader(self)
+        self._gate.modify(self._epoll.fileno(), select.EPOLLIN)
+        if not self._reading:
+            self._reading = True
+            self._reactor.addReader(self)
 
     def disarm(self) -> None:
         """Forget L{arm}.  Idempotent."""
-        self._reactor.removeReader(self)
+        if self._callback is not None:
+            self._callback = None
+            self._gate.modify(self._epoll.fileno(), 0)
 
     def fileno(self) -> int:
-        """The epoll's descriptor."""
-        return self._epoll.fileno()
+        """The gate's descriptor."""
+        return self._gate.fileno()
 
     def logPrefix(self) -> str:
         """For the reactor's log lines."""
@@ -111,16 +279,103 @@ class WakeSources:
 
     def doRead(self) -> None:
         """The reactor says that a source is signalled."""
-        sources = self.signalled()
-        if sources:
+        found = self._look()
+        callback = self._callback
+        if found and callback is not None:
             self.disarm()
-            self._callback(sources)
+            callback(found)
+            # Only now: the wake comes before all book-keeping.
+            self._observe(source for source in found if not _isGone(self, source))
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor is being torn down; nothing to give back."""
 
     def close(self) -> None:
-        """Give back the epoll.  The registry cannot be used any more."""
-        if not self._epoll.closed:
-            self._reactor.removeReader(self)
-            self._epoll.close()
+        """Give back all descriptors.  The registry cannot be used any more.  Idempotent."""
+        if self._epoll.closed:
+            return
+        self._callback = None
+        self._reactor.removeReader(self)
+        for source in self:
+            if source.counter is None:
+                os.close(source.descriptor)
+        self._byDescriptor.clear()
+        self.locks.close()
+        self._gate.close()
+        self._epoll.close()
+
+
+def _isGone(sources: WakeSources, source: Source) -> bool:
+    return isinstance(source, WakeSource) and source not in sources
+
+
+def _explain(error: OSError) -> str:
+    if error.errno == errno.EPERM:
+        return "it cannot be polled: a file or directory is always ready; give a pipe or a socket"
+    if error.errno == errno.ELOOP:
+        return "it is an epoll in an epoll too often; register what is inside instead"
+    if error.errno == errno.ENOSPC:
+        return "the kernel's limit is reached; raise fs.epoll.max_user_watches"
+    return error.strerror or str(error)
+
+
+class _ByIdentity:
+    """
+    Sources by the open file that they poll, whichever duplicate is asked for.
+
+    Files that share what C{fstat(2)} shows, as all anonymous ones do, are kept in the kernel's own
+    order (C{kcmp(2)}), so that finding one among many takes a few comparisons.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[object, list[WakeSource]] = {}
+
+    def _place(self, descriptor: int) -> tuple[object, int, bool]:
+        """The bucket's key, the index in it, and whether the file is there already."""
+        status = os.fstat(descriptor)
+        key: object = (status.st_dev, status.st_ino)
+        number = _syscalls.eventfdInfo(descriptor).get("eventfd-id")
+        if number is not None:
+            key = f"eventfd {number}"
+        bucket = self._buckets.get(key, ())
+        low, high = 0, len(bucket)
+        while low < high:
+            middle = (low + high) // 2
+            order = (
+                0
+                if number is not None
+                else _syscalls.compareFiles(descriptor, bucket[middle].descriptor)
+            )
+            if order == 0:
+                return key, middle, True
+            if order < 0:
+                high = middle
+            else:
+                low = middle + 1
+        return key, low, False
+
+    def find(self, descriptor: int) -> WakeSource | None:
+        """@raise OSError: it is not open."""
+        key, index, found = self._place(descriptor)
+        return self._buckets[key][index] if found else None
+
+    def add(self, source: WakeSource) -> WakeSource:
+        """
+        Keep a source, unless its file is there already.
+
+        @return: the source that has the file now.
+        @raise OSError: it is not open.
+        """
+        key, index, found = self._place(source.descriptor)
+        if found:
+            return self._buckets[key][index]
+        self._buckets.setdefault(key, []).insert(index, source)
+        return source
+
+    def remove(self, source: WakeSource) -> None:
+        """It is known to be there."""
+        key, index, _ = self._place(source.descriptor)
+        bucket = self._buckets[key]
+        del bucket[index]
+        if not bucket:
+            del self._buckets[key]

@@ -7,15 +7,16 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import (
     IDelayedCall,
-    IReactorFDSet,
     IReadDescriptor,
     IWriteDescriptor,
 )
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from chanproxy.interfaces import PollingReactor
 
-@implementer(IReactorFDSet)
+
+@implementer(PollingReactor)
 class FakeReactor(Clock):
     """A clock that also has readers, so that real eventfds and epolls can be used."""
 

@@ -56,12 +56,20 @@ def until(what: str, condition: Callable[[], object], patience: float = PATIENCE
 
 
 class Live:
-    """An echo container, and chanproxy in front of it."""
+    """
+    An echo container, and chanproxy in front of it.
+
+    @ivar control: where the manager listens.
+    @ivar suspend: what the configuration says for it.
+    @ivar handled: likewise, of its channel C{rpc}.
+    """
 
     def __init__(self, directory: Path, linger: float = 0.02, backlog: int = 16) -> None:
         self.directory = directory
         self.inside, self.outside = directory / "inside.sock", directory / "outside.sock"
+        self.control = directory / "control.sock"
         self.linger = linger
+        self.suspend, self.handled = "auto", "consumed"
         self.cgroup = TemporaryCgroup()
         self.log = directory / "log"
         self.service: subprocess.Popen[bytes] | None = None
@@ -88,13 +96,17 @@ class Live:
         file = self.directory / "chanproxy.toml"
         file.write_text(
             f"""\
+control = "seqpacket:{self.control}"
+
 [containers.echo]
 freezer = "{self.cgroup.spec}"
 linger = {self.linger}
+suspend = "{self.suspend}"
 
 [containers.echo.channels.rpc]
 listen = "seqpacket:{self.outside}"
 connect = "seqpacket:{self.inside}"
+handled = "{self.handled}"
 """
         )
         return file

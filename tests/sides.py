@@ -17,7 +17,7 @@ from chanproxy.counter import MessageCounter
 from chanproxy.handled import Consumed, Explicit, Ledger
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
-from chanproxy.seqpacket import SeqpacketTransport
+from chanproxy.transport import SeqpacketTransport
 
 P = TypeVar("P", bound=Protocol)
 T = TypeVar("T", bound=Callable[..., object])

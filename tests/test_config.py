@@ -20,15 +20,25 @@ from chanproxy.config import Channel, Configuration, ConfigurationError, Contain
 MINIMAL = '[containers.a]\nfreezer = "none"\n'
 
 EDITOR = """
+control = "@control"
+
 [limits]
 message-bytes = 1000
 message-descriptors = 3
 connect-timeout = 2
+control-bytes = 2000
+control-connections = 5
+wake-sources = 6
+wake-locks = 7
 
 [containers.editor]
 freezer = "cgroup:/sys/fs/cgroup/editor"
 linger = 1
 suspend = "manual"
+freeze-warning = 2
+freeze-limit = 3
+signal-interval = 0
+watched-processes = 0
 
 [containers.editor.channels.rpc]
 listen = "seqpacket:/run/rpc.sock:mode=660"
@@ -64,16 +74,39 @@ def test_everythingGiven() -> None:
         initiator="container",
         handled="explicit",
     )
-    editor = Container("editor", "cgroup:/sys/fs/cgroup/editor", 1.0, "manual", (rpc,))
-    assert config.load(EDITOR) == Configuration(Limits(1000, 3, 2.0), (editor,))
+    editor = Container(
+        "editor",
+        "cgroup:/sys/fs/cgroup/editor",
+        linger=1.0,
+        suspend="manual",
+        channels=(rpc,),
+        freezeWarning=2.0,
+        freezeLimit=3.0,
+        signalInterval=0.0,
+        watchedProcesses=0,
+    )
+    limits = Limits(
+        messageBytes=1000,
+        messageDescriptors=3,
+        connectTimeout=2.0,
+        controlBytes=2000,
+        controlConnections=5,
+        wakeSources=6,
+        wakeLocks=7,
+    )
+    control = SeqpacketAddressSpec("@control")
+    assert config.load(EDITOR) == Configuration(limits, (editor,), control)
 
 
 def test_defaults() -> None:
     """A freezer is all that must be said."""
     read = config.load(MINIMAL + channel("r", "seqpacket:/run/r"))
-    assert read.limits == Limits(212992, 253, 10.0)
+    assert read.limits == Limits(212992, 253, 10.0, 65536, 256, 32768, 1024)
+    assert (read.control, read.access) == (None, ())
     (container,) = read.containers
     assert (container.linger, container.suspend) == (0.5, "auto")
+    assert (container.freezeWarning, container.freezeLimit) == (1.0, 30.0)
+    assert (container.signalInterval, container.watchedProcesses) == (2.0, 256)
     assert (container.channels[0].initiator, container.channels[0].handled) == (
         "remote",
         "consumed",
@@ -130,7 +163,8 @@ def test_underscores() -> None:
 def test_unknownKeyLikeNoOther() -> None:
     """Without a near key, the known ones are listed."""
     assert problems(f"{MINIMAL}[limits]\nzzz = 1") == [
-        "limits.zzz: is not known; known are message-bytes, message-descriptors, connect-timeout"
+        "limits.zzz: is not known; known are message-bytes, message-descriptors, connect-timeout, "
+        "control-bytes, control-connections, wake-sources, wake-locks"
     ]
 
 
@@ -168,6 +202,14 @@ def test_goodLinger(value: str) -> None:
         ("message-bytes", "0x" + "f" * 5000),
         ("message-descriptors", "-1"),
         ("message-descriptors", "254"),
+        ("control-bytes", "1023"),
+        ("control-bytes", "67108865"),
+        ("control-connections", "0"),
+        ("control-connections", "65537"),
+        ("wake-sources", "0"),
+        ("wake-sources", "1000001"),
+        ("wake-locks", "0"),
+        ("wake-locks", "1.0"),
         ("connect-timeout", "-1"),
         ("connect-timeout", "nan"),
         ("connect-timeout", "0x" + "f" * 5000),
@@ -186,11 +228,41 @@ def test_badLimits(key: str, value: str) -> None:
         ("message-bytes", 67108864),
         ("message-descriptors", 0),
         ("message-descriptors", 253),
+        ("control-bytes", 1024),
+        ("control-bytes", 67108864),
+        ("control-connections", 1),
+        ("control-connections", 65536),
+        ("wake-sources", 1),
+        ("wake-locks", 1000000),
     ],
 )
 def test_limitsAtTheEnds(key: str, value: int) -> None:
     """The ends of the ranges belong to them."""
     config.load(f"{MINIMAL}[limits]\n{key} = {value}")
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "good"),
+    [
+        ("freeze-warning", ["0", "86401", "nan", "true"], ["0.001", "86400"]),
+        ("freeze-limit", ["0", "86401", '"1"'], ["0.001", "86400"]),
+        ("signal-interval", ["-1", "86401"], ["0", "0.5"]),
+        ("watched-processes", ["-1", "65537", "1.0"], ["0", "65536"]),
+    ],
+)
+def test_containersRanges(key: str, bad: list[str], good: list[str]) -> None:
+    """The ranges of a container's own limits."""
+    for value in good:
+        config.load(f"{MINIMAL}{key} = {value}")
+    for value in bad:
+        (line,) = problems(f"{MINIMAL}{key} = {value}")
+        assert line.startswith(f"containers.a.{key}: ")
+
+
+@pytest.mark.parametrize("word", ["auto", "manual", "dry-run", "off"])
+def test_suspend(word: str) -> None:
+    """The ways to suspend."""
+    assert config.load(f"{MINIMAL}suspend = '{word}'").containers[0].suspend == word
 
 
 def test_rangeIsWrittenOut() -> None:
@@ -267,7 +339,7 @@ def test_badChoices(key: str, value: str) -> None:
 def test_deepTable() -> None:
     """Dotted keys nest without recursion, deeper than Python can write out."""
     (line,) = problems(f"{MINIMAL}suspend.{'.'.join('a' * 2000)} = 1")
-    assert line == "containers.a.suspend: is a table; write one of auto, manual, off"
+    assert line == "containers.a.suspend: is a table; write one of auto, manual, dry-run, off"
 
 
 @pytest.mark.parametrize("second", ["seqpacket:/run/r", "seqpacket:/run//./r:mode=660"])
@@ -400,6 +472,12 @@ def test_fromOptions(linger: str | float) -> None:
     )
 
 
+def test_fromOptionsControl() -> None:
+    """The manager's socket, too."""
+    read = config.fromOptions("seqpacket:/a", "seqpacket:/b", "none", control="/run/c")
+    assert read.control == SeqpacketAddressSpec("/run/c")
+
+
 @pytest.mark.parametrize("linger", ["soon", "nan", "-1", "", math.inf, 10**400, True])
 def test_fromOptionsWrong(linger: str | float) -> None:
     """The paths are those of a file, all at once."""
@@ -500,6 +578,7 @@ KEYS = st.sampled_from(
         *("limits", "containers", "channels", "a", "b", "", "x\ny"),
         *("message-bytes", "message-descriptors", "connect-timeout"),
         *("freezer", "linger", "suspend", "listen", "connect", "initiator", "handled"),
+        *("control", "access", "users", "groups", "trusted", "wake-locks", "freeze-limit"),
     ]
 )
 VALUES = (
@@ -510,6 +589,7 @@ VALUES = (
     | st.floats()
     | st.text(alphabet=st.characters())
     | st.sampled_from(["none", "cgroup:/x", "seqpacket:/a", "seqpacket:/b", "auto", "consumed"])
+    | st.sampled_from(["/a", "@a", "seqpacket:/a:mode=666", "*", "a", "b"])
 )
 TREES = st.recursive(
     VALUES,
@@ -522,6 +602,14 @@ CHANNELS = st.dictionaries(KEYS, st.dictionaries(KEYS, VALUES, max_size=5) | TRE
 CONTAINERS = st.dictionaries(
     KEYS,
     st.fixed_dictionaries({"freezer": VALUES}, optional={"channels": CHANNELS, "linger": VALUES}),
+    max_size=3,
+)
+ACCESS = st.dictionaries(
+    KEYS,
+    st.dictionaries(
+        st.sampled_from(["users", "groups", "containers", "trusted"]),
+        VALUES | st.lists(VALUES, max_size=3),
+    ),
     max_size=3,
 )
 
@@ -544,7 +632,11 @@ def test_anyTree(tree: Any) -> None:
     _check(tree)
 
 
-@given(st.fixed_dictionaries({"containers": CONTAINERS}, optional={"limits": TREES}))
+@given(
+    st.fixed_dictionaries(
+        {"containers": CONTAINERS}, optional={"limits": TREES, "control": VALUES, "access": ACCESS}
+    )
+)
 def test_almostRightTree(tree: Any) -> None:
     """The same, for trees of the right shape, so that the checks between channels are reached."""
     _check(tree)
@@ -564,6 +656,8 @@ def test_reference() -> None:
     everything, lines = blocks
     read = config.load(everything)
     assert read.limits == Limits()
+    (entry,) = read.access
+    assert not entry.trusted
     (editor,) = read.containers
     assert attrs.evolve(editor, channels=()) == Container("editor", editor.freezer)
     (rpc,) = editor.channels

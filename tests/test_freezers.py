@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any, ParamSpec, cast
 
 import pytest
@@ -14,8 +18,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
-from chanproxy.freezers import NullFreezer, makeFreezer
-from chanproxy.freezers.cgroup import CgroupFreezer, CgroupMount, cgroupMounts, findCgroup, holdsUs
+from chanproxy.freezers import DryRunFreezer, NullFreezer, makeFreezer
+from chanproxy.freezers._mounts import CgroupMount, cgroupMounts, findCgroup, holdsUs
+from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import (
     FreezeInterrupted,
     FreezerError,
@@ -24,11 +29,14 @@ from chanproxy.interfaces import (
 )
 from chanproxy.testing.freezers import FakeFreezer, FreezerConformance, FreezerSubject
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
+from tests.processes import cannotStick, processState, stuckProcess, waitForState
 
 needsCgroup = [
     pytest.mark.cgroup,
     pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable"),
 ]
+
+needsStuck = pytest.mark.skipif(bool(cannotStick()), reason=cannotStick() or "usable")
 
 Steps = Generator[Deferred[Any], Any, None]
 P = ParamSpec("P")
@@ -92,12 +100,18 @@ class TestFakeFreezer(FreezerConformance):
     def subject(self) -> FreezerSubject:
         """A fake that is not ready."""
         fake = FakeFreezer("fake", ready=False)
+
+        def start() -> None:
+            fake.processList = [4711]
+            fake.becomeReady()
+
         return FreezerSubject(
             fake,
             lambda: fake.frozen,
             "fake",
-            fake.becomeReady,
+            start,
             lambda: fake.disturb("thawed by the test"),
+            lambda: {4711},
         )
 
 
@@ -167,6 +181,7 @@ def subjectOf(cgroup: TemporaryCgroup, spec: str) -> FreezerSubject:
         spec,
         start,
         lambda: cgroup.write("cgroup.freeze", "0"),
+        lambda: {int(line) for line in cgroup.read("cgroup.procs").split()},
     )
 
 
@@ -223,34 +238,32 @@ class TestRealCgroup:
         os.set_blocking(cat.stdout.fileno(), True)
         assert os.read(cat.stdout.fileno(), 100) == b"hello"
 
+    @needsStuck
     @steps
     def test_interrupted(self, cgroup: TemporaryCgroup) -> Steps:
-        """With many processes the kernel needs a moment, so that a thaw does interrupt."""
-        for _ in range(8):
-            cgroup.spawn(["sleep", "1000"])
+        """A thaw interrupts a freeze that cannot complete."""
         freezer = CgroupFreezer(cgroup.path, theReactor())
-        outcomes: list[Any] = []
-        for _ in range(100):
+        with stuckProcess(cgroup):
+            outcomes: list[Any] = []
             freezer.freeze().addBoth(outcomes.append)
+            yield pause(0.01)
+            assert outcomes == []
             yield freezer.thaw()
-            if outcomes[-1] is not None:
-                break
-        assert outcomes[-1].check(FreezeInterrupted)
+            assert outcomes[0].check(FreezeInterrupted)
 
+    @needsStuck
     @steps
     def test_waitsByEvent(self, cgroup: TemporaryCgroup) -> Steps:
-        """With many processes a freeze completes in a later turn of the reactor."""
-        for _ in range(8):
-            cgroup.spawn(["sleep", "1000"])
+        """A freeze completes in the turn of the reactor in which the last task does not run."""
+        cgroup.spawn(["sleep", "1000"])
         freezer = CgroupFreezer(cgroup.path, theReactor())
-        waited = False
-        for _ in range(100):
+        with stuckProcess(cgroup):
             freezing = freezer.freeze()
-            waited = waited or not freezing.called
-            yield freezing
-            assert cgroup.frozen()
-            yield freezer.thaw()
-        assert waited
+            yield pause(0.01)
+            assert not freezing.called
+        yield freezing
+        assert cgroup.frozen()
+        yield freezer.thaw()
 
     @steps
     def test_killed(self, cgroup: TemporaryCgroup) -> Steps:
@@ -353,6 +366,70 @@ class TestRealCgroup:
         yield freezer.freeze()
         assert freezer.unfrozenTasks() == []
         yield freezer.thaw()
+
+    @needsStuck
+    @steps
+    def test_vforkIsFrozen(self, cgroup: TemporaryCgroup, tmp_path: Path) -> Steps:
+        """Who waits for its child of C{vfork} counts as frozen, and is not named."""
+        os.mkfifo(tmp_path / "fifo")
+        # The child waits before its exec, because nobody opens the other end.
+        script = (
+            "import os\n"
+            f"wait = (os.POSIX_SPAWN_OPEN, 0, {str(tmp_path / 'fifo')!r}, os.O_RDONLY, 0)\n"
+            "os.posix_spawn('/bin/true', ['true'], {}, file_actions=[wait])\n"
+        )
+        parent = cgroup.spawn([sys.executable, "-c", script])
+        # Two of them first: a program that is being loaded is in D at times, too.
+        while len(cgroup.read("cgroup.procs").split()) < 2:
+            assert parent.poll() is None
+        waitForState(parent.pid, "D")
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        yield freezer.freeze()
+        assert processState(parent.pid) == "D"
+        yield freezer.thaw()
+        # With a task that does not freeze, each task is looked at.
+        with stuckProcess(cgroup) as stuck:
+            cgroup.write("cgroup.freeze", "1")
+            deadline = time.monotonic() + 5
+            while len(named := freezer.unfrozenTasks()) != 1 and time.monotonic() < deadline:
+                yield pause(0.001)
+            assert [task.partition(" ")[0] for task in named] == [f"stat[{stuck.pid}]"]
+            yield freezer.thaw()
+
+    @steps
+    def test_processes(self, cgroup: TemporaryCgroup) -> Steps:
+        """Those below count, zombies do not; after the cgroup has gone there is none."""
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        with TemporaryCgroup(below=cgroup.path) as inner:
+            pids = {each.spawn(["sleep", "1000"]).pid for each in (cgroup, inner, inner)}
+            assert set(freezer.processes()) == pids
+            yield freezer.freeze()
+            assert set(freezer.processes()) == pids
+            yield freezer.thaw()
+        ended = cgroup.spawn(["true"])
+        waitForState(ended.pid, "Z")
+        assert ended.pid not in freezer.processes()
+        cgroup.close()
+        assert freezer.processes() == []
+
+    def test_threaded(self, cgroup: TemporaryCgroup) -> None:
+        """A threaded cgroup does not list processes; the one above it does."""
+        with TemporaryCgroup(below=cgroup.path) as inner:
+            inner.write("cgroup.type", "threaded")
+            process = cgroup.spawn(["sleep", "1000"])
+            assert CgroupFreezer(cgroup.path, theReactor()).processes() == [process.pid]
+
+    def test_unreadable(self, cgroup: TemporaryCgroup) -> None:
+        """Processes that cannot be listed are an error: nobody takes them for none."""
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        freezer.processes()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, descriptors[1]))
+        try:
+            with pytest.raises(FreezerError, match="Too many open files"):
+                freezer.processes()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
 
     @steps
     def test_freezeTwice(self, cgroup: TemporaryCgroup) -> Steps:
@@ -504,6 +581,65 @@ class TestPaths:
         assert not holdsUs("/cg", CgroupMount("/", "/cg", "cgroup2"), "3:freezer:/\n")
 
 
+class TestDryRun:
+    """A freezer that only says what the real one would do."""
+
+    def test_nothingStops(self) -> None:
+        """It freezes at once, and the real one is not asked to."""
+        real = FakeFreezer()
+        real.processList = [4711]
+        real.tasks = ["cat[4711] running"]
+        dry = DryRunFreezer(real)
+        verifyObject(IFreezer, dry)
+        assert dry.spec == "none"
+        assert dry.freeze().called
+        assert dry.unfrozenTasks() == []
+        assert dry.processes() == []
+        reasons: list[Any] = []
+        dry.whenDisturbed().addBoth(reasons.append)
+        real.disturb("thawed by the test")
+        assert reasons == []
+        assert dry.thaw().called
+        assert reasons[0].check(CancelledError)
+        dry.thawNow()
+        assert real.calls == ["whenReady"]
+
+    def test_realAnswers(self) -> None:
+        """What can go wrong is asked of the real one."""
+        real = FakeFreezer(ready=False)
+        dry = DryRunFreezer(real)
+        ready = dry.whenReady()
+        outcome: list[Any] = []
+        dry.freeze().addBoth(outcome.append)
+        assert outcome[0].check(FreezerNotReady)
+        assert outcome[0].getErrorMessage() == "fake: no process is in it"
+        assert not ready.called
+        real.becomeReady()
+        assert ready.called
+        real.checkError = FreezerError("wrong")
+        with pytest.raises(FreezerError, match="wrong"):
+            dry.check()
+
+    @pytest.mark.cgroup
+    @pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
+    @steps
+    def test_realCgroup(self, cgroup: TemporaryCgroup) -> Steps:
+        """A real cgroup: fails without a process as it would itself, and then never freezes."""
+        real = CgroupFreezer(cgroup.path, theReactor())
+        dry = DryRunFreezer(real)
+        messages = []
+        for each in (real, dry):
+            with pytest.raises(FreezerNotReady) as caught:
+                yield each.freeze()
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+        cgroup.spawn(["sleep", "1000"])
+        yield dry.freeze()
+        assert not cgroup.frozen()
+        assert cgroup.read("cgroup.freeze") == "0\n"
+        yield dry.thaw()
+
+
 class TestMakeFreezer:
     """Configuration strings."""
 
@@ -523,6 +659,7 @@ class TestMakeFreezer:
         assert freezer.whenReady().called
         assert freezer.freeze().called
         assert freezer.unfrozenTasks() == []
+        assert freezer.processes() == []
         reasons: list[Any] = []
         given, disturbed = (freezer.whenDisturbed().addBoth(reasons.append) for _ in range(2))
         given.cancel()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import socket
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -23,8 +24,10 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from chanproxy.interfaces import ChanproxyReactor, IChannel, IChannelUser
-from chanproxy.seqpacket import MessageProtocol
+from chanproxy._batch import PeekBuffer
+from chanproxy.interfaces import ChannelBroken, ChanproxyReactor, IChannel, IChannelUser
+from chanproxy.seqpacket import MessageRefused
+from chanproxy.transport import MessageProtocol
 from tests.sides import asynchronous, connect, turns, until
 
 
@@ -219,10 +222,139 @@ async def test_lostWhileWriting(reactor: ChanproxyReactor) -> None:
     protocol, other = connect(reactor, Recorder())
     other.send(b"pending")
     protocol.transport.pauseProducing()
-    while not protocol.transport._queue:
+    while not protocol.transport.pending:
         protocol.transport.write(b"x" * 1000)
     other.close()
     await turns(reactor, 10)
     protocol.transport.resumeProducing()
     await protocol.lost
     assert protocol.messages == [(b"pending", 0)]
+
+
+R = TypeVar("R", bound=Recorder)
+
+
+def listening(
+    reactor: ChanproxyReactor, protocol: R, buffer: PeekBuffer | None = None
+) -> tuple[R, socket.socket]:
+    """A protocol that is told of messages from the start, and the other end."""
+    protocol, other = connect(reactor, protocol, buffer)
+    protocol.transport.resumeProducing()
+    return protocol, other
+
+
+def status(end: socket.socket | int) -> int:
+    """The flags of an open file description, which all its descriptors share."""
+    return fcntl.fcntl(end, fcntl.F_GETFL)
+
+
+@asynchronous
+async def test_blockingStaysBlocking(reactor: ChanproxyReactor) -> None:
+    """A descriptor's flags are its sender's: nothing here waits, and nothing changes them."""
+    protocol, other = listening(reactor, Recorder())
+    transport = protocol.transport
+    before = status(transport.fileno())
+    assert not before & os.O_NONBLOCK
+    other.send(b"a", socket.MSG_DONTWAIT)
+    await until(reactor, lambda: protocol.messages == [(b"a", 0)])
+    transport.discard()
+    assert len(transport.peek()) == 0
+    while not transport.pending:
+        transport.write(b"x" * 1000)
+    assert status(transport.fileno()) == before
+    while transport.pending:
+        other.recv(1000)
+        await turns(reactor, 1)
+    assert status(transport.fileno()) == before
+    other.close()
+    await protocol.lost
+
+
+class Discarder(Recorder):
+    """Goes on without what is refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: list[str] = []
+
+    def messageRefused(self, error: ChannelBroken) -> None:
+        assert isinstance(error, MessageRefused)
+        self.refused.append(error.limit)
+        self.transport.discard()
+
+
+def descriptors() -> set[str]:
+    """Those that this process has open."""
+    return set(os.listdir("/proc/self/fd"))
+
+
+@asynchronous
+async def test_discard(reactor: ChanproxyReactor) -> None:
+    """A protocol may drop what exceeds a limit, descriptors and all, and hear what follows."""
+    protocol, other = listening(reactor, Discarder(), PeekBuffer(100, 2))
+    open_ = descriptors()
+    other.send(b"a" * 100)
+    socket.send_fds(other, [b"b" * 101], [0, 1])
+    socket.send_fds(other, [b"c"], [0, 1, 2])
+    other.send(b"d" * 70000)
+    await until(reactor, lambda: len(protocol.refused) == 3)
+    socket.send_fds(other, [b"e"], [0, 1])
+    await until(reactor, lambda: len(protocol.messages) == 2)
+    assert protocol.messages == [(b"a" * 100, 0), (b"e", 2)]
+    assert protocol.refused == ["message-bytes", "message-descriptors", "message-bytes"]
+    assert descriptors() == open_
+    other.close()
+    await protocol.lost
+
+
+@asynchronous
+async def test_refusedCloses(reactor: ChanproxyReactor) -> None:
+    """A protocol that says nothing about it loses its connection, as ever."""
+    protocol, other = listening(reactor, Recorder(), PeekBuffer(100, 2))
+    other.send(b"a" * 101)
+    other.send(b"b")
+    await protocol.lost
+    assert protocol.messages == []
+    other.close()
+
+
+@asynchronous
+async def test_refusedWhileClosing(reactor: ChanproxyReactor) -> None:
+    """Closing is an answer to a refused packet also while something waits to be sent."""
+
+    class Closer(Recorder):
+        refused = 0
+
+        def messageRefused(self, error: ChannelBroken) -> None:
+            self.refused += 1
+            self.transport.loseConnection()
+
+    protocol, other = listening(reactor, Closer(), PeekBuffer(100, 2))
+    while not protocol.transport.pending:
+        protocol.transport.write(b"x" * 1000)
+    other.send(b"a" * 101)
+    await turns(reactor)
+    assert protocol.refused == 1
+    while protocol.transport.pending:
+        other.recv(1000)
+        await turns(reactor, 1)
+    await protocol.lost
+    assert protocol.refused == 1
+    other.close()
+
+
+@asynchronous
+async def test_peerClosesBetweenPeekAndTake(reactor: ChanproxyReactor) -> None:
+    """The kernel reports what the peer left unread, once; what it sent is there all the same."""
+    protocol, other = listening(reactor, Recorder())
+    transport = protocol.transport
+    transport.write(b"never read")
+    other.send(b"a")
+    other.send(b"b")
+    batch = transport.peek()
+    assert bytes(batch.data) == b"a"
+    other.close()
+    transport.take(1)
+    assert bytes(transport.peek().data) == b"b"
+    await protocol.lost
+    assert protocol.messages == [(b"b", 0)]

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
@@ -21,7 +16,7 @@ from chanproxy.handled import Ledger
 from chanproxy.idle import IdleWatch
 from chanproxy.interfaces import FreezerError, FreezerNotReady
 from chanproxy.recovery import FrozenRecord
-from chanproxy.suspend import NotAwake, Resumed, SuspendFailure, Suspension, WakeLocksExist
+from chanproxy.suspend import AlreadySuspended, Resumed, SuspendFailure, Suspension, WakeLocksExist
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.wake import WakeSources
 from tests.fakereactor import FakeReactor
@@ -176,7 +171,7 @@ def test_reasonNamesAll(world: World) -> None:
     world.counters[0].add(5)
     world.reactor.turn()
     assert result == [Resumed(0, "a,c")]
-    assert [source.wakeups for source in world.sources] == [1, 0, 1]
+    assert [source.statistics.wakeupCount for source in world.sources] == [1, 0, 1]
 
 
 def test_wakeLocks(world: World) -> None:
@@ -202,7 +197,7 @@ def test_secondLook(world: World) -> None:
     assert isinstance(result[0], WakeLocksExist)
     assert str(result[0]) == "b"
     assert not world.freezer.frozen
-    assert [source.wakeups for source in world.sources] == [0, 1, 0]
+    assert [source.statistics.wakeupCount for source in world.sources] == [0, 1, 0]
     assert world.suspension.statistics.failures == 1
 
 
@@ -239,7 +234,7 @@ def test_freezeFails(world: World) -> None:
     assert isinstance(error.__cause__, FreezerError)
     assert world.freezer.calls == ["write", "freeze", "thaw", "clear"]
     assert world.states() == ["awake", "suspending", "resuming", "awake"]
-    assert world.suspension.statistics.lastReason == "no luck"
+    assert world.suspension.statistics.lastReason == "Abort: no luck"
     world.sleep()
 
 
@@ -341,7 +336,7 @@ def test_oneAtATime(world: World) -> None:
     def refused(state: str) -> None:
         assert world.state == state
         (error,) = outcome(world.suspension.suspend())
-        assert isinstance(error, NotAwake)
+        assert isinstance(error, AlreadySuspended)
         assert str(error) == f"test is {state}"
         assert world.state == state
 
@@ -427,7 +422,7 @@ def test_stopAwake(world: World) -> None:
     world.suspension.stop()
     assert world.freezer.calls == []
     (error,) = outcome(world.suspension.suspend())
-    assert isinstance(error, NotAwake)
+    assert isinstance(error, AlreadySuspended)
     assert str(error) == "test is stopped"
 
 
@@ -553,7 +548,7 @@ def test_statistics(world: World) -> None:
     statistics = world.suspension.statistics
     assert (statistics.attempts, statistics.successes, statistics.failures) == (3, 2, 1)
     assert (statistics.lastAsleep, statistics.totalAsleep) == (3000, 5000)
-    assert statistics.lastReason == "no luck"
+    assert statistics.lastReason == "Abort: no luck"
 
 
 @pytest.fixture
@@ -738,151 +733,3 @@ def test_abortedIsNoFailure(world: World) -> None:
     assert world.state == "awake"
     world.reactor.run(LINGER)
     assert world.state == "suspending"
-
-
-class LifeCycleMachine(RuleBasedStateMachine):
-    """Everything that can happen, in any order; the reactor has its turn only when it gets one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.directory = tempfile.TemporaryDirectory()
-        self.world = World(self.directory.name)
-        self.turned = False
-        self.results: list[list[Resumed | BaseException]] = []
-
-    @initialize(automatic=st.booleans())
-    def start(self, automatic: bool) -> None:
-        self.automatic = automatic
-        if automatic:
-            self.world.watch.start()
-
-    @rule(number=st.integers(0, 2), count=st.integers(1, 3))
-    def add(self, number: int, count: int) -> None:
-        self.turned = False
-        self.world.send(number, count)
-
-    @rule(number=st.integers(0, 2), count=st.integers(1, 5))
-    def handled(self, number: int, count: int) -> None:
-        self.world.counters[number].handled(count)
-
-    @rule()
-    def suspend(self) -> None:
-        wasAwake = self.world.state == "awake"
-        positive = bool(self.world.sources.signalled())
-        result = outcome(self.world.suspension.suspend())
-        if not wasAwake:
-            assert isinstance(result[0], NotAwake)
-        elif positive:
-            assert isinstance(result[0], WakeLocksExist)
-        self.results.append(result)
-
-    @rule()
-    def resume(self) -> None:
-        self.world.suspension.resume("test")
-
-    @rule(seconds=st.sampled_from([0.0, 0.1, 0.25, 1.0, 2.5, 60.0]))
-    def advance(self, seconds: float) -> None:
-        self.world.reactor.run(seconds)
-        self.turned = True
-
-    @rule()
-    def turn(self) -> None:
-        self.world.reactor.turn()
-        self.turned = True
-
-    @precondition(lambda self: self.world.freezer.freezing)
-    @rule()
-    def finishFreeze(self) -> None:
-        self.world.freezer.finishFreeze()
-
-    @precondition(lambda self: self.world.freezer.freezing)
-    @rule()
-    def failFreeze(self) -> None:
-        self.world.freezer.failFreeze("no luck")
-
-    @precondition(lambda self: self.world.freezer.frozen)
-    @rule()
-    def disturb(self) -> None:
-        self.world.freezer.disturb("disturbed")
-
-    @rule(broken=st.booleans())
-    def breakThaw(self, broken: bool) -> None:
-        self.world.freezer.thawError = FreezerError("not now") if broken else None
-
-    @rule(ready=st.booleans())
-    def changeReady(self, ready: bool) -> None:
-        if ready:
-            self.world.freezer.becomeReady()
-        else:
-            self.world.freezer.ready = False
-
-    @invariant()
-    def neverAsleepWithWork(self) -> None:
-        if self.turned and self.world.sources.signalled():
-            assert self.world.state != "asleep"
-
-    @invariant()
-    def legalPath(self) -> None:
-        states = self.world.states()
-        assert states[0] == "awake"
-        assert set(pairwise(states)) <= LEGAL
-        assert states[-1] == self.world.state
-
-    @invariant()
-    def stateIsTrue(self) -> None:
-        freezer, state = self.world.freezer, self.world.state
-        if state == "awake":
-            assert not freezer.frozen
-            assert not freezer.freezing
-            assert self.world.recorded() == ""
-        else:
-            assert self.world.recorded() == "fake\n"
-        if state == "asleep":
-            assert freezer.frozen
-        if state == "suspending":
-            assert freezer.freezing
-
-    @invariant()
-    def statisticsAddUp(self) -> None:
-        statistics = self.world.suspension.statistics
-        pending = self.world.state in ("suspending", "asleep")
-        ended = statistics.successes + statistics.failures
-        assert statistics.attempts == ended + pending
-
-    def settle(self) -> None:
-        """All that can be handled, frozen and thawed is."""
-        world = self.world
-        world.freezer.thawError = None
-        world.freezer.becomeReady()
-        for counter in world.counters:
-            counter.handled(counter.value())
-        world.reactor.run(130)
-        if self.automatic:
-            # Nothing to do: it falls asleep, whatever was before.
-            if world.freezer.freezing:
-                world.freezer.finishFreeze()
-            assert world.state == "asleep"
-        world.watch.stop()
-        world.counters[0].add(1)
-        world.reactor.run(10)
-        assert world.state == "awake"
-        assert all(len(result) == 1 for result in self.results)
-        self.legalPath()
-        self.stateIsTrue()
-
-    def teardown(self) -> None:
-        try:
-            self.settle()
-        finally:
-            self.world.close()
-            self.directory.cleanup()
-
-
-TestLifeCycleMachine = LifeCycleMachine.TestCase
-TestLifeCycleMachine.settings = settings(
-    max_examples=150,
-    stateful_step_count=40,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)

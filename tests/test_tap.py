@@ -30,6 +30,7 @@ def test_noOptions(tmp_path: Path) -> None:
     """Nothing given."""
     assert "--config FILE" in refused(tmp_path)
     assert "not together" in refused(tmp_path, "--config", "x", "--listen", "y")
+    assert "not together with --control" in refused(tmp_path, "--config", "x", "--control", "/y")
 
 
 def test_noFile(tmp_path: Path) -> None:

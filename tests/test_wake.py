@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from chanproxy.counter import MessageCounter
-from chanproxy.wake import WakeSource, WakeSourceError, WakeSources
+from chanproxy.wake import Source, WakeSourceError, WakeSources
 from tests.fakereactor import FakeReactor
 
 
@@ -35,7 +35,7 @@ def counters(fake: FakeReactor) -> Iterator[list[MessageCounter]]:
         counter.close()
 
 
-def names(sources: list[WakeSource]) -> list[str]:
+def names(sources: Sequence[Source]) -> list[str]:
     return sorted(source.name for source in sources)
 
 
@@ -44,7 +44,7 @@ def test_addAndRemove(sources: WakeSources, counters: list[MessageCounter]) -> N
     assert len(sources) == 0
     added = [sources.add(f"s{number}", counter) for number, counter in enumerate(counters)]
     assert list(sources) == added
-    assert [source.wakeups for source in sources] == [0, 0, 0]
+    assert [source.statistics.wakeupCount for source in sources] == [0, 0, 0]
     sources.remove(counters[1])
     assert len(sources) == 2
     assert [source.name for source in sources] == ["s0", "s2"]
@@ -77,7 +77,7 @@ def test_duplicates(
 def test_removeUnknown(sources: WakeSources, counters: list[MessageCounter]) -> None:
     """What was never added cannot be removed, and nothing changes."""
     sources.add("one", counters[0])
-    with pytest.raises(WakeSourceError, match=r"eventfd:.* is not registered"):
+    with pytest.raises(WakeSourceError, match="not registered"):
         sources.remove(counters[1])
     assert len(sources) == 1
 
@@ -121,7 +121,7 @@ def test_armOnce(fake: FakeReactor, sources: WakeSources, counters: list[Message
 
 def test_disarm(fake: FakeReactor, sources: WakeSources, counters: list[MessageCounter]) -> None:
     """A forgotten alarm does not go off; forgetting again is harmless."""
-    heard: list[list[WakeSource]] = []
+    heard: list[list[Source]] = []
     sources.add("one", counters[0])
     sources.disarm()
     sources.arm(heard.append)
@@ -172,7 +172,7 @@ def test_armFromCallback(
     """The alarm may be set again while it goes off."""
     heard: list[str] = []
 
-    def alarm(found: list[WakeSource]) -> None:
+    def alarm(found: list[Source]) -> None:
         heard.extend(names(found))
         counters[0].handled()
         sources.arm(alarm)

@@ -9,158 +9,39 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import select
-from typing import Any
 
 from attrs import frozen
-from twisted.internet import inotify
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFDSet
-from twisted.python._inotify import INotifyError
-from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
 from chanproxy._poller import Poller
+from chanproxy.freezers._files import GONE, Events, explained, noRight, readLines
+from chanproxy.freezers._mounts import (
+    CgroupMount,
+    cannotFreeze,
+    cgroupMounts,
+    findCgroup,
+    holdsUs,
+    isBelow,
+)
+from chanproxy.freezers._readiness import Readiness
 from chanproxy.interfaces import FreezeInterrupted, FreezerError, FreezerNotReady, IFreezer
 
-# Twisted's inotify module has no annotations.
-_INotify: Any = inotify.INotify
-
-_GONE = (errno.ENOENT, errno.ENODEV, errno.ENOTDIR)
-
 # Where the kernel parks tasks that it counts as frozen (kernel/signal.c; which of the names shows
-# depends on what the compiler inlined).
+# depends on what the compiler inlined).  The last two: waiting for a child of vfork(2) counts, too.
 _STOPPED_IN = frozenset(
-    ["get_signal", "do_freezer_trap", "do_signal_stop", "do_jobctl_trap", "ptrace_stop"]
+    [
+        "get_signal",
+        "do_freezer_trap",
+        "do_signal_stop",
+        "do_jobctl_trap",
+        "ptrace_stop",
+        "kernel_clone",
+        "wait_for_vfork_done",
+    ]
 )
-
-
-@frozen
-class CgroupMount:
-    """
-    One line of mountinfo.
-
-    @ivar root: which cgroup is mounted, as seen from our cgroup namespace.
-    @ivar point: where.
-    @ivar kind: C{cgroup2} or C{cgroup}.
-    """
-
-    root: str
-    point: str
-    kind: str
-
-
-def cgroupMounts(mountinfo: str | None = None) -> list[CgroupMount]:
-    """The cgroup filesystems, both versions, in C{/proc/self/mountinfo} or the given text."""
-    if mountinfo is None:
-        with open("/proc/self/mountinfo", errors="surrogateescape") as file:
-            mountinfo = file.read()
-    mounts = []
-    for line in mountinfo.splitlines():
-        # proc(5): six fixed fields, optional ones, a lone hyphen, then the filesystem type.
-        fixed, hyphen, rest = line.partition(" - ")
-        fields = fixed.split(" ")
-        kind = rest.split(" ")[0]
-        if hyphen and len(fields) >= 6 and kind in ("cgroup", "cgroup2"):
-            mounts.append(CgroupMount(_unescape(fields[3]), _unescape(fields[4]), kind))
-    return mounts
-
-
-def _unescape(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
-
-
-def _isBelow(path: str, top: str) -> bool:
-    """Whether C{path} is C{top} or below it; both normalised."""
-    return path == top or path.startswith(top.rstrip("/") + "/")
-
-
-def findCgroup(path: str, mounts: list[CgroupMount]) -> tuple[str, CgroupMount]:
-    """
-    Where a configured path is.
-
-    @param path: absolute below any cgroup v2 mount, or relative to the first one.
-    @return: the directory, which need not exist, and the mount that it is below.
-    @raise FreezerError: it is not below a cgroup v2 mount; the text says what to write instead.
-    """
-    unified = [mount for mount in mounts if mount.kind == "cgroup2"]
-    if not unified:
-        raise FreezerError(
-            f"cgroup:{path}: no cgroup v2 filesystem is mounted; mount one with"
-            " 'mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified'"
-        )
-    if os.path.isabs(path):
-        directory = os.path.realpath(path)
-    else:
-        directory = os.path.normpath(os.path.join(unified[0].point, path))
-    holding = [mount for mount in unified if _isBelow(directory, mount.point)]
-    if not holding:
-        first = unified[0].point
-        tops = [mount.point for mount in mounts if mount.kind == "cgroup"]
-        tops.append(os.path.dirname(first))
-        rest = directory
-        for top in sorted(tops, key=len, reverse=True):
-            if top != "/" and _isBelow(directory, top):
-                rest = directory[len(top) :]
-                break
-        points = ", ".join(mount.point for mount in unified)
-        raise FreezerError(
-            f"cgroup:{path}: {directory} is not below a cgroup v2 mount ({points});"
-            f" write cgroup:{os.path.join(first, rest.lstrip('/'))}"
-        )
-    return directory, max(holding, key=lambda mount: len(mount.point))
-
-
-def holdsUs(directory: str, mount: CgroupMount, ownCgroups: str | None = None) -> bool:
-    """
-    Whether this process is in the cgroup C{directory}, or below it.
-
-    @param ownCgroups: the text of C{/proc/self/cgroup}, which is read if it is not given.
-    """
-    if ownCgroups is None:
-        with open("/proc/self/cgroup", errors="surrogateescape") as file:
-            ownCgroups = file.read()
-    own = next((line[3:] for line in ownCgroups.splitlines() if line.startswith("0::")), None)
-    if own is None:
-        return False
-    if mount.root.startswith("/..") or own.startswith("/.."):
-        # One of them is outside our cgroup namespace, so the names cannot be compared.
-        return any(
-            str(os.getpid()) in _readLines(os.path.join(below, "cgroup.procs"))
-            for below, _, _ in os.walk(directory)
-        )
-    if not _isBelow(own, mount.root):
-        return False
-    inside = own[len(mount.root.rstrip("/")) :].lstrip("/")
-    return _isBelow(os.path.normpath(os.path.join(mount.point, inside)), directory)
-
-
-def _readLines(path: str) -> list[str]:
-    """The lines of a file in C{/proc} or a cgroup; none, if it cannot be read."""
-    try:
-        with open(path, errors="surrogateescape") as file:
-            return file.read().splitlines()
-    except OSError:
-        return []
-
-
-@frozen
-class _Events:
-    """What C{cgroup.events} says.  A cgroup that was removed is neither."""
-
-    populated: bool
-    frozen: bool
-
-    @classmethod
-    def read(cls, fd: int) -> _Events:
-        try:
-            lines = os.pread(fd, 4096, 0).splitlines()
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
-            lines = []
-        return cls(b"populated 1" in lines, b"frozen 1" in lines)
 
 
 @frozen
@@ -206,10 +87,10 @@ class CgroupFreezer:
         directory, mount = self._find()
         freeze = self._file("cgroup.freeze")
         if os.path.exists(directory) and not os.path.exists(freeze):
-            raise _cannotFreeze(self.spec, directory, mount)
+            raise cannotFreeze(self.spec, directory, mount)
         self._refuseOurselves()
         if os.path.exists(freeze) and not os.access(freeze, os.W_OK, effective_ids=True):
-            raise _noRight(self.spec, freeze)
+            raise noRight(self.spec, freeze)
 
     def _refuseOurselves(self) -> None:
         directory, mount = self._find()
@@ -222,7 +103,7 @@ class CgroupFreezer:
     def whenReady(self) -> Deferred[None]:
         """See L{IFreezer.whenReady}."""
         try:
-            return _Readiness(self.spec, *self._find(), self._reactor).wait()
+            return Readiness(self.spec, *self._find(), self._reactor).wait()
         except FreezerError:
             return fail()
 
@@ -234,7 +115,7 @@ class CgroupFreezer:
         try:
             self._refuseOurselves()
             self._kept = kept = self._open()
-            if not _Events.read(kept.events).populated:
+            if not Events.read(kept.events).populated:
                 self._forget()
                 raise FreezerNotReady(f"{self.spec}: no process is in it")
             os.pwrite(kept.freeze, b"1", 0)
@@ -248,7 +129,7 @@ class CgroupFreezer:
             # Frozen or not: the caller thaws after a failure, and the path is enough for that.
             self._pending = None
             self._forget()
-            return fail(_explained(self.spec, self._file("cgroup.freeze"), error))
+            return fail(explained(self.spec, self._file("cgroup.freeze"), error))
         return pending
 
     def _open(self) -> _Kept:
@@ -281,7 +162,7 @@ class CgroupFreezer:
         try:
             os.pwrite(kept.freeze, b"0", 0)
         except OSError as error:
-            return succeed(None) if error.errno in _GONE else self._thawByPath()
+            return succeed(None) if error.errno in GONE else self._thawByPath()
         above = self._frozenAbove()
         return succeed(None) if above is None else fail(above)
 
@@ -302,9 +183,9 @@ class CgroupFreezer:
             finally:
                 os.close(freeze)
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in GONE:
                 return
-            raise _explained(self.spec, path, error) from error
+            raise explained(self.spec, path, error) from error
         above = self._frozenAbove()
         if above is not None:
             raise above
@@ -313,9 +194,9 @@ class CgroupFreezer:
         """Our own thaw is done with the write; only a frozen ancestor can still hold the tasks."""
         # Not by `frozen 1` of our own: the tasks clear that themselves, a moment later.
         directory, mount = self._find()
-        while _isBelow(directory, mount.point) and directory != mount.point:
+        while isBelow(directory, mount.point) and directory != mount.point:
             directory = os.path.dirname(directory)
-            if _readLines(os.path.join(directory, "cgroup.freeze")) == ["1"]:
+            if readLines(os.path.join(directory, "cgroup.freeze")) == ["1"]:
                 return FreezerError(
                     f"{self.spec}: still frozen, because a cgroup above it is;"
                     f" thaw that with 'echo 0 > {os.path.join(directory, 'cgroup.freeze')}'"
@@ -334,7 +215,7 @@ class CgroupFreezer:
         except OSError as error:
             if waiting in self._disturbed:
                 self._disturbed.remove(waiting)
-            return fail(_explained(self.spec, self._file("cgroup.events"), error))
+            return fail(explained(self.spec, self._file("cgroup.events"), error))
         return waiting
 
     def _disturbedCancelled(self, waiting: Deferred[str]) -> None:
@@ -361,7 +242,7 @@ class CgroupFreezer:
         kept = self._kept
         if kept is None:
             return
-        events = _Events.read(kept.events)
+        events = Events.read(kept.events)
         pending = self._pending
         if pending is not None and (events.frozen or not events.populated):
             self._pending = None
@@ -405,147 +286,36 @@ class CgroupFreezer:
         """See L{IFreezer.unfrozenTasks}.  Best effort: it needs the right to trace the tasks."""
         tasks: list[str] = []
         for directory, below, _ in os.walk(self._find()[0]):
-            if "frozen 1" in _readLines(os.path.join(directory, "cgroup.events")):
+            if "frozen 1" in readLines(os.path.join(directory, "cgroup.events")):
                 below.clear()
                 continue
-            for thread in _readLines(os.path.join(directory, "cgroup.threads")):
-                wchan = "".join(_readLines(f"/proc/{thread}/wchan"))
+            for thread in readLines(os.path.join(directory, "cgroup.threads")):
+                wchan = "".join(readLines(f"/proc/{thread}/wchan"))
                 # A thread of another pid namespace is listed as 0.
                 if wchan not in _STOPPED_IN and thread != "0":
-                    name = "".join(_readLines(f"/proc/{thread}/comm")) or "?"
+                    name = "".join(readLines(f"/proc/{thread}/comm")) or "?"
                     where = "running" if wchan in ("", "0") else f"in {wchan}"
                     tasks.append(f"{name}[{thread}] {where}")
         return tasks
 
+    def processes(self) -> list[int]:
+        """
+        See L{IFreezer.processes}.
 
-class _Readiness:
-    """One wait until a cgroup exists and has a process."""
-
-    def __init__(
-        self, spec: str, directory: str, mount: CgroupMount, reactor: IReactorFDSet
-    ) -> None:
-        self._spec = spec
-        self._directory = directory
-        self._mount = mount
-        self._reactor = reactor
-        self._poller = Poller(reactor)
-        self._inotify: Any = None
-        self._events = -1
-        self._done: Deferred[None] = Deferred(lambda _: self._stop())
-
-    def wait(self) -> Deferred[None]:
-        self._look()
-        return self._done
-
-    def _look(self) -> None:
-        """Look again from the start: simple, and right after any event."""
-        self._stop()
-        try:
-            ready = self._evaluate()
-        except FreezerError:
-            self._stop()
-            self._done.errback()
-        else:
-            if ready:
-                self._stop()
-                self._done.callback(None)
-
-    def _evaluate(self) -> bool:
-        """Whether it is ready; if not, something is watched now."""
-        path = os.path.join(self._directory, "cgroup.events")
-        while True:
+        @raise FreezerError: the cgroup is there, but cannot be read.
+        """
+        found: dict[int, None] = {}
+        for directory, _, _ in os.walk(self._find()[0], onerror=self._unlisted):
             try:
-                self._events = os.open(path, os.O_RDONLY)
-                if _Events.read(self._events).populated:
-                    return True
+                with open(os.path.join(directory, "cgroup.procs")) as file:
+                    found.update((int(line), None) for line in file)
             except OSError as error:
-                if error.errno not in _GONE:
-                    raise _explained(self._spec, path, error) from error
-            if self._watchAncestors():
-                if self._events >= 0:
-                    # After inotify: polling reports a file that was removed before, not later.
-                    self._poller.watch(self._events, select.EPOLLPRI, self._changed)
-                return False
-            self._stop()
+                self._unlisted(error)
+        # A process of another pid namespace is listed as 0.
+        found.pop(0, None)
+        return list(found)
 
-    def _watchAncestors(self) -> bool:
-        """Watch every directory on the way that exists; false, if that has changed by now."""
-        exists = self._events >= 0
-        atMount = self._directory == self._mount.point
-        if not exists and (atMount or os.path.isfile(self._directory)):
-            raise _cannotFreeze(self._spec, self._directory, self._mount)
-        # All of them, because a cgroup says nothing to its own watcher when it is removed (tried:
-        # neither IN_DELETE_SELF nor IN_IGNORED, nor EPOLLPRI); only its parent tells.
-        existing = self._existing()
-        try:
-            self._inotify = watcher = _INotify(self._reactor)
-
-            def changed(*_: object) -> None:
-                # Events of a watcher that an earlier event has closed are still handed out.
-                if self._inotify is watcher:
-                    self._look()
-
-            mask = inotify.IN_CREATE | inotify.IN_DELETE | inotify.IN_MOVED_TO
-            for directory in existing:
-                watcher.watch(FilePath(directory), mask | inotify.IN_ONLYDIR, callbacks=[changed])
-        except INotifyError as error:
-            if self._existing() == existing:
-                raise FreezerError(
-                    f"{self._spec}: cannot watch {self._directory} ({error}); raise the limits"
-                    " fs.inotify.max_user_instances and fs.inotify.max_user_watches"
-                ) from error
-            return False
-        if self._existing() != existing or os.path.exists(self._directory) != exists:
-            return False
-        watcher.startReading()
-        return True
-
-    def _existing(self) -> list[str]:
-        """The directories that exist between the container, exclusive, and the mount, inclusive."""
-        found = []
-        directory = self._directory
-        while directory != self._mount.point:
-            directory = os.path.dirname(directory)
-            if os.path.isdir(directory):
-                found.append(directory)
-        return found
-
-    def _changed(self, _: int) -> None:
-        self._look()
-
-    def _stop(self) -> None:
-        if self._events >= 0:
-            self._poller.unwatch(self._events)
-            os.close(self._events)
-            self._events = -1
-        watcher, self._inotify = self._inotify, None
-        if watcher is not None:
-            # Closes now; loseConnection() would leave a delayed call.
-            watcher.connectionLost(None)
-
-
-def _cannotFreeze(spec: str, directory: str, mount: CgroupMount) -> FreezerError:
-    if directory == mount.point:
-        return FreezerError(
-            f"{spec}: {directory} is the root cgroup, which cannot be frozen;"
-            " name a cgroup below it that holds the container alone"
-        )
-    return FreezerError(
-        f"{spec}: {directory} has no cgroup.freeze: it is not a cgroup v2 directory, or the kernel"
-        " is older than 5.2"
-    )
-
-
-def _noRight(spec: str, path: str) -> FreezerError:
-    return FreezerError(
-        f"{spec}: user {os.geteuid()} may not write {path}; grant it with"
-        f" 'chown {os.geteuid()} {path}', or run the container in a systemd unit with Delegate=yes"
-    )
-
-
-def _explained(spec: str, path: str, error: OSError) -> FreezerError:
-    if error.errno in _GONE:
-        return FreezerNotReady(f"{spec}: does not exist")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return _noRight(spec, path)
-    return FreezerError(f"{spec}: {path}: {os.strerror(error.errno or 0)}")
+    def _unlisted(self, error: OSError) -> None:
+        # A threaded cgroup does not say; the domain above it has listed its processes.
+        if error.errno not in (*GONE, errno.EOPNOTSUPP):
+            raise explained(self.spec, str(error.filename), error)

@@ -32,6 +32,7 @@ class FakeFreezer:
     @ivar thawError: when set, C{thaw} and C{thawNow} fail with it and change nothing.
     @ivar checkError: when set, C{check} raises it.
     @ivar tasks: what C{unfrozenTasks} says while not frozen.
+    @ivar processList: what C{processes} says.
     """
 
     def __init__(self, spec: str = "fake", ready: bool = True, manual: bool = False) -> None:
@@ -43,6 +44,7 @@ class FakeFreezer:
         self.thawError: FreezerError | None = None
         self.checkError: FreezerError | None = None
         self.tasks: list[str] = []
+        self.processList: list[int] = []
         self._pending: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
         self._disturbed: list[Deferred[str]] = []
@@ -149,6 +151,10 @@ class FakeFreezer:
         """See L{IFreezer.unfrozenTasks}."""
         return [] if self.frozen else list(self.tasks)
 
+    def processes(self) -> list[int]:
+        """See L{IFreezer.processes}."""
+        return list(self.processList)
+
 
 class _Callable(Protocol):
     def __call__(self) -> object: ...
@@ -164,6 +170,7 @@ class FreezerSubject:
     @ivar spec: the C{spec} that the freezer must show.
     @ivar start: gives the container its first process.
     @ivar thawFromOutside: thaws the container, not through the freezer.
+    @ivar processes: the ids of the container's processes, found without the freezer.
     """
 
     freezer: IFreezer
@@ -171,6 +178,7 @@ class FreezerSubject:
     spec: str
     start: _Callable
     thawFromOutside: _Callable
+    processes: Callable[[], set[int]]
 
 
 _Steps = Generator[Deferred[Any], Any, None]
@@ -198,6 +206,18 @@ class FreezerConformance:
         subject.freezer.check()
         subject.start()
         subject.freezer.check()
+
+    @_steps
+    def test_processes(self, subject: FreezerSubject) -> _Steps:
+        """The processes are known, frozen or not; without a container there is none."""
+        assert list(subject.freezer.processes()) == []
+        subject.start()
+        started = subject.processes()
+        assert started
+        assert set(subject.freezer.processes()) == started
+        yield subject.freezer.freeze()
+        assert set(subject.freezer.processes()) == started
+        yield subject.freezer.thaw()
 
     @_steps
     def test_freezeAndThaw(self, subject: FreezerSubject) -> _Steps:

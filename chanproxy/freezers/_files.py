@@ -1,0 +1,59 @@
+"""
+The files of a cgroup v2: how they are read, and what their errors mean for the user.
+
+Knows neither where cgroups are mounted nor what is done with them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from attrs import frozen
+
+from chanproxy.interfaces import FreezerError, FreezerNotReady
+
+GONE = (errno.ENOENT, errno.ENODEV, errno.ENOTDIR)
+"""The errors of a cgroup that does not exist, or no longer."""
+
+
+def readLines(path: str) -> list[str]:
+    """The lines of a file in C{/proc} or a cgroup; none, if it cannot be read."""
+    try:
+        with open(path, errors="surrogateescape") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
+
+
+@frozen
+class Events:
+    """What C{cgroup.events} says.  A cgroup that was removed is neither."""
+
+    populated: bool
+    frozen: bool
+
+    @classmethod
+    def read(cls, fd: int) -> Events:
+        try:
+            lines = os.pread(fd, 4096, 0).splitlines()
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            lines = []
+        return cls(b"populated 1" in lines, b"frozen 1" in lines)
+
+
+def noRight(spec: str, path: str) -> FreezerError:
+    return FreezerError(
+        f"{spec}: user {os.geteuid()} may not write {path}; grant it with"
+        f" 'chown {os.geteuid()} {path}', or run the container in a systemd unit with Delegate=yes"
+    )
+
+
+def explained(spec: str, path: str, error: OSError) -> FreezerError:
+    if error.errno in GONE:
+        return FreezerNotReady(f"{spec}: does not exist")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return noRight(spec, path)
+    return FreezerError(f"{spec}: {path}: {os.strerror(error.errno or 0)}")

@@ -1,0 +1,127 @@
+"""
+Where cgroups are: mounts, configured paths, and whether one of them holds ourselves.
+
+Changes nothing, and knows nothing of freezing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from attrs import frozen
+
+from chanproxy.freezers._files import readLines
+from chanproxy.interfaces import FreezerError
+
+
+@frozen
+class CgroupMount:
+    """
+    One line of mountinfo.
+
+    @ivar root: which cgroup is mounted, as seen from our cgroup namespace.
+    @ivar point: where.
+    @ivar kind: C{cgroup2} or C{cgroup}.
+    """
+
+    root: str
+    point: str
+    kind: str
+
+
+def cgroupMounts(mountinfo: str | None = None) -> list[CgroupMount]:
+    """The cgroup filesystems, both versions, in C{/proc/self/mountinfo} or the given text."""
+    if mountinfo is None:
+        with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+            mountinfo = file.read()
+    mounts = []
+    for line in mountinfo.splitlines():
+        # proc(5): six fixed fields, optional ones, a lone hyphen, then the filesystem type.
+        fixed, hyphen, rest = line.partition(" - ")
+        fields = fixed.split(" ")
+        kind = rest.split(" ")[0]
+        if hyphen and len(fields) >= 6 and kind in ("cgroup", "cgroup2"):
+            mounts.append(CgroupMount(_unescape(fields[3]), _unescape(fields[4]), kind))
+    return mounts
+
+
+def _unescape(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def isBelow(path: str, top: str) -> bool:
+    """Whether C{path} is C{top} or below it; both normalised."""
+    return path == top or path.startswith(top.rstrip("/") + "/")
+
+
+def findCgroup(path: str, mounts: list[CgroupMount]) -> tuple[str, CgroupMount]:
+    """
+    Where a configured path is.
+
+    @param path: absolute below any cgroup v2 mount, or relative to the first one.
+    @return: the directory, which need not exist, and the mount that it is below.
+    @raise FreezerError: it is not below a cgroup v2 mount; the text says what to write instead.
+    """
+    unified = [mount for mount in mounts if mount.kind == "cgroup2"]
+    if not unified:
+        raise FreezerError(
+            f"cgroup:{path}: no cgroup v2 filesystem is mounted; mount one with"
+            " 'mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified'"
+        )
+    if os.path.isabs(path):
+        directory = os.path.realpath(path)
+    else:
+        directory = os.path.normpath(os.path.join(unified[0].point, path))
+    holding = [mount for mount in unified if isBelow(directory, mount.point)]
+    if not holding:
+        first = unified[0].point
+        tops = [mount.point for mount in mounts if mount.kind == "cgroup"]
+        tops.append(os.path.dirname(first))
+        rest = directory
+        for top in sorted(tops, key=len, reverse=True):
+            if top != "/" and isBelow(directory, top):
+                rest = directory[len(top) :]
+                break
+        points = ", ".join(mount.point for mount in unified)
+        raise FreezerError(
+            f"cgroup:{path}: {directory} is not below a cgroup v2 mount ({points});"
+            f" write cgroup:{os.path.join(first, rest.lstrip('/'))}"
+        )
+    return directory, max(holding, key=lambda mount: len(mount.point))
+
+
+def holdsUs(directory: str, mount: CgroupMount, ownCgroups: str | None = None) -> bool:
+    """
+    Whether this process is in the cgroup C{directory}, or below it.
+
+    @param ownCgroups: the text of C{/proc/self/cgroup}, which is read if it is not given.
+    """
+    if ownCgroups is None:
+        with open("/proc/self/cgroup", errors="surrogateescape") as file:
+            ownCgroups = file.read()
+    own = next((line[3:] for line in ownCgroups.splitlines() if line.startswith("0::")), None)
+    if own is None:
+        return False
+    if mount.root.startswith("/..") or own.startswith("/.."):
+        # One of them is outside our cgroup namespace, so the names cannot be compared.
+        return any(
+            str(os.getpid()) in readLines(os.path.join(below, "cgroup.procs"))
+            for below, _, _ in os.walk(directory)
+        )
+    if not isBelow(own, mount.root):
+        return False
+    inside = own[len(mount.root.rstrip("/")) :].lstrip("/")
+    return isBelow(os.path.normpath(os.path.join(mount.point, inside)), directory)
+
+
+def cannotFreeze(spec: str, directory: str, mount: CgroupMount) -> FreezerError:
+    if directory == mount.point:
+        return FreezerError(
+            f"{spec}: {directory} is the root cgroup, which cannot be frozen;"
+            " name a cgroup below it that holds the container alone"
+        )
+    return FreezerError(
+        f"{spec}: {directory} has no cgroup.freeze: it is not a cgroup v2 directory, or the kernel"
+        " is older than 5.2"
+    )

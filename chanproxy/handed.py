@@ -1,0 +1,128 @@
+"""
+Handed: the descriptors of one call, until somebody takes them; and what may be done with them.
+
+Whatever is not taken is closed.  Knows no methods and no containers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from typing import TypeVar
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.protocol import Protocol
+
+from chanproxy import _syscalls
+from chanproxy._batch import PeekBuffer
+from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.transport import SeqpacketTransport
+from chanproxy.varlinkerrors import InvalidParameter
+
+P = TypeVar("P", bound=Protocol)
+
+_SAFE = ("[eventfd]", "[timerfd]", "[signalfd]", "[pidfd]", "inotify", "[inotify]")
+
+
+class Handed:
+    """Descriptors by the names that the method gives them."""
+
+    def __init__(self, descriptors: list[int]) -> None:
+        """@param descriptors: owned by this object from now on."""
+        self._descriptors = descriptors
+        self._fields: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self._descriptors)
+
+    def expect(self, *fields: str) -> None:
+        """
+        Name them, in their order.
+
+        @raise VarlinkError: there are fewer, or more.
+        """
+        count = len(self._descriptors)
+        if count < len(fields):
+            raise InvalidParameter(
+                fields[count],
+                f"the descriptor is missing: the call has {count}, and takes {', '.join(fields)}",
+            )
+        if count > len(fields):
+            takes = f"takes {', '.join(fields)}" if fields else "takes none"
+            raise InvalidParameter(
+                "descriptors", f"there are too many: the call has {count}, and {takes}"
+            )
+        self._fields = fields
+
+    def peek(self, field: str) -> int:
+        """The descriptor, still owned here."""
+        return self._descriptors[self._fields.index(field)]
+
+    def taken(self, field: str) -> None:
+        """Somebody else owns the descriptor now."""
+        self._descriptors[self._fields.index(field)] = -1
+
+    def close(self) -> None:
+        """Close what nobody took.  Idempotent."""
+        left, self._descriptors = self._descriptors, []
+        _syscalls.closeAll([fd for fd in left if fd >= 0])
+
+    def channel(self, field: str) -> None:
+        """@raise VarlinkError: it is no connected packet socket."""
+        descriptor = self.peek(field)
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            raise InvalidParameter(field, "it is no socket")
+        # On a duplicate, so that it is closed whatever happens.
+        with socket.socket(fileno=os.dup(descriptor)) as looked:
+            wrong = _whyNoChannel(looked)
+        if wrong is not None:
+            raise InvalidParameter(field, wrong)
+
+    def different(self, field: str, other: str) -> None:
+        """@raise VarlinkError: both are the same open file."""
+        with contextlib.suppress(OSError):
+            if _syscalls.compareFiles(self.peek(field), self.peek(other)) == 0:
+                raise InvalidParameter(field, f"it is the same socket as {other}")
+
+    def connect(self, field: str, protocol: P, reactor: ChanproxyReactor, buffer: PeekBuffer) -> P:
+        """Give a protocol a channel that was checked before."""
+        connected = socket.socket(fileno=self.peek(field))
+        self.taken(field)
+        nowhere = UNIXAddress(None)
+        transport = SeqpacketTransport(reactor, connected, buffer, nowhere, nowhere)
+        transport.protocol = protocol
+        Protocol.makeConnection(protocol, transport)
+        return protocol
+
+
+def _whyNoChannel(looked: socket.socket) -> str | None:
+    if looked.family != socket.AF_UNIX:
+        return "it is no Unix socket"
+    if looked.type != socket.SOCK_SEQPACKET:
+        return "it is no SOCK_SEQPACKET socket; only those are carried yet"
+    if looked.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return "it listens; give a connected socket"
+    try:
+        looked.getpeername()
+    except OSError:
+        return "it is not connected"
+    return None
+
+
+def polledSafely(descriptor: int) -> bool:
+    """
+    Whether the kernel alone answers a poll of this descriptor.
+
+    For a file of a filesystem in user space (FUSE) it asks that process, and waits; the same goes
+    for an epoll that holds one.
+    """
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
+        return True
+    # A path cannot look like this: those begin with a slash.
+    name = os.readlink(f"/proc/self/fd/{descriptor}")
+    return name.startswith(("anon_inode:", "pidfd:")) and (
+        name.startswith("pidfd:") or name.removeprefix("anon_inode:") in _SAFE
+    )

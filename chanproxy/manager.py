@@ -1,0 +1,494 @@
+"""
+Manager: the methods of C{org.chanproxy.Manager}, on the containers of a service.
+
+A call and its descriptors in, a reply out; knows no sockets but those that it is handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from chanproxy import varlinkerrors
+from chanproxy._batch import PeekBuffer
+from chanproxy.access import Rights
+from chanproxy.alarms import TooManyAlarms
+from chanproxy.container import Container
+from chanproxy.counter import CounterError, MessageCounter
+from chanproxy.describe import description, portion, summary
+from chanproxy.handed import Handed, polledSafely
+from chanproxy.handled import Reports
+from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
+from chanproxy.parameters import Parameters
+from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.suspend import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
+from chanproxy.varlink import Call, interfaceDescription
+from chanproxy.varlinkerrors import (
+    MANAGER,
+    SERVICE,
+    ContainerNotFound,
+    CounterNotFound,
+    ExpectedMore,
+    InterfaceNotFound,
+    InvalidParameter,
+    LimitExceeded,
+    MethodNotFound,
+    PermissionDenied,
+    VarlinkError,
+    WakeLockNotHeld,
+    WakeSourceNotFound,
+)
+from chanproxy.wake import (
+    EVENTS,
+    TooManyWakeSources,
+    WakeSource,
+    WakeSourceError,
+    WakeSourceExists,
+)
+from chanproxy.wakelocks import TooManyWakeLocks, WakeLockError
+from chanproxy.watchers import PipeWatcher
+
+LONGEST = 10 * 365 * 86400.0
+"""Seconds: ten years; a longer timeout is a mistake in the unit."""
+
+
+@define
+class Reply:
+    """
+    What a method answers.
+
+    @ivar descriptors: go with the reply; owned by it.
+    """
+
+    parameters: Mapping[str, Any] = field(factory=dict)
+    descriptors: list[int] = field(factory=list)
+
+
+@define(eq=False)
+class Caller:
+    """
+    One connection, as the methods see it.
+
+    @ivar who: for people: process and user.
+    @ivar watch: makes the connection a watcher, which answers again and again.
+    """
+
+    who: str
+    rights: Rights
+    watch: Callable[[Callable[[IWakeWatcher], None]], IWakeWatcher]
+    sources: dict[WakeSource, Container] = field(factory=dict, init=False)
+    proxies: set[ChannelProxy] = field(factory=set, init=False)
+    holding: set[Container] = field(factory=set, init=False)
+
+    def gone(self) -> None:
+        """The connection has ended, and with it what was made for its time."""
+        for proxy in list(self.proxies):
+            proxy.stop()
+        for source, container in self.sources.items():
+            if source in container.sources:
+                container.sources.remove(source)
+        self.sources.clear()
+        for container in self.holding:
+            container.sources.locks.releaseAll(self)
+        self.holding.clear()
+
+
+Method = Callable[["Manager", Caller, Call, Parameters, Handed], "Reply | Deferred[Reply] | None"]
+
+
+class Manager:
+    """Carries out calls."""
+
+    def __init__(
+        self,
+        reactor: ChanproxyReactor,
+        containers: Callable[[], Mapping[str, Container]],
+        buffer: PeekBuffer,
+    ) -> None:
+        """
+        @param containers: those of the service at this moment, by name.
+        @param buffer: shared by the channels.
+        """
+        self._reactor = reactor
+        self._containers = containers
+        self._buffer = buffer
+
+    def dispatch(
+        self, caller: Caller, call: Call, handed: Handed
+    ) -> Reply | Deferred[Reply] | None:
+        """
+        Carry out one call.
+
+        @param handed: the call's descriptors; what the method does not take is the caller's still.
+        @return: the reply, now or later; L{None} when the connection itself goes on answering.
+        @raise VarlinkError: the error reply.  A Deferred may fail with it, too.
+        """
+        methods = _METHODS.get(call.interface)
+        if methods is None:
+            raise InterfaceNotFound(call.interface)
+        method = methods.get(call.name)
+        if method is None:
+            raise MethodNotFound(call.method)
+        if not caller.rights.any and call.interface == MANAGER:
+            raise PermissionDenied(
+                f"{caller.who} has no access; the configuration gives it in a table [access.NAME]"
+            )
+        return method(self, caller, call, Parameters(call.parameters), handed)
+
+    def _container(self, caller: Caller, parameters: Parameters) -> Container:
+        name = parameters.text("container")
+        if not caller.rights.allows(name):
+            raise PermissionDenied(
+                f"{caller.who} has no access to the container {name!r}; "
+                "the configuration gives it in a table [access.NAME]"
+            )
+        containers = self._containers()
+        if name not in containers:
+            raise ContainerNotFound(name)
+        return containers[name]
+
+    # org.varlink.service
+
+    def getInfo(self, caller: Caller, call: Call, parameters: Parameters, handed: Handed) -> Reply:
+        """What answers here."""
+        from chanproxy import __version__
+
+        parameters.end()
+        handed.expect()
+        return Reply(
+            {
+                "vendor": "chanproxy",
+                "product": "chanproxy",
+                "version": __version__,
+                "url": "",
+                "interfaces": [SERVICE, MANAGER],
+            }
+        )
+
+    def getInterfaceDescription(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """The interface file."""
+        interface = parameters.text("interface")
+        parameters.end()
+        handed.expect()
+        if interface not in _METHODS:
+            raise InterfaceNotFound(interface)
+        return Reply({"description": interfaceDescription(interface)})
+
+    # org.chanproxy.Manager
+
+    def proxyWakeChannel(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """Carry messages between two sockets that somebody else connected."""
+        container = self._container(caller, parameters)
+        name = parameters.text("name")
+        kind = parameters.choice("counter", "shared", "shared", "handled")
+        lifetime = _lifetime(parameters)
+        parameters.end()
+        handed.expect("container_channel", "remote_channel", "counter")
+        if kind == "shared" and not caller.rights.trusts(container.name):
+            raise PermissionDenied(
+                f"{caller.who} is not trusted with a shared counter: give an eventfd to which "
+                "handled messages are written, and counter = handled; or set trusted = true "
+                "in its table [access.NAME]"
+            )
+        handed.channel("container_channel")
+        handed.channel("remote_channel")
+        handed.different("remote_channel", "container_channel")
+        counter, reports = self._counterOf(handed, kind)
+        ends = [
+            handed.connect("container_channel", ContainerProtocol(), self._reactor, self._buffer),
+            handed.connect("remote_channel", RemoteProtocol(), self._reactor, self._buffer),
+        ]
+        inner, outer = ends
+        assert isinstance(inner, ContainerProtocol)
+        assert isinstance(outer, RemoteProtocol)
+        try:
+            proxy = container.proxy(inner, outer, name, counter, None, reports)
+        except BaseException as error:
+            for end in ends:
+                end.transport.abortConnection()  # type: ignore[union-attr]  # as just made
+            _dispose(counter, reports)
+            if isinstance(error, WakeSourceError):
+                raise _sourceError(name, error) from error
+            raise
+        if lifetime == "connection":
+            caller.proxies.add(proxy)
+            proxy.whenEnded().addCallback(lambda _: caller.proxies.discard(proxy))
+        return Reply()
+
+    def _counterOf(self, handed: Handed, kind: str) -> tuple[MessageCounter, Reports | None]:
+        descriptor = handed.peek("counter")
+        if kind == "shared":
+            try:
+                counter = MessageCounter.fromDescriptor(self._reactor, descriptor)
+            except CounterError as error:
+                raise InvalidParameter("counter", str(error)) from error
+            handed.taken("counter")
+            return counter, None
+        counter = MessageCounter(self._reactor)
+        try:
+            reports = Reports(self._reactor, counter, descriptor)
+        except CounterError as error:
+            counter.close()
+            raise InvalidParameter("counter", str(error)) from error
+        except BaseException:
+            counter.close()
+            raise
+        handed.taken("counter")
+        return counter, reports
+
+    def addWakeSource(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """Register a descriptor."""
+        container = self._container(caller, parameters)
+        name = parameters.text("name")
+        events = parameters.names("events", EVENTS)
+        lifetime = _lifetime(parameters)
+        parameters.end()
+        handed.expect("source")
+        descriptor = handed.peek("source")
+        if not caller.rights.trusts(container.name) and not polledSafely(descriptor):
+            raise InvalidParameter(
+                "source",
+                f"{caller.who} may give sockets, pipes, eventfds, timerfds, signalfds, pidfds and "
+                "inotify descriptors only: asking others for events can take for ever",
+            )
+        mask = 0
+        for event in events:
+            mask |= EVENTS[event]
+        try:
+            source = container.sources.addDescriptor(name, descriptor, mask)
+        except WakeSourceError as error:
+            raise _sourceError(name, error) from error
+        if lifetime == "connection":
+            caller.sources[source] = container
+        return Reply()
+
+    def removeWakeSource(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """Remove it again."""
+        container = self._container(caller, parameters)
+        parameters.end()
+        handed.expect("source")
+        try:
+            source = container.sources.find(handed.peek("source"))
+            if source is None:
+                raise WakeSourceError("this descriptor is not registered as a wake source")
+            container.sources.remove(source)
+        except WakeSourceError as error:
+            raise WakeSourceNotFound(str(error)) from error
+        caller.sources.pop(source, None)
+        return Reply()
+
+    def registerWakeWatcher(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply | None:
+        """Tell of each change."""
+        container = self._container(caller, parameters)
+        pipe = parameters.flag("pipe", False)
+        parameters.end()
+        handed.expect()
+        if pipe:
+            watcher = PipeWatcher(self._reactor, container.watchers)
+            return Reply(descriptors=[watcher.handOver()])
+        if not call.more:
+            raise ExpectedMore()
+        container.watchers.add(caller.watch(container.watchers.remove))
+        return None
+
+    def suspendContainer(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Deferred[Reply]:
+        """Suspend, and answer after the resume."""
+        container = self._container(caller, parameters)
+        timeout = parameters.number("timeout", None, 0, LONGEST)
+        parameters.end()
+        held: WakeSource | None = None
+        if len(handed):
+            handed.expect("wake_locks")
+            descriptor = handed.peek("wake_locks")
+            if not caller.rights.trusts(container.name) and not polledSafely(descriptor):
+                raise InvalidParameter("wake_locks", "give a socket, a pipe or an eventfd")
+            try:
+                if container.sources.find(descriptor) is None:
+                    held = container.sources.addDescriptor("wake locks", descriptor, EVENTS["in"])
+            except WakeSourceError as error:
+                raise _sourceError("wake locks", error) from error
+
+        def over(result: Resumed | Failure) -> Reply:
+            if held is not None and held in container.sources:
+                container.sources.remove(held)
+            if isinstance(result, Failure):
+                raise _suspendError(container, result)
+            return Reply({"suspend_time": result.asleep, "resume_reason": result.reason})
+
+        return container.suspend(timeout).addBoth(over)
+
+    def resumeContainer(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Deferred[Reply]:
+        """Wake it, and answer when it is awake."""
+        container = self._container(caller, parameters)
+        reason = parameters.text("reason", "ResumeContainer")
+        parameters.end()
+        handed.expect()
+        return container.resume(reason).addCallback(lambda _: Reply())
+
+    def acquireWakeLock(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """Keep it awake by name."""
+        container = self._container(caller, parameters)
+        name = parameters.text("name")
+        timeout = parameters.number("timeout", None, 0, LONGEST)
+        lifetime = _lifetime(parameters)
+        parameters.end()
+        handed.expect()
+        holder = caller if lifetime == "connection" else None
+        try:
+            container.sources.locks.acquire(name, timeout, holder)
+        except TooManyWakeLocks as error:
+            raise LimitExceeded("limits.wake-locks", str(error)) from error
+        if holder is not None:
+            caller.holding.add(container)
+        return Reply()
+
+    def releaseWakeLock(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """Let go of it."""
+        container = self._container(caller, parameters)
+        name = parameters.text("name")
+        lifetime = _lifetime(parameters)
+        parameters.end()
+        handed.expect()
+        try:
+            container.sources.locks.release(name, caller if lifetime == "connection" else None)
+        except WakeLockError as error:
+            raise WakeLockNotHeld(name) from error
+        return Reply()
+
+    def openCounter(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """Hand out a counter, or where to report what is handled."""
+        container = self._container(caller, parameters)
+        name = parameters.text("name")
+        trusted = caller.rights.trusts(container.name)
+        kind = parameters.choice("kind", "shared" if trusted else "handled", "shared", "handled")
+        parameters.end()
+        handed.expect()
+        if kind == "shared" and not trusted:
+            raise PermissionDenied(
+                f"{caller.who} is not trusted with the counter itself: ask for kind = handled"
+            )
+        counter = container.openCounter(name)
+        if counter is None:
+            raise CounterNotFound(name)
+        if kind == "shared":
+            return Reply({"kind": kind}, [counter.duplicate()])
+        reports = container.openReports(name)
+        assert reports is not None
+        return Reply({"kind": kind}, [reports.duplicate()])
+
+    def wakeAt(self, caller: Caller, call: Call, parameters: Parameters, handed: Handed) -> Reply:
+        """Set an alarm, or cancel it."""
+        container = self._container(caller, parameters)
+        name = parameters.text("name", "alarm")
+        at = parameters.number("at", None, 0, 2.0**33)
+        parameters.end()
+        handed.expect()
+        if at is None:
+            container.alarms.cancel(name)
+            return Reply()
+        try:
+            container.alarms.set(name, at)
+        except TooManyAlarms as error:
+            raise LimitExceeded("limits.wake-locks", str(error)) from error
+        return Reply()
+
+    def listContainers(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """Those that the caller has access to."""
+        parameters.end()
+        handed.expect()
+        return Reply(
+            {
+                "containers": [
+                    summary(container)
+                    for name, container in self._containers().items()
+                    if caller.rights.allows(name)
+                ]
+            }
+        )
+
+    def describe(self, caller: Caller, call: Call, parameters: Parameters, handed: Handed) -> Reply:
+        """What a container does, and why."""
+        container = self._container(caller, parameters)
+        first = parameters.whole("first_source", 0, 0, 2**31)
+        parameters.end()
+        handed.expect()
+        return Reply(description(container, first))
+
+
+_METHODS: dict[str, dict[str, Method]] = {
+    SERVICE: {
+        "GetInfo": Manager.getInfo,
+        "GetInterfaceDescription": Manager.getInterfaceDescription,
+    },
+    MANAGER: {
+        "ProxyWakeChannel": Manager.proxyWakeChannel,
+        "AddWakeSource": Manager.addWakeSource,
+        "RemoveWakeSource": Manager.removeWakeSource,
+        "RegisterWakeWatcher": Manager.registerWakeWatcher,
+        "SuspendContainer": Manager.suspendContainer,
+        "ResumeContainer": Manager.resumeContainer,
+        "AcquireWakeLock": Manager.acquireWakeLock,
+        "ReleaseWakeLock": Manager.releaseWakeLock,
+        "OpenCounter": Manager.openCounter,
+        "WakeAt": Manager.wakeAt,
+        "ListContainers": Manager.listContainers,
+        "Describe": Manager.describe,
+    },
+}
+
+
+def _lifetime(parameters: Parameters) -> str:
+    return parameters.choice("lifetime", "service", "service", "connection")
+
+
+def _dispose(counter: MessageCounter, reports: Reports | None) -> None:
+    counter.close()
+    if reports is not None:
+        reports.close()
+
+
+def _sourceError(name: str, error: WakeSourceError) -> VarlinkError:
+    if isinstance(error, WakeSourceExists):
+        return varlinkerrors.WakeSourceExists(name)
+    if isinstance(error, TooManyWakeSources):
+        return LimitExceeded("limits.wake-sources", str(error))
+    return InvalidParameter("source", str(error))
+
+
+def _suspendError(container: Container, failure: Failure) -> VarlinkError:
+    error = failure.value
+    if isinstance(error, WakeLocksExist):
+        names, _ = portion(error.names, 0)
+        return varlinkerrors.WakeLocksExist(names)
+    if isinstance(error, AlreadySuspended):
+        return varlinkerrors.AlreadySuspended(container.suspension.state)
+    if isinstance(error, SuspendFailure):
+        return varlinkerrors.SuspendFailure(str(error))
+    failure.raiseException()
+    raise AssertionError

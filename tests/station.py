@@ -1,0 +1,155 @@
+"""A manager on a real control socket, in this process, with containers that freeze nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from twisted.internet.threads import deferToThread
+
+from chanproxy._batch import PeekBuffer
+from chanproxy.access import Access
+from chanproxy.addresses import SeqpacketAddressSpec
+from chanproxy.config import AccessEntry
+from chanproxy.container import Bounds, Container
+from chanproxy.control import ControlFactory
+from chanproxy.endpoints import SeqpacketPort
+from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.manager import Manager
+from chanproxy.testing.freezers import FakeFreezer
+from tests.sides import turns
+
+MANAGER = "org.chanproxy.Manager"
+SERVICE = "org.varlink.service"
+
+
+class Station:
+    """
+    Two containers, C{editor} and C{shop}, with L{FakeFreezer}s, suspended only when asked.
+
+    @ivar path: the control socket.
+    """
+
+    def __init__(
+        self,
+        reactor: ChanproxyReactor,
+        directory: Path,
+        access: Sequence[AccessEntry] = (),
+        bounds: Bounds | None = None,
+        messageBytes: int = 65536,
+        connections: int = 256,
+        mode: str = "manual",
+    ) -> None:
+        self.reactor = reactor
+        self.path = str(directory / "control.sock")
+        self.freezers = {name: FakeFreezer(name) for name in ("editor", "shop")}
+        self.containers = {
+            name: Container(reactor, name, freezer, 0.05, mode, recorded=False, bounds=bounds)
+            for name, freezer in self.freezers.items()
+        }
+        manager = Manager(reactor, lambda: self.containers, PeekBuffer())
+        self.factory = ControlFactory(manager, Access(access), messageBytes, connections)
+        self._port = SeqpacketPort(
+            reactor, SeqpacketAddressSpec(self.path), self.factory, PeekBuffer(messageBytes)
+        )
+        self._port.startListening()
+        self._clients: list[Client] = []
+
+    @property
+    def editor(self) -> Container:
+        return self.containers["editor"]
+
+    def client(self) -> Client:
+        """A connection, closed at the end."""
+        client = Client(self.path)
+        self._clients.append(client)
+        return client
+
+    async def call(
+        self, method: str, parameters: dict[str, Any] | None = None, *descriptors: int
+    ) -> dict[str, Any]:
+        """One call on a connection of its own; the whole reply."""
+        with Client(self.path) as client:
+            return await client.call(method, parameters, *descriptors)
+
+    async def close(self) -> None:
+        """End all of it."""
+        for client in self._clients:
+            client.close()
+        stopped = self._port.stopListening()
+        self.factory.closeAll()
+        for container in self.containers.values():
+            container.stop()
+        await stopped
+        await turns(self.reactor)
+
+
+class Client:
+    """A plain socket; what it does happens in a thread, so that the service can answer."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(10)
+        self.socket.connect(path)
+
+    def send(
+        self,
+        method: str,
+        parameters: dict[str, Any] | None = None,
+        *descriptors: int,
+        **flags: bool,
+    ) -> None:
+        """Send a call; a method without a dot is the manager's."""
+        full = method if "." in method else f"{MANAGER}.{method}"
+        call = {"method": full, "parameters": parameters or {}, **flags}
+        self.sendRaw(json.dumps(call).encode(), *descriptors)
+
+    def sendRaw(self, data: bytes, *descriptors: int) -> None:
+        """Send any packet."""
+        socket.send_fds(self.socket, [data], descriptors)
+
+    async def reply(self) -> dict[str, Any]:
+        """The next reply; descriptors are not expected."""
+        reply, descriptors = await self.replyWithDescriptors()
+        assert not descriptors
+        return reply
+
+    async def replyWithDescriptors(self) -> tuple[dict[str, Any], list[int]]:
+        """The next reply, and its descriptors, now the caller's."""
+        data, descriptors, _, _ = await deferToThread(socket.recv_fds, self.socket, 1 << 20, 253)
+        assert data, "the connection is closed"
+        reply: dict[str, Any] = json.loads(data)
+        return reply, descriptors
+
+    async def call(
+        self, method: str, parameters: dict[str, Any] | None = None, *descriptors: int
+    ) -> dict[str, Any]:
+        """Send, and wait for the reply."""
+        self.send(method, parameters, *descriptors)
+        return await self.reply()
+
+    async def ended(self) -> bool:
+        """Whether the service has closed the connection."""
+        try:
+            return not await deferToThread(self.socket.recv, 1)
+        except ConnectionResetError:
+            return True
+
+    def close(self) -> None:
+        """Disconnect.  Idempotent."""
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,531 @@
+"""What wakes a frozen container from within: processes that die, and signals that wait."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from twisted.logger import capturedLogs, formatEvent
+
+from chanproxy._processes import ProcessStatus, maskOf, namesOf, startTime
+from chanproxy.freezers.cgroup import CgroupFreezer
+from chanproxy.interfaces import ChanproxyReactor, FreezerError
+from chanproxy.sleepwatch import SleepWatch
+from chanproxy.testing.freezers import FakeFreezer
+from tests.cgroups import TemporaryCgroup, unusable
+from tests.fakereactor import FakeReactor
+from tests.processes import processState, waitForState
+from tests.sides import asynchronous, turns, until
+
+needsCgroup = [
+    pytest.mark.cgroup,
+    pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable"),
+]
+
+HANDLES = """
+import signal
+def handle(number, frame): print(signal.Signals(number).name, flush=True)
+for number in signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGRTMIN:
+    signal.signal(number, handle)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+print("ready", flush=True)
+while True: signal.pause()
+"""
+
+BLOCKS = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+print("ready", flush=True)
+while input() == "read":
+    print(signal.Signals(signal.sigwait([signal.SIGTERM])).name, flush=True)
+"""
+
+
+class Box:
+    """A container of real processes, and its watch."""
+
+    def __init__(self, reactor: ChanproxyReactor, interval: float = 0.01, most: int = 100) -> None:
+        self.reactor = reactor
+        self.cgroup = TemporaryCgroup()
+        self.freezer = CgroupFreezer(self.cgroup.path, reactor)
+        self.reasons: list[str] = []
+        self.watch = SleepWatch("box", reactor, self.freezer, interval, most, self.reasons.append)
+
+    def run(self, script: str) -> subprocess.Popen[bytes]:
+        """A Python program in the container, which has said that it is ready."""
+        argv = [sys.executable, "-c", script]
+        process = self.cgroup.spawn(argv, subprocess.PIPE, subprocess.PIPE)
+        assert hear(process) == "ready"
+        return process
+
+    async def sleep(self, before: Callable[[], object] = lambda: None) -> None:
+        """Freeze and watch; something may happen in between."""
+        self.reasons.clear()
+        await self.freezer.freeze()
+        before()
+        self.watch.start()
+        assert self.reasons == []
+
+    async def woken(self) -> str:
+        """Wait for the reason to wake, then do so."""
+        await until(self.reactor, lambda: self.reasons)
+        await self.freezer.thaw()
+        # It has stopped: nothing more comes.
+        (reason,) = self.reasons
+        return reason
+
+    async def quiet(self) -> None:
+        """Some looks go by without a reason to wake; then wake all the same."""
+        for _ in range(3):
+            # Each look orders the next one: that looks were made, not that time went by.
+            call = self.watch._call
+            assert call is not None
+            while call.active():
+                await turns(self.reactor, 1)
+        assert self.reasons == []
+        self.watch.stop()
+        await self.freezer.thaw()
+
+
+def hear(process: subprocess.Popen[bytes]) -> str:
+    """The next line that a program says."""
+    assert process.stdout is not None
+    return process.stdout.readline().decode().strip()
+
+
+@pytest.fixture
+def boxes(reactor: ChanproxyReactor) -> Iterator[Callable[..., Box]]:
+    """Makes containers; they end with the test."""
+    made: list[Box] = []
+
+    def make(interval: float = 0.01, most: int = 100) -> Box:
+        made.append(Box(reactor, interval, most))
+        return made[-1]
+
+    yield make
+    for box in made:
+        box.watch.stop()
+        box.freezer.thaw()
+        box.cgroup.close()
+
+
+Boxes = Callable[..., Box]
+
+
+class TestSignals:
+    """Signals that a frozen process cannot answer."""
+
+    pytestmark = needsCgroup
+
+    @asynchronous
+    async def test_handled(self, boxes: Boxes) -> None:
+        """A signal with a handler wakes, whenever it comes; it is handled then."""
+        box = boxes()
+        process = box.run(HANDLES)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            for _ in range(2):
+                await box.sleep()
+                process.send_signal(number)
+                name = os.path.basename(sys.executable)[:15]
+                assert await box.woken() == f"{number.name} is pending for {name}[{process.pid}]"
+                assert hear(process) == number.name
+
+    @asynchronous
+    async def test_whileFreezing(self, boxes: Boxes) -> None:
+        """One that came before the first look wakes, every time."""
+        box = boxes()
+        process = box.run(HANDLES)
+        for _ in range(3):
+            await box.sleep(lambda: process.send_signal(signal.SIGTERM))
+            assert (await box.woken()).startswith("SIGTERM is pending for ")
+            assert hear(process) == "SIGTERM"
+
+    @asynchronous
+    async def test_several(self, boxes: Boxes) -> None:
+        """All are named, also one that has no name."""
+        box = boxes()
+        process = box.run(HANDLES)
+
+        def send() -> None:
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGRTMIN):
+                process.send_signal(number)
+
+        await box.sleep(send)
+        assert (await box.woken()).startswith("SIGHUP, SIGTERM, SIGRTMIN are pending for ")
+
+    @asynchronous
+    async def test_notCounted(self, boxes: Boxes) -> None:
+        """Ignored signals do not wake, nor does a timer of the container's own."""
+        box = boxes()
+        process = box.run(HANDLES)
+        blocks = box.run(BLOCKS)
+        await box.sleep()
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGALRM)
+        # The kernel keeps an ignored signal, if it is blocked as well.
+        blocks.send_signal(signal.SIGUSR1)
+        status = ProcessStatus.read(blocks.pid)
+        assert status is not None
+        assert status.pending == status.ignored & status.blocked == maskOf(signal.SIGUSR1)
+        await box.quiet()
+        assert hear(process) == "SIGALRM"
+
+    @asynchronous
+    async def test_blocked(self, boxes: Boxes) -> None:
+        """A blocked signal wakes once, until it was read."""
+        box = boxes()
+        process = box.run(BLOCKS)
+        assert process.stdin is not None
+        for _ in range(2):
+            await box.sleep()
+            process.send_signal(signal.SIGTERM)
+            assert (await box.woken()).startswith("SIGTERM is pending for ")
+            for _ in range(2):
+                await box.sleep()
+                await box.quiet()
+            process.stdin.write(b"read\n")
+            process.stdin.flush()
+            assert hear(process) == "SIGTERM"
+            await box.sleep()
+            await box.quiet()
+
+    @asynchronous
+    async def test_blockedByTwo(self, boxes: Boxes) -> None:
+        """Two processes with a signal each are one reason to wake."""
+        box = boxes()
+        processes = [box.run(BLOCKS) for _ in range(2)]
+
+        def send() -> None:
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+
+        await box.sleep(send)
+        await box.woken()
+        await box.sleep()
+        await box.quiet()
+
+    @asynchronous
+    async def test_stoppedProcess(self, boxes: Boxes) -> None:
+        """A process that is stopped does not take its signals: they wake once, too."""
+        box = boxes()
+        process = box.run(HANDLES)
+        process.send_signal(signal.SIGSTOP)
+        waitForState(process.pid, "T")
+        await box.sleep()
+        process.send_signal(signal.SIGTERM)
+        assert (await box.woken()).startswith("SIGTERM is pending for ")
+        await box.sleep()
+        await box.quiet()
+
+    @asynchronous
+    async def test_otherProcess(self, boxes: Boxes, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is remembered of a process is not that of a later one of the same id."""
+        box = boxes()
+        process = box.run(BLOCKS)
+        process.send_signal(signal.SIGTERM)
+        await box.sleep()
+        await box.woken()
+        monkeypatch.setattr("chanproxy.sleepwatch.startTime", lambda pid: 1)
+        await box.sleep()
+        await box.woken()
+
+    @asynchronous
+    async def test_notLooking(self, boxes: Boxes) -> None:
+        """With interval 0 signals are nothing; deaths are."""
+        box = boxes(interval=0)
+        process = box.run(BLOCKS)
+        process.send_signal(signal.SIGTERM)
+        await box.sleep()
+        await turns(box.reactor)
+        assert box.reasons == []
+        process.kill()
+        assert (await box.woken()).endswith(f"[{process.pid}] ended")
+
+
+class TestDeaths:
+    """Processes that end."""
+
+    pytestmark = needsCgroup
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    @asynchronous
+    async def test_killed(self, boxes: Boxes, number: signal.Signals) -> None:
+        """One of two: SIGKILL, or what kills because no handler is there."""
+        box = boxes(interval=1000)
+        first, second = (box.cgroup.spawn(["sleep", "1000"]) for _ in range(2))
+        await box.sleep()
+        first.send_signal(number)
+        assert await box.woken() == f"sleep[{first.pid}] ended"
+        # The zombie is no reason to wake again.
+        waitForState(first.pid, "Z")
+        await box.sleep()
+        await turns(box.reactor)
+        assert box.reasons == []
+        second.kill()
+        assert await box.woken() == f"sleep[{second.pid}] ended"
+
+    @asynchronous
+    async def test_between(self, boxes: Boxes, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that is gone between being listed and being watched wakes."""
+        box = boxes()
+        box.cgroup.spawn(["sleep", "1000"])
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        monkeypatch.setattr(box.freezer, "processes", lambda: [gone.pid])
+        await box.sleep()
+        assert await box.woken() == "a process ended"
+
+    @asynchronous
+    async def test_mainThreadEnded(self, boxes: Boxes) -> None:
+        """A process whose main thread has ended shows as a zombie, and lives."""
+        box = boxes(interval=0.01)
+        process = box.run(
+            "import ctypes, threading, time\n"
+            "threading.Thread(target=time.sleep, args=[1000]).start()\n"
+            "print('ready', flush=True)\n"
+            "ctypes.CDLL(None).syscall(60 if ctypes.sizeof(ctypes.c_long) == 8 else 1, 0)\n"
+        )
+        waitForState(process.pid, "Z")
+        await box.sleep()
+        await box.quiet()
+        await box.sleep()
+        process.kill()
+        assert (await box.woken()).endswith(f"[{process.pid}] ended")
+
+    @asynchronous
+    async def test_outOfDescriptors(self, boxes: Boxes, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without pidfds the looks find who has died; it warns once."""
+        box = boxes()
+        first, second = (box.cgroup.spawn(["sleep", "1000"]) for _ in range(2))
+        real = os.pidfd_open
+        opened: list[int] = []
+
+        def scarce(pid: int) -> int:
+            if opened:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            opened.append(real(pid))
+            return opened[0]
+
+        monkeypatch.setattr(os, "pidfd_open", scarce)
+        with capturedLogs() as events:
+            await box.sleep()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(opened[0])
+            first.kill()
+            assert await box.woken() == f"sleep[{first.pid}] ended"
+            # Somebody waits for it; a name that is not there any more is as good.
+            await box.sleep()
+            second.kill()
+            second.wait()
+            assert await box.woken() == f"sleep[{second.pid}] ended"
+        assert [formatEvent(event) for event in events] == [
+            "box: its processes cannot be watched while it sleeps ([Errno 24] Too many open"
+            " files): one that ends is noticed within 0.01 s; raise the limit of open files"
+        ]
+
+    @asynchronous
+    async def test_reallyNoDescriptor(self, boxes: Boxes) -> None:
+        """Not one is left: it warns, fails nobody, and finds out later."""
+        box = boxes()
+        sleep = box.cgroup.spawn(["sleep", "1000"])
+        await box.freezer.freeze()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        pids = box.freezer.processes()
+        box.freezer.processes = lambda: pids  # type: ignore[method-assign]
+        with capturedLogs() as events:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+            try:
+                box.watch.start()
+                box.watch._look()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert len(events) == 2
+        sleep.kill()
+        assert await box.woken() in (f"sleep[{sleep.pid}] ended", f"?[{sleep.pid}] ended")
+
+
+class TestLimits:
+    """What bounds the watch, without real containers."""
+
+    def watch(
+        self, processes: list[int], most: int = 100, interval: float = 1
+    ) -> tuple[FakeReactor, FakeFreezer, SleepWatch, list[str]]:
+        """A watch of some real processes."""
+        reactor, freezer = FakeReactor(), FakeFreezer()
+        freezer.processList = processes
+        reasons: list[str] = []
+        watch = SleepWatch("box", reactor, freezer, interval, most, reasons.append)
+        return reactor, freezer, watch, reasons
+
+    def test_most(self) -> None:
+        """Of too many some are watched, and one line says what to raise."""
+        reactor, _, watch, _ = self.watch([os.getpid(), os.getppid(), 1], most=2)
+        with capturedLogs() as events:
+            for _ in range(2):
+                watch.start()
+                watch.start()
+                assert len(watch._watched) == 2
+                watch.stop()
+                watch.stop()
+        assert [formatEvent(event) for event in events] == [
+            "box: only 2 of its 3 processes are watched while it sleeps; raise watched-processes"
+        ]
+        assert reactor.getDelayedCalls() == []
+        assert reactor.getReaders() == []
+
+    def test_none(self) -> None:
+        """None at all is a choice, and no reason to warn."""
+        _, _, watch, _ = self.watch([1], most=0)
+        with capturedLogs() as events:
+            watch.start()
+        assert events == []
+        assert watch._watched == []
+        watch.stop()
+
+    def test_unlisted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A freezer that cannot list the processes is spoken of once."""
+
+        def fail() -> list[int]:
+            raise FreezerError("no list")
+
+        reactor, freezer, watch, reasons = self.watch([])
+        monkeypatch.setattr(freezer, "processes", fail)
+        with capturedLogs() as events:
+            for _ in range(2):
+                watch.start()
+                reactor.run(3)
+                watch.stop()
+        assert [formatEvent(event) for event in events] == [
+            "box: its processes are not watched: no list"
+        ]
+        assert reasons == []
+
+    def test_stopBeforeTold(self) -> None:
+        """A reason that was found at once is not told after a stop."""
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        reactor, _, watch, reasons = self.watch([gone.pid])
+        watch.start()
+        watch.stop()
+        reactor.run(3)
+        assert reasons == []
+        watch.start()
+        assert reasons == []
+        reactor.run(3)
+        assert reasons == ["a process ended"]
+        assert reactor.getDelayedCalls() == []
+
+    def test_startWithinWoken(self) -> None:
+        """Who is told may start it again."""
+        reactor, freezer = FakeReactor(), FakeFreezer()
+        sleep = sleeper()
+        freezer.processList = [sleep.pid]
+        reasons: list[str] = []
+
+        def woken(reason: str) -> None:
+            reasons.append(reason)
+            watch.start()
+
+        watch = SleepWatch("box", reactor, freezer, 1, 10, woken)
+        watch.start()
+        sleep.kill()
+        waitForState(sleep.pid, "Z")
+        reactor.turn()
+        assert reasons == [f"sleep[{sleep.pid}] ended"]
+        # The zombie is not watched any more.
+        reactor.run(3)
+        assert len(reasons) == 1
+        watch.stop()
+        sleep.wait()
+
+    def test_hidden(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where /proc hides a process, its death is still seen, and its life is no death."""
+        sleep = sleeper()
+        monkeypatch.setattr(ProcessStatus, "read", lambda pid: None)
+        reactor, _, watch, reasons = self.watch([sleep.pid])
+        watch.start()
+        reactor.run(3)
+        assert reasons == []
+        sleep.kill()
+        sleep.wait()
+        reactor.turn()
+        assert reasons == [f"?[{sleep.pid}] ended"]
+
+
+class TestProcesses:
+    """Reading /proc."""
+
+    def test_ourselves(self) -> None:
+        """We live, and block what we block."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+        try:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            status = ProcessStatus.read(os.getpid())
+            assert status is not None
+            assert status.blocked & maskOf(signal.SIGUSR2)
+            assert status.pending == maskOf(signal.SIGUSR2)
+            assert signal.sigwait([signal.SIGUSR2]) == signal.SIGUSR2
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        assert status.state == "R"
+        assert not status.ended
+
+    def test_oddName(self) -> None:
+        """A name may look like fields of the file."""
+        script = "import ctypes; ctypes.CDLL(None).prctl(15, b') Z 1\\nState:'); input()"
+        process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE)
+        try:
+            while processName(process.pid) != ") Z 1\\nState:":
+                assert process.poll() is None
+            assert startTime(process.pid) > 0
+            status = ProcessStatus.read(process.pid)
+            assert status is not None
+            assert status.state in "RSD"
+        finally:
+            process.communicate()
+
+    def test_gone(self) -> None:
+        """Nothing is said of a process that is not there."""
+        process = subprocess.Popen(["true"])
+        while processState(process.pid) != "Z":
+            pass
+        status = ProcessStatus.read(process.pid)
+        assert status is not None
+        assert status.ended
+        process.wait()
+        assert ProcessStatus.read(process.pid) is None
+        assert startTime(process.pid) == 0
+
+    def test_unknownFormat(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A kernel that does not tell of signals is an error, not a process without any."""
+        monkeypatch.setattr("chanproxy._processes._read", lambda pid, name: b"Name:\tx\n")
+        with pytest.raises(OSError, match="does not tell of signals"):
+            ProcessStatus.read(1)
+
+    def test_names(self) -> None:
+        """Signals of the middle have no names."""
+        assert namesOf(0) == []
+        assert namesOf(maskOf(15, 1, 40)) == ["SIGHUP", "SIGTERM", "signal 40"]
+        assert namesOf(1 << 63) == ["SIGRTMAX"]
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    """A process that does nothing, and has its name already."""
+    process = subprocess.Popen(["sleep", "1000"])
+    # Popen() is back a moment before the new program shows.
+    while processName(process.pid) != "sleep":
+        assert process.poll() is None
+    return process
+
+
+def processName(pid: int) -> str:
+    """The name in its status; empty, when it is gone."""
+    status = ProcessStatus.read(pid)
+    return "" if status is None else status.name
