@@ -4,18 +4,22 @@ VENV ?= .venv
 PYTHON ?= python3.11
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-long lint types docs wheel ci clean
+.PHONY: demo test test-long bench lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
 
-test: $(VENV)/.tested
+test: $(VENV)/.tested $(VENV)/.equipped
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	cd $$(mktemp -d) && PYTHONPATH=$(CURDIR) $(abspath $(BIN))/trial tests_trial
 
 # The wake cycles a thousand times.
 test-long: $(VENV)/.tested
 	CHANPROXY_TEST_CYCLES=1000 $(BIN)/python -m pytest tests/test_service.py $(PYTEST_ARGS)
+
+# What many wake sources cost.
+bench: $(VENV)/.installed
+	$(BIN)/python bench/wake_sources.py 10000
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .
@@ -52,6 +56,12 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.tested: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@ $(VENV)/.installed
+
+# For the clients in docs/examples; who may not install it has their tests skipped.
+$(VENV)/.equipped: | $(VENV)/bin/python
+	{ command -v socat && echo '#include <stdio.h>' | cc -fsyntax-only -x c -; } > /dev/null 2>&1 \
+		|| [ "$$(id -u)" -ne 0 ] || sh .ci/apt socat gcc libc6-dev
+	touch $@
 
 $(VENV)/.developed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,dev,docs]'

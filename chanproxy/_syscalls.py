@@ -52,20 +52,24 @@ def eventfdInfo(fd: int) -> dict[str, str]:
 
     @raise OSError: C{fd} is not open, or C{/proc} is not mounted.
     """
-    with open(f"/proc/self/fdinfo/{fd}") as lines:
-        return {
-            name.strip(): value.strip()
-            for name, _, value in (line.partition(":") for line in lines)
-        }
+    opened = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # An eventfd's lines are few and come first; an epoll has one for each of its thousands.
+        text = os.read(opened, 1024).decode()
+    finally:
+        os.close(opened)
+    lines = (line.partition(":") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
 
 
-_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}
+_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}.get(platform.machine())
 """C{kcmp(2)} has no wrapper; its numbers are in C{asm/unistd.h}."""
 
 _KCMP_FILE = 0
 """C{linux/kcmp.h}: compare open file descriptions."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
 
 
 def compareFiles(one: int, other: int) -> int:
@@ -76,11 +80,10 @@ def compareFiles(one: int, other: int) -> int:
         files that stay open.
     @raise OSError: C{EBADF}, or C{ENOSYS} where the kernel has no C{kcmp(2)}.
     """
-    number = _KCMP.get(platform.machine())
-    if number is None:
+    if _KCMP is None:
         raise OSError(errno.ENOSYS, f"kcmp(2) is not known for {platform.machine()}")
     us = os.getpid()
-    order: int = _libc.syscall(number, us, us, _KCMP_FILE, one, other)
+    order: int = _syscall(_KCMP, us, us, _KCMP_FILE, one, other)
     if order < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return (0, -1, 1)[order]

@@ -44,9 +44,13 @@ class Alarms:
         if name not in self._timers and len(self._timers) >= self._limit:
             raise TooManyAlarms(f"{self._limit} alarms are set already; cancel some")
         timer = _syscalls.timerAt(at)
+        try:
+            self._poller.watch(timer, select.EPOLLIN, lambda _: self._expired(name))
+        except OSError:
+            os.close(timer)
+            raise
         self.cancel(name)
         self._timers[name] = (timer, at)
-        self._poller.watch(timer, select.EPOLLIN, lambda _: self._expired(name))
 
     def _expired(self, name: str) -> None:
         self.cancel(name)

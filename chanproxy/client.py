@@ -65,9 +65,8 @@ class _Connection(MessageProtocol):
             closeAll(descriptors)
             if self._waiting:
                 self._waiting.popleft().errback(error)
-            elif self.onEnd is not None:
-                onEnd, self.onEnd = self.onEnd, None
-                onEnd(Failure(error))
+            else:
+                self.end(Failure(error))
             return
         answer = Answer(reply.parameters, descriptors)
         if self.onAnswer is not None:
@@ -86,8 +85,13 @@ class _Connection(MessageProtocol):
         waiting, self._waiting = self._waiting, deque()
         for answer in waiting:
             answer.errback(reason)
-        if self.onEnd is not None:
-            onEnd, self.onEnd = self.onEnd, None
+        self.end(reason)
+
+    def end(self, reason: Failure) -> None:
+        """Whoever listens to the answers hears no more of them."""
+        onEnd, self.onEnd = self.onEnd, None
+        if onEnd is not None:
+            self.transport.loseConnection()
             onEnd(reason)
 
 
@@ -96,7 +100,7 @@ class Watch:
     A wake watcher at work.
 
     @ivar ended: fires with L{None} after L{stop}, and fails when the service has dropped it or
-        gone.
+        gone, or with what C{changed} has raised.
     """
 
     def __init__(self, connection: _Connection, changed: Callable[[str, str], None]) -> None:
@@ -109,7 +113,10 @@ class Watch:
 
     def _answered(self, answer: Answer) -> None:
         closeAll(answer.descriptors)
-        self._changed(answer.parameters["state"], answer.parameters["reason"])
+        try:
+            self._changed(answer.parameters["state"], answer.parameters["reason"])
+        except Exception:
+            self._connection.end(Failure())
 
     def _over(self, reason: Failure) -> None:
         if self._stopping:
@@ -276,8 +283,17 @@ class ManagerClient:
 
     def listContainers(self) -> Deferred[list[Mapping[str, Any]]]:
         """Name, state and mode of each container."""
-        answer = self._plain("ListContainers", {})
-        return answer.addCallback(lambda parameters: list(parameters["containers"]))
+        return Deferred.fromCoroutine(self._listContainers())
+
+    async def _listContainers(self) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        first: int | None = None
+        while True:
+            answer = await self._plain("ListContainers", {"first_container": first})
+            found += answer["containers"]
+            first = answer.get("next_container")
+            if first is None:
+                return found
 
     def describe(self, container: str) -> Deferred[dict[str, Any]]:
         """All that is known about a container, all its wake sources included."""

@@ -66,6 +66,7 @@ class Limits:
     @ivar controlConnections: the most connections to the control socket.
     @ivar wakeSources: the most wake sources of one container.
     @ivar wakeLocks: the most names of wake locks of one container.
+    @ivar wakeWatchers: the most watchers of one container.
     """
 
     messageBytes: int = MESSAGE_BYTES
@@ -75,6 +76,7 @@ class Limits:
     controlConnections: int = 256
     wakeSources: int = 32768
     wakeLocks: int = 1024
+    wakeWatchers: int = 256
 
 
 @frozen
@@ -227,6 +229,7 @@ def _readLimits(table: Table) -> Limits:
         whole("control-connections", 256, 1, 65536),
         whole("wake-sources", 32768, 1, MOST_SOURCES),
         whole("wake-locks", 1024, 1, MOST_SOURCES),
+        whole("wake-watchers", 256, 0, MOST_SOURCES),
     )
     table.end()
     return limits

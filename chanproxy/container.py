@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from chanproxy.alarms import Alarms
-from chanproxy.counter import MessageCounter
+from chanproxy.counter import MAXIMUM, MessageCounter
 from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezewatch import FreezeWatch
 from chanproxy.handled import Consumed, Explicit, Ledger, Noticed, Reports
@@ -26,7 +26,7 @@ from chanproxy.sleepwatch import SleepWatch
 from chanproxy.suspend import Resumed, SuspendFailure, Suspension
 from chanproxy.wake import SOURCES, WakeSourceError, WakeSources
 from chanproxy.wakelocks import LOCK_NAMES, TooManyWakeLocks
-from chanproxy.watchers import WakeWatchers
+from chanproxy.watchers import WATCHERS, WakeWatchers
 
 ALARM_HOLD = 1.0
 """Seconds that an alarm keeps its container awake at least, so that it can act."""
@@ -39,6 +39,7 @@ class Bounds:
 
     @ivar wakeSources: how many can be registered.
     @ivar wakeLocks: names whose figures are kept; alarms that can be set.
+    @ivar wakeWatchers: who is told of it, at most.
     @ivar freezeWarning: seconds until the first warning about a freeze that does not finish.
     @ivar freezeLimit: seconds until such a freeze fails.
     @ivar signalInterval: seconds between looks for signals that wait for a frozen process; 0 for
@@ -48,6 +49,7 @@ class Bounds:
 
     wakeSources: int = SOURCES
     wakeLocks: int = LOCK_NAMES
+    wakeWatchers: int = WATCHERS
     freezeWarning: float = 1.0
     freezeLimit: float = 30.0
     signalInterval: float = 2.0
@@ -136,7 +138,7 @@ class Container:
             self.suspension.resume,
         )
         self.suspension.addWatcher(self._stateChanged)
-        self.watchers = WakeWatchers(self.suspension)
+        self.watchers = WakeWatchers(self.suspension, bounds.wakeWatchers)
         self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
         self._idle: IdleWatch | None = None
         self._counters: dict[str, OpenCounter] = {}
@@ -331,13 +333,14 @@ class Container:
             kept.users -= 1
             if not kept.users and proxy.closedByContainer:
                 # It has let go of its last connection: nobody says any more what is handled.
-                kept.counter.handled(kept.counter.value())
+                kept.counter.handled(MAXIMUM)
         else:
+            # First: without its descriptor it is not found any more.
+            self._forget(proxy.counter)
             opened = self._counters.get(proxy.name)
             if opened is not None and opened.counter is proxy.counter:
                 del self._counters[proxy.name]
                 opened.close()
-            self._forget(proxy.counter)
             proxy.counter.close()
         self._log.info(
             "{name}: ended; messages in {into}, out {out}",

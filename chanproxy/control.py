@@ -20,6 +20,7 @@ from zope.interface import implementer
 from chanproxy import varlink
 from chanproxy._syscalls import closeAll
 from chanproxy.access import Access, Credentials, credentialsOf
+from chanproxy.describe import fitting
 from chanproxy.handed import Handed
 from chanproxy.interfaces import ChannelBroken, IWakeWatcher
 from chanproxy.manager import Caller, Manager, Reply
@@ -64,9 +65,11 @@ class ControlConnection(MessageProtocol):
 
     def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
         """A call."""
-        handed = Handed(descriptors)
+        handed = Handed(descriptors, self.transport.getHost().name)
         caller = self._caller
-        if caller is None or self._lost:
+        if caller is None or self._lost or self._stream is not None:
+            # A watcher's calls go unanswered.  Not unread: its own end of the connection may be
+            # attached to one, and would stay open in our own queue when it has gone.
             handed.close()
             return
         call: Call | None = None
@@ -90,8 +93,8 @@ class ControlConnection(MessageProtocol):
         if isinstance(result, Reply):
             self._succeed(call, result)
         elif result is None:
-            # The connection is a watcher now; what it may send is never read.
-            self._pause()
+            # The connection is a watcher now.
+            return
         elif result.called:
             self._settle(call, result)
         else:
@@ -154,16 +157,24 @@ class ControlConnection(MessageProtocol):
 
     def channelReadable(self) -> None:
         """A call has arrived, or the client has gone."""
-        if self.transport.peerGone() and self._paused:
+        if self.transport.peerGone() and (self._paused or self._stream is not None):
             # It waits for no answer any more, and what it still had to say depends on one.
             self.transport.abortConnection()
-            return
-        MessageProtocol.channelReadable(self)
+        else:
+            MessageProtocol.channelReadable(self)
+
+    def messagesEnded(self) -> None:
+        """The client sends no more: it is answered what it asked; a watcher hears on."""
+        if self._stream is None:
+            self.transport.loseConnection()
+        else:
+            self._pause()
 
     def messageRefused(self, error: MessageRefused) -> None:
         """A call that is too large: it is dropped, unread, and the connection goes on."""
         self.transport.discard()
-        self._send(CallTooLarge(self._factory.messageBytes).encode())
+        if self._stream is None:
+            self._send(CallTooLarge(self._factory.messageBytes).encode())
 
     def _watch(self, remove: Callable[[IWakeWatcher], None]) -> IWakeWatcher:
         self._stream = _Stream(self, remove)
@@ -171,7 +182,8 @@ class ControlConnection(MessageProtocol):
 
     def tell(self, state: str, reason: str) -> None:
         """One more answer of a watcher."""
-        self._send(varlink.encodeReply({"state": state, "reason": reason}, continues=True))
+        parameters = {"state": state, "reason": fitting(reason)}
+        self._send(varlink.encodeReply(parameters, continues=True))
         if self._lost or self.transport.pending:
             raise WatcherGone("it does not read")
 
@@ -219,7 +231,8 @@ class ControlFactory(Factory):
     ) -> None:
         """
         @param messageBytes: the largest call, for people; the transport's buffer enforces it.
-        @param connections: how many may be open; users without all rights have half of them.
+        @param connections: how many may be open; an eighth of them for each user but root and
+            ourselves.
         """
         self.manager = manager
         self.access = access

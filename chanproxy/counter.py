@@ -39,13 +39,14 @@ class MessageCounter:
         @param initial: messages that count as not handled from the start; 1 keeps a container
             awake until its first "handled".
         """
-        self._adopt(reactor, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE))
-        if initial:
-            try:
+        made = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+        try:
+            self._adopt(reactor, made)
+            if initial:
                 self.add(initial)
-            except CounterError:
-                self.close()
-                raise
+        except BaseException:
+            os.close(made)
+            raise
 
     def _adopt(self, reactor: IReactorFDSet, fd: int) -> None:
         self._fd = fd
@@ -68,10 +69,11 @@ class MessageCounter:
         @param fd: an eventfd in semaphore mode; owned by the counter when this returns, left to
             the caller when it raises.
         @raise CounterError: it is not that.
+        @raise OSError: out of descriptors.
         """
         try:
             info = _syscalls.eventfdInfo(fd)
-        except OSError as error:
+        except FileNotFoundError as error:
             raise CounterError(f"descriptor {fd} is not open") from error
         if "eventfd-id" not in info:
             raise CounterError("not an eventfd: make it with eventfd(2) and EFD_SEMAPHORE")

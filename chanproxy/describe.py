@@ -45,6 +45,12 @@ def portion(entries: Iterable[T], first: int) -> tuple[list[T], int | None]:
     return found, None
 
 
+def fitting(reason: str) -> str:
+    """A reason, or as many of its names as go into one reply, with three dots for the others."""
+    names, following = portion(reason.split(","), 0)
+    return reason if following is None else ",".join([*names, "..."])
+
+
 def summary(container: Container) -> dict[str, Any]:
     """One line of a list of containers."""
     return {

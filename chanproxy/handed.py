@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from typing import TypeVar
 
 from twisted.internet.address import UNIXAddress
@@ -29,9 +30,13 @@ _SAFE = ("[eventfd]", "[timerfd]", "[signalfd]", "[pidfd]", "inotify", "[inotify
 class Handed:
     """Descriptors by the names that the method gives them."""
 
-    def __init__(self, descriptors: list[int]) -> None:
-        """@param descriptors: owned by this object from now on."""
+    def __init__(self, descriptors: list[int], home: bytes | None = None) -> None:
+        """
+        @param descriptors: owned by this object from now on.
+        @param home: the address that the caller is connected to.
+        """
         self._descriptors = descriptors
+        self._home = home
         self._fields: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -41,7 +46,8 @@ class Handed:
         """
         Name them, in their order.
 
-        @raise VarlinkError: there are fewer, or more.
+        @raise VarlinkError: there are fewer, or more; or one is a connection to ourselves: while we
+            kept it, it could not end, and what was made for its time would stay.
         """
         count = len(self._descriptors)
         if count < len(fields):
@@ -54,6 +60,11 @@ class Handed:
             raise InvalidParameter(
                 "descriptors", f"there are too many: the call has {count}, and {takes}"
             )
+        for field, descriptor in zip(fields, self._descriptors, strict=True):
+            if self._home is not None and _peerOf(descriptor) == self._home:
+                raise InvalidParameter(
+                    field, "it is a connection to this very manager; give something else"
+                )
         self._fields = fields
 
     def peek(self, field: str) -> int:
@@ -71,12 +82,8 @@ class Handed:
 
     def channel(self, field: str) -> None:
         """@raise VarlinkError: it is no connected packet socket."""
-        descriptor = self.peek(field)
-        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-            raise InvalidParameter(field, "it is no socket")
-        # On a duplicate, so that it is closed whatever happens.
-        with socket.socket(fileno=os.dup(descriptor)) as looked:
-            wrong = _whyNoChannel(looked)
+        with _asSocket(self.peek(field)) as looked:
+            wrong = "it is no socket" if looked is None else _whyNoChannel(looked)
         if wrong is not None:
             raise InvalidParameter(field, wrong)
 
@@ -95,6 +102,32 @@ class Handed:
         transport.protocol = protocol
         Protocol.makeConnection(protocol, transport)
         return protocol
+
+
+@contextlib.contextmanager
+def _asSocket(descriptor: int) -> Iterator[socket.socket | None]:
+    """To look at; L{None} when it is no socket, or its file only, opened with C{O_PATH}."""
+    # The object is given a duplicate, because it closes what it has.
+    duplicate = os.dup(descriptor)
+    try:
+        looked = socket.socket(fileno=duplicate)
+    except OSError:
+        os.close(duplicate)
+        yield None
+    else:
+        with looked:
+            yield looked
+
+
+def _peerOf(descriptor: int) -> bytes | None:
+    """The address that a Unix socket is connected to; empty when its peer has none."""
+    with _asSocket(descriptor) as looked:
+        if looked is None or looked.family != socket.AF_UNIX:
+            return None
+        try:
+            return os.fsencode(looked.getpeername())
+        except OSError:
+            return None
 
 
 def _whyNoChannel(looked: socket.socket) -> str | None:

@@ -75,7 +75,9 @@ class Reports:
             its own.
         @raise CounterError: it is no eventfd, or in semaphore mode: each read would give 1 only.
             The descriptor is the caller's still.
+        @raise OSError: out of descriptors; likewise.
         """
+        made = descriptor is None
         if descriptor is None:
             descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         else:
@@ -87,7 +89,12 @@ class Reports:
         self.descriptor = descriptor
         self._counter = counter
         self._poller = Poller(reactor)
-        self._poller.watch(descriptor, select.EPOLLIN, self._reported)
+        try:
+            self._poller.watch(descriptor, select.EPOLLIN, self._reported)
+        except OSError:
+            if made:
+                os.close(descriptor)
+            raise
 
     def _reported(self, events: int) -> None:
         self._counter.handled(_syscalls.readEventfd(self.descriptor))

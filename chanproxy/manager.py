@@ -6,6 +6,7 @@ A call and its descriptors in, a reply out; knows no sockets but those that it i
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from chanproxy.access import Rights
 from chanproxy.alarms import TooManyAlarms
 from chanproxy.container import Container
 from chanproxy.counter import CounterError, MessageCounter
-from chanproxy.describe import description, portion, summary
+from chanproxy.describe import description, fitting, portion, summary
 from chanproxy.handed import Handed, polledSafely
 from chanproxy.handled import Reports
 from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
@@ -50,7 +51,7 @@ from chanproxy.wake import (
     WakeSourceExists,
 )
 from chanproxy.wakelocks import TooManyWakeLocks, WakeLockError
-from chanproxy.watchers import PipeWatcher
+from chanproxy.watchers import PipeWatcher, TooManyWatchers
 
 LONGEST = 10 * 365 * 86400.0
 """Seconds: ten years; a longer timeout is a mistake in the unit."""
@@ -216,7 +217,7 @@ class Manager:
                 end.transport.abortConnection()  # type: ignore[union-attr]  # as just made
             _dispose(counter, reports)
             if isinstance(error, WakeSourceError):
-                raise _sourceError(name, error) from error
+                raise _sourceError("counter", name, error) from error
             raise
         if lifetime == "connection":
             caller.proxies.add(proxy)
@@ -267,7 +268,7 @@ class Manager:
         try:
             source = container.sources.addDescriptor(name, descriptor, mask)
         except WakeSourceError as error:
-            raise _sourceError(name, error) from error
+            raise _sourceError("source", name, error) from error
         if lifetime == "connection":
             caller.sources[source] = container
         return Reply()
@@ -281,11 +282,11 @@ class Manager:
         handed.expect("source")
         try:
             source = container.sources.find(handed.peek("source"))
-            if source is None:
-                raise WakeSourceError("this descriptor is not registered as a wake source")
-            container.sources.remove(source)
         except WakeSourceError as error:
-            raise WakeSourceNotFound(str(error)) from error
+            raise _sourceError("source", "", error) from error
+        if source is None:
+            raise WakeSourceNotFound()
+        container.sources.remove(source)
         caller.sources.pop(source, None)
         return Reply()
 
@@ -297,10 +298,14 @@ class Manager:
         pipe = parameters.flag("pipe", False)
         parameters.end()
         handed.expect()
+        try:
+            container.watchers.expectOne()
+        except TooManyWatchers as error:
+            raise LimitExceeded("limits.wake-watchers", str(error)) from error
         if pipe:
             watcher = PipeWatcher(self._reactor, container.watchers)
             return Reply(descriptors=[watcher.handOver()])
-        if not call.more:
+        if not call.more or call.oneway:
             raise ExpectedMore()
         container.watchers.add(caller.watch(container.watchers.remove))
         return None
@@ -322,14 +327,14 @@ class Manager:
                 if container.sources.find(descriptor) is None:
                     held = container.sources.addDescriptor("wake locks", descriptor, EVENTS["in"])
             except WakeSourceError as error:
-                raise _sourceError("wake locks", error) from error
+                raise _sourceError("wake_locks", "wake locks", error) from error
 
         def over(result: Resumed | Failure) -> Reply:
             if held is not None and held in container.sources:
                 container.sources.remove(held)
             if isinstance(result, Failure):
                 raise _suspendError(container, result)
-            return Reply({"suspend_time": result.asleep, "resume_reason": result.reason})
+            return Reply({"suspend_time": result.asleep, "resume_reason": fitting(result.reason)})
 
         return container.suspend(timeout).addBoth(over)
 
@@ -420,17 +425,17 @@ class Manager:
         self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
     ) -> Reply:
         """Those that the caller has access to."""
+        first = parameters.whole("first_container", 0, 0, 2**31)
         parameters.end()
         handed.expect()
-        return Reply(
-            {
-                "containers": [
-                    summary(container)
-                    for name, container in self._containers().items()
-                    if caller.rights.allows(name)
-                ]
-            }
+        allowed = (
+            summary(container)
+            for name, container in self._containers().items()
+            if caller.rights.allows(name)
         )
+        found, following = portion(allowed, first)
+        more = {} if following is None else {"next_container": following}
+        return Reply({"containers": found, **more})
 
     def describe(self, caller: Caller, call: Call, parameters: Parameters, handed: Handed) -> Reply:
         """What a container does, and why."""
@@ -473,12 +478,18 @@ def _dispose(counter: MessageCounter, reports: Reports | None) -> None:
         reports.close()
 
 
-def _sourceError(name: str, error: WakeSourceError) -> VarlinkError:
+def _sourceError(field: str, name: str, error: WakeSourceError) -> Exception:
     if isinstance(error, WakeSourceExists):
         return varlinkerrors.WakeSourceExists(name)
     if isinstance(error, TooManyWakeSources):
         return LimitExceeded("limits.wake-sources", str(error))
-    return InvalidParameter("source", str(error))
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+        return LimitExceeded("fs.epoll.max_user_watches", str(error))
+    if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        # It is not the descriptor that is wrong.
+        return cause
+    return InvalidParameter(field, str(error))
 
 
 def _suspendError(container: Container, failure: Failure) -> VarlinkError:

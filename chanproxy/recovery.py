@@ -43,7 +43,8 @@ def prepareDirectory(directory: str) -> str:
     @raise FreezerError: it cannot be used; the text says what to do.
     """
     try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        # To be passed through, on the way to the control socket, and not to be looked into.
+        os.makedirs(directory, mode=0o711, exist_ok=True)
         owner = os.stat(directory).st_uid
     except OSError as error:
         raise FreezerError(

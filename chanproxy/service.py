@@ -229,6 +229,7 @@ def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
     return Bounds(
         wakeSources=limits.wakeSources,
         wakeLocks=limits.wakeLocks,
+        wakeWatchers=limits.wakeWatchers,
         freezeWarning=container.freezeWarning,
         freezeLimit=container.freezeLimit,
         signalInterval=container.signalInterval,

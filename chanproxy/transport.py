@@ -226,6 +226,13 @@ class MessageProtocol(Protocol):
         """
         self.transport._shut(Failure(error))
 
+    def messagesEnded(self) -> None:
+        """
+        The peer sends no more: close the connection, as this does, or stop reading, for by level
+        it would be told for ever.
+        """
+        self.transport.loseConnection()
+
     def channelReadable(self) -> None:
         """Take what is there, a turn's worth at most."""
         transport = self.transport
@@ -236,8 +243,7 @@ class MessageProtocol(Protocol):
                 batch = transport.peek()
                 if len(batch) == 0:
                     if batch.ended:
-                        # Which stops reading as well: by level it would be told for ever.
-                        transport.loseConnection()
+                        self.messagesEnded()
                     return
                 data, descriptors = bytes(batch.data), batch.descriptors
                 transport.take(1)

@@ -123,12 +123,13 @@ class ContainerNotFound(VarlinkError):
 
 
 class WakeSourceExists(VarlinkError):
-    """The name or the descriptor is registered already."""
+    """The same open file is registered already, under whatever name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
             f"{MANAGER}.WakeSourceExists",
-            f"there is a wake source {brief(name)} already; remove it first, or take another name",
+            f"what is given as {brief(name)} is a wake source already, by this descriptor or a "
+            "duplicate of it; remove it first, or give something else",
             {"name": name},
         )
 

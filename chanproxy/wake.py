@@ -205,7 +205,9 @@ class WakeSources:
         if isinstance(which, WakeSource):
             source = which if self._byDescriptor.get(which.descriptor) is which else None
         else:
-            source = self.find(which if isinstance(which, int) else which.fileno())
+            fd = which if isinstance(which, int) else which.fileno()
+            # Its own counter is found without a look into /proc, which takes a descriptor.
+            source = self._byDescriptor.get(fd) or self.find(fd)
         if source is None:
             raise WakeSourceError("it is not registered as a wake source")
         self._byIdentity.remove(source)
@@ -310,6 +312,8 @@ def _isGone(sources: WakeSources, source: Source) -> bool:
 
 
 def _explain(error: OSError) -> str:
+    if error.errno == errno.EBADF:
+        return "it was opened for its path alone (O_PATH), and cannot be polled"
     if error.errno == errno.EPERM:
         return "it cannot be polled: a file or directory is always ready; give a pipe or a socket"
     if error.errno == errno.ELOOP:
@@ -329,35 +333,32 @@ class _ByIdentity:
 
     def __init__(self) -> None:
         self._buckets: dict[object, list[WakeSource]] = {}
+        self._keys: dict[WakeSource, object] = {}
+        self._found = 0
 
-    def _place(self, descriptor: int) -> tuple[object, int, bool]:
-        """The bucket's key, the index in it, and whether the file is there already."""
-        status = os.fstat(descriptor)
-        key: object = (status.st_dev, status.st_ino)
-        number = _syscalls.eventfdInfo(descriptor).get("eventfd-id")
-        if number is not None:
-            key = f"eventfd {number}"
+    def _index(self, key: object, descriptor: int) -> tuple[int, bool]:
+        """The place in the key's bucket, and whether the file is there already."""
         bucket = self._buckets.get(key, ())
+        if isinstance(key, str):
+            # An eventfd's number is its identity.
+            return 0, len(bucket) > 0
         low, high = 0, len(bucket)
         while low < high:
             middle = (low + high) // 2
-            order = (
-                0
-                if number is not None
-                else _syscalls.compareFiles(descriptor, bucket[middle].descriptor)
-            )
+            order = _syscalls.compareFiles(descriptor, bucket[middle].descriptor)
             if order == 0:
-                return key, middle, True
+                return middle, True
             if order < 0:
                 high = middle
             else:
                 low = middle + 1
-        return key, low, False
+        return low, False
 
     def find(self, descriptor: int) -> WakeSource | None:
         """@raise OSError: it is not open."""
-        key, index, found = self._place(descriptor)
-        return self._buckets[key][index] if found else None
+        key = _keyOf(descriptor)
+        self._found, found = self._index(key, descriptor)
+        return self._buckets[key][self._found] if found else None
 
     def add(self, source: WakeSource) -> WakeSource:
         """
@@ -366,16 +367,31 @@ class _ByIdentity:
         @return: the source that has the file now.
         @raise OSError: it is not open.
         """
-        key, index, found = self._place(source.descriptor)
+        key = _keyOf(source.descriptor)
+        index, found = self._index(key, source.descriptor)
         if found:
             return self._buckets[key][index]
         self._buckets.setdefault(key, []).insert(index, source)
+        self._keys[source] = key
         return source
 
     def remove(self, source: WakeSource) -> None:
-        """It is known to be there."""
-        key, index, _ = self._place(source.descriptor)
+        """It is known to be there.  Needs no descriptor, also when there is none left."""
+        key = self._keys.pop(source)
         bucket = self._buckets[key]
+        index = self._found
+        # Most are removed right after they were found.
+        if index >= len(bucket) or bucket[index] is not source:
+            index, _ = self._index(key, source.descriptor)
         del bucket[index]
         if not bucket:
             del self._buckets[key]
+
+
+def _keyOf(descriptor: int) -> object:
+    """What the kernel shows of an open file, equal for all its duplicates.  @raise OSError"""
+    number = _syscalls.eventfdInfo(descriptor).get("eventfd-id")
+    if number is not None:
+        return f"eventfd {number}"
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino

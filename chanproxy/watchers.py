@@ -17,12 +17,19 @@ from chanproxy._poller import Poller
 from chanproxy.interfaces import IWakeWatcher
 from chanproxy.suspend import Suspension
 
+WATCHERS = 256
+"""Watchers of one container, by default."""
+
 LINE_BYTES = select.PIPE_BUF
 """The longest line on a pipe: what the kernel writes as a whole or not at all, C{pipe(7)}."""
 
 
 class WatcherGone(Exception):
     """Raised by a watcher that cannot be told: it is too slow, or nobody listens any more."""
+
+
+class TooManyWatchers(Exception):
+    """As many as are allowed are told already."""
 
 
 class WakeWatchers:
@@ -35,7 +42,9 @@ class WakeWatchers:
 
     _log = Logger()
 
-    def __init__(self, suspension: Suspension) -> None:
+    def __init__(self, suspension: Suspension, limit: int = WATCHERS) -> None:
+        """@param limit: how many there may be."""
+        self._limit = limit
         self._watchers: list[IWakeWatcher] = []
         self._state, self._reason = "awake", ""
         suspension.addWatcher(self._changed)
@@ -44,9 +53,21 @@ class WakeWatchers:
         return len(self._watchers)
 
     def add(self, watcher: IWakeWatcher) -> None:
-        """Tell it the present state now, then each change."""
+        """
+        Tell it the present state now, then each change.
+
+        @raise TooManyWatchers: it is told nothing.
+        """
+        self.expectOne()
         self._watchers.append(watcher)
         self._tell(watcher)
+
+    def expectOne(self) -> None:
+        """@raise TooManyWatchers: there is no room for one more."""
+        if len(self._watchers) >= self._limit:
+            raise TooManyWatchers(
+                f"{self._limit} watchers are told already; end some, or raise limits.wake-watchers"
+            )
 
     def remove(self, watcher: IWakeWatcher) -> None:
         """Tell it no more; its own wish, so it is not told that either.  Idempotent."""
@@ -90,12 +111,22 @@ class PipeWatcher:
     """
 
     def __init__(self, reactor: IReactorFDSet, watchers: WakeWatchers) -> None:
+        """
+        @raise TooManyWatchers: there are too many.
+        @raise OSError: out of descriptors.
+        """
+        watchers.expectOne()
         self._watchers = watchers
         self.readable, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # Set for our end only; the two ends have flags of their own.
         os.set_blocking(self.readable, True)
         self._poller = Poller(reactor)
-        self._poller.watch(self._writing, 0, self._hungUp)
+        try:
+            self._poller.watch(self._writing, 0, self._hungUp)
+        except OSError:
+            os.close(self.readable)
+            os.close(self._writing)
+            raise
         watchers.add(self)
 
     def handOver(self) -> int:

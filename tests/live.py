@@ -55,6 +55,16 @@ def until(what: str, condition: Callable[[], object], patience: float = PATIENCE
         time.sleep(0.0005)
 
 
+def listens(path: Path) -> bool:
+    """Whether somebody listens on a packet socket."""
+    # Without connecting, which would wake a container: proc(5), flag __SO_ACCEPTCON.
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[7:] == [str(path)] and int(fields[3], 16) & 0x10000:
+            return True
+    return False
+
+
 class Live:
     """
     An echo container, and chanproxy in front of it.
@@ -120,12 +130,7 @@ handled = "{self.handled}"
 
     def connectable(self) -> bool:
         """Whether somebody listens on the outer socket."""
-        # Without connecting, which would wake the container: proc(5), flag __SO_ACCEPTCON.
-        for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[7:] == [str(self.outside)] and int(fields[3], 16) & 0x10000:
-                return True
-        return False
+        return listens(self.outside)
 
     def run(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start C{twistd chanproxy}."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,36 @@ from chanproxy._syscalls import eventfdInfo
 from chanproxy.interfaces import ChanproxyReactor
 from tests.sides import until
 from tests.station import Client, Station
+
+_CONNECT = """
+import os, socket, sys
+path, count, user, *groups = sys.argv[1:]
+# Where it may not go by the whole path.
+os.chdir(os.path.dirname(path))
+os.setgroups([int(group) for group in groups])
+os.setgid(int(user))
+os.setuid(int(user))
+for _ in range(int(count)):
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connected.connect(os.path.basename(path))
+    socket.send_fds(socket.socket(fileno=os.dup(0)), [b"x"], [connected.fileno()])
+"""
+
+
+def connectedAs(
+    path: str, user: int, groups: Sequence[int] = (), count: int = 1
+) -> list[socket.socket]:
+    """Connections to a control socket that another user has made, in a process of its own."""
+    os.chmod(os.path.dirname(path), 0o711)
+    os.chmod(path, 0o666)
+    here, there = socket.socketpair()
+    with here, there:
+        here.settimeout(20)
+        arguments = [path, str(count), str(user), *map(str, groups)]
+        program = [sys.executable, "-I", "-S", "-c", _CONNECT]
+        subprocess.run([*program, *arguments], stdin=there.fileno(), check=True, timeout=20)
+        received = [socket.recv_fds(here, 1, 1)[1][0] for _ in range(count)]
+    return [socket.socket(fileno=fd) for fd in received]
 
 
 class Box(ExitStack):
@@ -165,3 +197,11 @@ async def asleep(station: Station, sleeper: Client, **more: Any) -> None:
     sleeper.send("SuspendContainer", {"container": "editor", **more})
     await until(station.reactor, lambda: station.editor.suspension.state == "asleep")
     assert station.freezers["editor"].frozen
+
+
+def cycle(station: Station, reason: str) -> None:
+    """Asleep and awake again, at once."""
+    station.editor.suspend().addErrback(lambda _: None)
+    assert station.editor.suspension.state == "asleep"
+    station.editor.suspension.resume(reason)
+    assert station.editor.suspension.state == "awake"

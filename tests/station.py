@@ -63,9 +63,9 @@ class Station:
     def editor(self) -> Container:
         return self.containers["editor"]
 
-    def client(self) -> Client:
+    def client(self, connected: socket.socket | None = None) -> Client:
         """A connection, closed at the end."""
-        client = Client(self.path)
+        client = Client(self.path, connected)
         self._clients.append(client)
         return client
 
@@ -91,10 +91,12 @@ class Station:
 class Client:
     """A plain socket; what it does happens in a thread, so that the service can answer."""
 
-    def __init__(self, path: str) -> None:
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, path: str, connected: socket.socket | None = None) -> None:
+        """@param connected: a connection that somebody else has made."""
+        self.socket = connected or socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(10)
-        self.socket.connect(path)
+        if connected is None:
+            self.socket.connect(path)
 
     def send(
         self,

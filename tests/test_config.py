@@ -30,6 +30,7 @@ control-bytes = 2000
 control-connections = 5
 wake-sources = 6
 wake-locks = 7
+wake-watchers = 0
 
 [containers.editor]
 freezer = "cgroup:/sys/fs/cgroup/editor"
@@ -93,6 +94,7 @@ def test_everythingGiven() -> None:
         controlConnections=5,
         wakeSources=6,
         wakeLocks=7,
+        wakeWatchers=0,
     )
     control = SeqpacketAddressSpec("@control")
     assert config.load(EDITOR) == Configuration(limits, (editor,), control)
@@ -101,7 +103,7 @@ def test_everythingGiven() -> None:
 def test_defaults() -> None:
     """A freezer is all that must be said."""
     read = config.load(MINIMAL + channel("r", "seqpacket:/run/r"))
-    assert read.limits == Limits(212992, 253, 10.0, 65536, 256, 32768, 1024)
+    assert read.limits == Limits(212992, 253, 10.0, 65536, 256, 32768, 1024, 256)
     assert (read.control, read.access) == (None, ())
     (container,) = read.containers
     assert (container.linger, container.suspend) == (0.5, "auto")
@@ -164,7 +166,7 @@ def test_unknownKeyLikeNoOther() -> None:
     """Without a near key, the known ones are listed."""
     assert problems(f"{MINIMAL}[limits]\nzzz = 1") == [
         "limits.zzz: is not known; known are message-bytes, message-descriptors, connect-timeout, "
-        "control-bytes, control-connections, wake-sources, wake-locks"
+        "control-bytes, control-connections, wake-sources, wake-locks, wake-watchers"
     ]
 
 
@@ -210,6 +212,7 @@ def test_goodLinger(value: str) -> None:
         ("wake-sources", "1000001"),
         ("wake-locks", "0"),
         ("wake-locks", "1.0"),
+        ("wake-watchers", "-1"),
         ("connect-timeout", "-1"),
         ("connect-timeout", "nan"),
         ("connect-timeout", "0x" + "f" * 5000),
@@ -653,7 +656,7 @@ def test_reference() -> None:
     """The reference's file holds the defaults, and the lines of errors that it shows are real."""
     reference = Path(__file__).parent.parent / "docs" / "configuration.md"
     blocks = re.findall(r"^```(?:toml|text)\n(.*?)^```$", reference.read_text(), re.M | re.S)
-    everything, lines = blocks
+    everything, lines, *_ = blocks
     read = config.load(everything)
     assert read.limits == Limits()
     (entry,) = read.access

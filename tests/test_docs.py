@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -12,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 
-from chanproxy import config
+from chanproxy import cli, config
 from chanproxy.tap import Options
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
 from tests.live import until
@@ -69,29 +71,67 @@ def cgroupOf(name: str) -> Iterator[Path]:
         cgroup.close()
 
 
-@pytest.mark.cgroup
-@pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
-def test_tutorial(tmp_path: Path) -> None:
-    """Its blocks, one after the other in one shell, do what it says, and leave nothing behind."""
-    (tmp_path / "docs").symlink_to(DOCS)
-    script, log = tmp_path / "tutorial.sh", tmp_path / "log"
-    script.write_text("".join(blocks(DOCS / "tutorial.md", "sh")))
+def runs(page: Path, name: str, directory: Path) -> tuple[str, Path]:
+    """
+    Run a page's shell blocks, one after the other in one shell, as they stand.
+
+    @param name: of the page's cgroup, without the number of the shell.
+    @return: what they print, and the cgroup, which is gone.
+    """
+    (directory / "docs").symlink_to(DOCS)
+    script, log = directory / "page.sh", directory / "log"
+    script.write_text("".join(blocks(page, "sh")))
     with (
-        started(["bash", "-e", script], tmp_path, log) as shell,
-        cgroupOf(f"chanproxy-tutorial-{shell.pid}") as cgroup,
+        started(["bash", "-e", script], directory, log) as shell,
+        cgroupOf(f"{name}-{shell.pid}") as cgroup,
     ):
         with contextlib.suppress(subprocess.TimeoutExpired):
             shell.wait(PATIENCE)
         output = log.read_text()
         assert shell.returncode == 0, output
         assert not cgroup.exists(), output
+    assert {path.name for path in directory.iterdir()} <= {"docs", "log", "runtime", "page.sh"}
+    return output, cgroup
+
+
+@pytest.mark.cgroup
+@pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
+def test_tutorial(tmp_path: Path) -> None:
+    """Its blocks do what it says, and leave nothing behind."""
+    output, cgroup = runs(DOCS / "tutorial.md", "chanproxy-tutorial", tmp_path)
     frozen = [line for line in output.splitlines() if line.startswith("frozen ")]
     # What is in between depends on how long a busy machine takes to look.
     assert frozen[0] == "frozen 1", output
     assert frozen[-2:] == ["frozen 1", "frozen 0"], output
     assert "packet 3, with a descriptor: echoed after" in output
     assert f"thawed cgroup:{cgroup}" in output
-    assert {path.name for path in tmp_path.iterdir()} <= {"docs", "log", "runtime", "tutorial.sh"}
+
+
+@pytest.mark.cgroup
+@pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
+def test_watchAndHold(tmp_path: Path) -> None:
+    """Its blocks do what it says, and leave nothing behind."""
+    output, _ = runs(DOCS / "howto-watch-and-hold.md", "chanproxy-howto", tmp_path)
+    lines = output.splitlines()
+    refusal = "org.chanproxy.Manager.WakeLocksExist: held wake locks keep the container awake: "
+    for name, said in (("backup", "stays awake"), ("doorbell", "the doorbell rings")):
+        at = lines.index(said)
+        assert lines[at - 1] == f"{refusal}'{name}'; have them released first", output
+    changes = [json.loads(line) for line in lines if line.startswith('{"state": ')]
+    assert [(change["state"], change["reason"]) for change in changes] == [
+        ("awake", ""),
+        ("asleep", ""),
+        ("awake", "timeout"),
+        ("asleep", ""),
+        ("awake", "breakfast"),
+        ("asleep", ""),
+        ("awake", "lunch"),
+    ], output
+    answers = [json.loads(line) for line in lines if line.startswith('{"suspend_time": ')]
+    reasons = [answer["resume_reason"] for answer in answers]
+    assert reasons == ["timeout", "breakfast", "lunch", "timeout"], output
+    assert answers[0]["suspend_time"] >= 500_000_000
+    assert "asleep for 0.1 s, until: example" in lines, output
 
 
 def test_useEndpoint(tmp_path: Path) -> None:
@@ -127,7 +167,7 @@ def test_lifecycle(tmp_path: Path) -> None:
 
 
 def test_configuration() -> None:
-    """Every TOML block can be used, and the reference leaves out no option."""
+    """Every TOML block can be used, and the reference leaves out no key, option or command."""
     reference = DOCS / "configuration.md"
     for file in (DOCS.parent / "README.md", reference):
         (block,) = blocks(file, "toml")
@@ -135,3 +175,10 @@ def test_configuration() -> None:
     text = reference.read_text()
     for name, *_ in Options.optParameters:
         assert f"`--{name} " in text
+    for name in cli.main.commands:
+        assert f"`chanproxy {name}" in text
+    for table in (config.Limits, config.Container, config.Channel, config.AccessEntry):
+        for field in attrs.fields(table):
+            key = re.sub("[A-Z]", lambda letter: f"-{letter[0].lower()}", field.name)
+            # Names of tables, and tables in tables, are no keys of their own.
+            assert f"| `{key}` |" in text or field.name in ("name", "channels")

@@ -53,7 +53,7 @@ static int receivePacket(int from, char *text, size_t size)
         .msg_iov = &part,
         .msg_iovlen = 1,
         .msg_control = control.bytes,
-        .msg_controllen = sizeof control.bytes,
+        .msg_controllen = CMSG_LEN(sizeof(int)), /* CMSG_SPACE may have room for two */
     };
     ssize_t length = recvmsg(from, &message, MSG_CMSG_CLOEXEC);
     if (length < 0)
@@ -65,7 +65,7 @@ static int receivePacket(int from, char *text, size_t size)
     text[length] = '\0';
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     int descriptor = -1;
-    if (header != NULL && header->cmsg_type == SCM_RIGHTS)
+    if (header != NULL && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
         memcpy(&descriptor, CMSG_DATA(header), sizeof descriptor);
     return descriptor;
 }
@@ -121,6 +121,8 @@ int main(int argc, char **argv)
 
     /* As the program inside: it arrives, and its descriptor with it. */
     int descriptor = receivePacket(inside[0], text, sizeof text);
+    if (descriptor < 0)
+        errx(1, "the descriptor has not arrived");
     dprintf(descriptor, "inside: %s\n", text);
     close(descriptor);
 

@@ -1,9 +1,10 @@
 """
-A client of the manager in Twisted: keeps a container awake for a moment, and watches it sleep.
+A client of the manager in Twisted: gives a container a wake source, and watches it sleep and wake.
 
 Usage: manager_client.py SOCKET CONTAINER
 """
 
+import os
 import sys
 from typing import Any
 
@@ -19,21 +20,30 @@ async def main(reactor: Any, path: str, container: str) -> None:
     for each in await client.listContainers():
         print(f"{each['name']} is {each['state']}")
 
-    await client.acquireWakeLock(container, "example")
+    # A wake source is anything that can be polled, here a pipe; it goes when we disconnect.
+    reading, writing = os.pipe()
+    await client.addWakeSource(container, "example", reading, lifetime="connection")
+    os.write(writing, b"!")
     try:
-        await client.suspendContainer(container, timeout=0.2)
+        await client.suspendContainer(container)
     except VarlinkError as error:
         print(f"not suspended: {error}")
-    await client.releaseWakeLock(container, "example")
+    os.read(reading, 1)
+
+    states: list[str] = []
+    awake: Deferred[None] = Deferred()
 
     def changed(state: str, reason: str) -> None:
         print(f"watching: {state} {reason}".rstrip())
-        if reason == "timeout":
+        states.append(state)
+        if state == "asleep":
+            reactor.callLater(0.1, os.write, writing, b"!")
+        elif "asleep" in states and not awake.called:
             awake.callback(None)
 
-    awake: Deferred[None] = Deferred()
     watch = await client.watch(container, changed)
-    resumed = await client.suspendContainer(container, timeout=0.2)
+    # Answered after the wake, on a connection of its own: the watcher may be told before or after.
+    resumed = await client.suspendContainer(container, timeout=60)
     await awake
     print(f"asleep for {resumed['suspend_time'] / 1e9:.1f} s, until: {resumed['resume_reason']}")
     await watch.stop()

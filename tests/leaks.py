@@ -1,0 +1,67 @@
+"""What must not be left over: descriptors, selectables, delayed calls, unhandled failures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+
+_INTERNAL = {"_SIGCHLDWaker", "_UnixWaker", "_Waker"}
+
+
+def openDescriptors() -> dict[int, str]:
+    """This process's open descriptors, and what each of them is."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _selectables(reactor: Any) -> set[object]:
+    readers, writers = reactor.getReaders(), reactor.getWriters()
+    return {s for s in readers + writers if type(s).__name__ not in _INTERNAL}
+
+
+@contextmanager
+def nothingCritical() -> Iterator[None]:
+    """Fail if anything is logged as critical meanwhile, as an unhandled failure is."""
+    critical: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.critical:
+            critical.append(str(event.get("log_failure") or event.get("log_format")))
+
+    # A function is observer enough; the type wants an interface declared.
+    observer: Any = observe
+    globalLogPublisher.addObserver(observer)
+    try:
+        yield
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    assert not critical, f"logged as critical: {critical}"
+
+
+@contextmanager
+def nothingLeft(reactor: Any) -> Iterator[None]:
+    """
+    Fail if there is anything afterwards that was not there before.
+
+    Descriptors are compared by number and by what they are.
+    """
+    before, selectables = openDescriptors(), _selectables(reactor)
+    calls = set(reactor.getDelayedCalls())
+    yield
+    late = [c for c in reactor.getDelayedCalls() if c not in calls]
+    left = _selectables(reactor) - selectables
+    for call in late:
+        call.cancel()
+    assert not late, f"delayed calls are left: {late}"
+    assert not left, f"selectables are left: {left}"
+    open_ = {fd: what for fd, what in openDescriptors().items() if before.get(fd) != what}
+    assert not open_, f"descriptors are left: {open_}"
