@@ -13,6 +13,12 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
+from chanproxy.adopt.deadlines import Deadlines
+from chanproxy.adopt.inspector import Inspector
+from chanproxy.adopt.naming import Ignored
+from chanproxy.adopt.rights import whyNotAdopt
+from chanproxy.adopt.settings import Adoption
+from chanproxy.adopt.usage import Usage
 from chanproxy.alarms import Alarms
 from chanproxy.counter import MessageCounter
 from chanproxy.freezers.dry import DryRunFreezer
@@ -98,16 +104,25 @@ class Container:
         mode: str = "auto",
         recorded: bool = True,
         bounds: Bounds | None = None,
+        adoption: Adoption | None = None,
+        longest: float | None = None,
     ) -> None:
         """
-        @param linger: seconds that every counter must have been zero before suspending.
+        @param linger: seconds that it must have been idle before suspending.
         @param mode: C{auto}: suspend when idle; C{manual}: only when L{suspend} is called;
             C{off}: not even then; C{dry-run}: when idle, but nothing is stopped.
         @param recorded: write down what is frozen, so that a successor can thaw it.
+        @param adoption: wake it by what its own threads wait for, and suspend it only when each of
+            them waits.
+        @param longest: seconds after which it is woken in any case.
         @raise FreezerError: the freezer cannot work, or is in other hands; nothing is left behind.
         """
         freezer.check()
         bounds = bounds or Bounds()
+        self._adoption = adoption
+        self._real = freezer
+        if adoption is not None:
+            _refuseBlindly(freezer)
         if mode == "dry-run":
             freezer = DryRunFreezer(freezer)
         self._reactor = reactor
@@ -118,7 +133,16 @@ class Container:
         self.mode = mode
         self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
         self.ledger = Ledger()
-        self.suspension = Suspension(name, reactor, freezer, self.sources, self._record)
+        self._inspector = None if adoption is None else self._inspect(adoption, bounds)
+        self.suspension = Suspension(
+            name,
+            reactor,
+            freezer,
+            self.sources,
+            self._record,
+            look=None if self._inspector is None else self._inspector.look,
+            longest=longest,
+        )
         self._freezeWatch = FreezeWatch(
             name,
             reactor,
@@ -143,6 +167,41 @@ class Container:
         self._proxies: set[ChannelProxy] = set()
         self._noticed: list[tuple[Noticed, MessageCounter]] = []
 
+    def _inspect(self, adoption: Adoption, bounds: Bounds) -> Inspector:
+        return Inspector(
+            self.name,
+            self._reactor,
+            self._real.processes,
+            Deadlines(adoption.timeouts),
+            Ignored(adoption.ignore),
+            bounds.wakeSources,
+            self.sources.attach,
+            adoption.blind,
+            stopped=self.mode != "dry-run",
+        )
+
+    def _usage(self) -> Usage | None:
+        if self._adoption is None:
+            return None
+        return Usage(
+            self._reactor,
+            self._real.cpuTime,
+            self._real.processes,
+            self._adoption.busyCpu,
+            self._adoption.busySwitches,
+        )
+
+    @property
+    def why(self) -> str:
+        """Why it is awake, in words; empty while it is not."""
+        state = self.suspension.state
+        if state != "awake":
+            return ""
+        if self._idle is not None:
+            return self._idle.why
+        names = ", ".join(sorted(source.name for source in self.sources.signalled()))
+        return names or f"it is suspended only when asked (suspend = {self.mode})"
+
     def start(self) -> None:
         """Begin to suspend it when idle, if it is to be suspended by itself."""
         if self.mode in ("auto", "dry-run"):
@@ -154,6 +213,8 @@ class Container:
                 self.sources,
                 self.ledger,
                 self.suspension,
+                self._usage(),
+                0.0 if self._adoption is None else self._adoption.shortSleep,
             )
             self._idle.start()
 
@@ -173,6 +234,8 @@ class Container:
             failed = error
         self._freezeWatch.stop()
         self._sleepWatch.stop()
+        if self._inspector is not None:
+            self._inspector.close()
         self.alarms.close()
         self.watchers.close()
         for proxy in list(self._proxies):
@@ -350,3 +413,15 @@ class Container:
         # Somebody may have removed it from the registry before.
         with contextlib.suppress(WakeSourceError):
             self.sources.remove(counter)
+
+
+def _refuseBlindly(freezer: IFreezer) -> None:
+    """@raise FreezerError: what it stops cannot be looked into."""
+    if freezer.spec == "none":
+        raise FreezerError(
+            'none: wake-on = "sockets" looks into what is frozen, and this freezes nothing; '
+            "write a freezer such as cgroup:PATH"
+        )
+    wrong = whyNotAdopt()
+    if wrong is not None:
+        raise FreezerError(f"{freezer.spec}: {wrong}")

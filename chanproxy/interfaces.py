@@ -214,6 +214,13 @@ class IFreezer(Interface):
         @raise FreezerError: they cannot be listed.
         """
 
+    def cpuTime() -> int:
+        """
+        How much the container has used the processor so far, in microseconds.
+
+        @raise FreezerError: it is not known.
+        """
+
 
 class FreezerError(Exception):
     """A freezer cannot do its work; the text says why and what to do."""

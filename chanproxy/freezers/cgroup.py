@@ -315,6 +315,14 @@ class CgroupFreezer:
         found.pop(0, None)
         return list(found)
 
+    def cpuTime(self) -> int:
+        """See L{IFreezer.cpuTime}."""
+        # Kept for every cgroup v2, whether its cpu controller is on or not.
+        for line in readLines(self._file("cpu.stat")):
+            if line.startswith("usage_usec "):
+                return int(line.split()[1])
+        raise FreezerError(f"{self.spec}: cpu.stat does not tell of usage")
+
     def _unlisted(self, error: OSError) -> None:
         # A threaded cgroup does not say; the domain above it has listed its processes.
         if error.errno not in (*GONE, errno.EOPNOTSUPP):

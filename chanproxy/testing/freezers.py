@@ -33,6 +33,7 @@ class FakeFreezer:
     @ivar checkError: when set, C{check} raises it.
     @ivar tasks: what C{unfrozenTasks} says while not frozen.
     @ivar processList: what C{processes} says.
+    @ivar cpu: what C{cpuTime} says, microseconds.
     """
 
     def __init__(self, spec: str = "fake", ready: bool = True, manual: bool = False) -> None:
@@ -45,6 +46,7 @@ class FakeFreezer:
         self.checkError: FreezerError | None = None
         self.tasks: list[str] = []
         self.processList: list[int] = []
+        self.cpu = 0
         self._pending: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
         self._disturbed: list[Deferred[str]] = []
@@ -154,6 +156,10 @@ class FakeFreezer:
     def processes(self) -> list[int]:
         """See L{IFreezer.processes}."""
         return list(self.processList)
+
+    def cpuTime(self) -> int:
+        """See L{IFreezer.cpuTime}."""
+        return self.cpu
 
 
 class _Callable(Protocol):

@@ -1,0 +1,110 @@
+"""
+Which of the times that a container waits for wake it.
+
+Most programs that wait for events also wait for a time, and most of these times are housekeeping: a
+look every 100 ms whether there is anything to do.  Knows threads by their numbers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from attrs import define, frozen
+
+_SECOND = 1_000_000_000
+
+ALL, IGNORE = 0.0, float("inf")
+"""What C{timeouts = "all"} and C{timeouts = "ignore"} are in seconds."""
+
+
+@frozen
+class Timed:
+    """
+    A thread that waits for a time.
+
+    @ivar label: in words, for people.
+    @ivar at: nanoseconds (C{CLOCK_MONOTONIC}) when its wait ends by itself.
+    @ivar alone: its process waits for nothing but time.
+    """
+
+    pid: int
+    tid: int
+    label: str
+    at: int
+    alone: bool
+
+
+class NotYet(Exception):
+    """A time that may matter is near; the text says whose, and when."""
+
+
+@define
+class _Short:
+    """A short time that was seen before: when it was to be over."""
+
+    due: int
+
+
+class Deadlines:
+    """
+    The rule for one container.
+
+    A time as long as the threshold wakes.  So does any time of a process that waits for nothing
+    else: it has no other way on.  A shorter one beside other waits is housekeeping if the thread is
+    found with such a one again after it was due; until then it may be the rest of a long one, and
+    the container stays awake for it.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        """@param threshold: seconds; L{ALL} or L{IGNORE}."""
+        self._threshold = threshold
+        self._short: dict[tuple[int, int], _Short] = {}
+
+    def earliest(self, timed: Iterable[Timed], now: int) -> Timed | None:
+        """
+        The one that wakes first.
+
+        @param timed: every thread that waits for a time.
+        @param now: nanoseconds (C{CLOCK_MONOTONIC}).
+        @raise NotYet: stay awake for now.
+        """
+        if self._threshold == IGNORE:
+            return None
+        waking: list[Timed] = []
+        known, self._short = self._short, {}
+        soon: Timed | None = None
+        for each in timed:
+            if each.alone or each.at - now >= self._threshold * _SECOND:
+                waking.append(each)
+                continue
+            key = (each.pid, each.tid)
+            short = known.get(key)
+            if short is None:
+                short = _Short(each.at)
+            self._short[key] = short
+            if now < short.due and (soon is None or short.due < soon.at):
+                soon = each
+        if soon is not None:
+            left = max((soon.at - now) / _SECOND, 0)
+            raise NotYet(f"{soon.label} is over in {left:.3g} s")
+        return min(waking, key=lambda each: each.at, default=None)
+
+
+def parseTimeouts(text: str) -> float:
+    """
+    Read C{10s}, C{all} or C{ignore}.
+
+    @return: seconds, L{ALL} or L{IGNORE}.
+    @raise ValueError: it is none of these; the text is a clause.
+    """
+    words: Mapping[str, float] = {"all": ALL, "ignore": IGNORE}
+    if text in words:
+        return words[text]
+    number = text.removesuffix("s")
+    try:
+        seconds = float(number)
+    except ValueError:
+        seconds = -1.0
+    if not text.endswith("s") or not 0 < seconds <= 86400:
+        raise ValueError(f"{text!r} is neither all nor ignore nor a time as 10s, a day at most")
+    return seconds
