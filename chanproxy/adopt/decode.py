@@ -11,7 +11,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 Read = Callable[[int, int], bytes]
 """Reads so many bytes at an address of the process; raises OSError."""
@@ -64,6 +64,11 @@ class Wait:
     def onlyTime(self) -> bool:
         """Nothing but time, a signal or another thread ends it."""
         return not self.descriptors and self.children is None
+
+    def limited(self, within: int) -> Wait:
+        """The same, but it ends by itself after so many nanoseconds at the latest."""
+        shorter = within if self.within is None else min(within, self.within)
+        return evolve(self, within=shorter)
 
 
 def decode(call: str, arguments: Sequence[int], read: Read) -> Wait:

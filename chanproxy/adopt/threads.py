@@ -169,6 +169,11 @@ class Kin:
     groups: tuple[int, ...]
     ended: bool
 
+    @property
+    def level(self) -> int:
+        """Where in these its own pid namespace is."""
+        return len(self.pids) - 1
+
 
 def kinOf(pid: int) -> Kin:
     """@raise Gone: there is no such process."""
