@@ -1,7 +1,7 @@
 """
 What arm64 shows of frozen threads, as recorded on Linux 6.12 under emulation.
 
-Each was frozen by cgroup v2, and looked at by C{PTRACE_GETREGSET}; once before a thaw, and once after
+Each was frozen by cgroup v2 and looked at by C{PTRACE_GETREGSET}, before a thaw and after
 the kernel had restarted the call.
 """
 
@@ -38,7 +38,7 @@ def memory(pc: int, *code: int) -> Read:
     ("name", "x0", "number", "pc", "code"),
     [
         ("read", 3, 63, 0x421068, (0xAA1303E0, 0xD28007E8, SVC)),
-        ("nanosleep", 0, 115, 0x440E14, (0xAA1403E1, 0xD2800E68, SVC)),
+        ("clock_nanosleep", 0, 115, 0x440E14, (0xAA1403E1, 0xD2800E68, SVC)),
         ("ppoll", 281474421735008, 73, 0x421A88, (0xD2800104, 0xD2800928, SVC)),
         ("futex", 4792488, 98, 0x422224, (0xAA0603E5, 0xAA0703E6, SVC)),
         ("wait4", -1, 260, 0x41F8A0, (0xAA1303E2, 0xD2802088, SVC)),
@@ -69,7 +69,7 @@ def test_works() -> None:
 @pytest.mark.parametrize(
     ("name", "pc", "code"),
     [
-        ("nanosleep", 0x440E14, (0xAA1403E1, 0xD2800E68, SVC)),
+        ("clock_nanosleep", 0x440E14, (0xAA1403E1, 0xD2800E68, SVC)),
         # The number is not loaded right before the call.
         ("", 0x422224, (0xAA0603E5, 0xAA0703E6, SVC)),
     ],
