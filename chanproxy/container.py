@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
-from chanproxy.adopt.deadlines import Deadlines
+from chanproxy.adopt.deadlines import IGNORE, Deadlines
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.rights import whyNotAdopt
@@ -28,7 +28,7 @@ from chanproxy.idle import IdleWatch
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
 from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.recovery import FrozenRecord
-from chanproxy.sleepwatch import SleepWatch
+from chanproxy.sleepwatch import TIMERS, SleepWatch
 from chanproxy.suspend import Resumed, SuspendFailure, Suspension
 from chanproxy.wake import SOURCES, WakeSourceError, WakeSources
 from chanproxy.wakelocks import LOCK_NAMES, TooManyWakeLocks
@@ -158,6 +158,7 @@ class Container:
             bounds.signalInterval,
             bounds.watchedProcesses,
             self.suspension.resume,
+            TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
         )
         self.suspension.addWatcher(self._stateChanged)
         self.watchers = WakeWatchers(self.suspension)

@@ -218,7 +218,8 @@ class IdleWatch:
         if over < 0:
             self._fromNow()
             return
-        pause = min(BACKOFF[0] * 2**over, BACKOFF[1])
+        # Bounded before it is a power: weeks of short sleeps are a large number.
+        pause = min(BACKOFF[0] * 2 ** min(over, 16), BACKOFF[1])
         self.why = (
             f"left awake for {pause:g} s: it was woken within {self._shortSleep:g} s "
             f"{self._shortSleeps} times in a row, the last time by {result.reason}"

@@ -38,27 +38,40 @@ class NotYet(Exception):
     """A time that may matter is near; the text says whose, and when."""
 
 
-@define
-class _Short:
-    """A short time that was seen before: when it was to be over."""
+WORTH = _SECOND
+"""Nanoseconds: for a time that is nearer than this the container stays awake."""
 
-    due: int
+_SAME = _SECOND // 20
+"""Nanoseconds by which a time may differ when it is asked for again, rounded, and is the same."""
+
+
+@define
+class _Known:
+    """
+    What was seen of a thread's times.
+
+    @ivar due: when the first short one was to be over.
+    @ivar long: when the last long one is over.
+    """
+
+    due: int | None = None
+    long: int | None = None
 
 
 class Deadlines:
     """
     The rule for one container.
 
-    A time as long as the threshold wakes.  So does any time of a process that waits for nothing
-    else: it has no other way on.  A shorter one beside other waits is housekeeping if the thread is
-    found with such a one again after it was due; until then it may be the rest of a long one, and
-    the container stays awake for it.
+    A time as long as the threshold wakes, also when it is nearer by the next look.  So does any
+    time of a process that waits for nothing else: it has no other way on.  A shorter one beside
+    other waits is housekeeping if the thread is found with such a one again after it was due; until
+    then it may be the rest of a long one, and wakes as well.
     """
 
     def __init__(self, threshold: float) -> None:
         """@param threshold: seconds; L{ALL} or L{IGNORE}."""
         self._threshold = threshold
-        self._short: dict[tuple[int, int], _Short] = {}
+        self._known: dict[tuple[int, int], _Known] = {}
 
     def earliest(self, timed: Iterable[Timed], now: int) -> Timed | None:
         """
@@ -71,23 +84,32 @@ class Deadlines:
         if self._threshold == IGNORE:
             return None
         waking: list[Timed] = []
-        known, self._short = self._short, {}
+        before, self._known = self._known, {}
         soon: Timed | None = None
         for each in timed:
-            if each.alone or each.at - now >= self._threshold * _SECOND:
+            key = (each.pid, each.tid)
+            known = self._known[key] = before.get(key) or _Known()
+            if each.alone or self._isLong(each, known, now):
                 waking.append(each)
                 continue
-            key = (each.pid, each.tid)
-            short = known.get(key)
-            if short is None:
-                short = _Short(each.at)
-            self._short[key] = short
-            if now < short.due and (soon is None or short.due < soon.at):
+            if known.due is None:
+                known.due = each.at
+            if now >= known.due:
+                continue
+            if each.at - now >= WORTH:
+                waking.append(each)
+            elif soon is None or each.at < soon.at:
                 soon = each
         if soon is not None:
             left = max((soon.at - now) / _SECOND, 0)
             raise NotYet(f"{soon.label} is over in {left:.3g} s")
         return min(waking, key=lambda each: each.at, default=None)
+
+    def _isLong(self, each: Timed, known: _Known, now: int) -> bool:
+        if each.at - now >= self._threshold * _SECOND:
+            known.long = each.at
+            return True
+        return known.long is not None and abs(each.at - known.long) <= _SAME
 
 
 def parseTimeouts(text: str) -> float:

@@ -16,13 +16,16 @@ from attrs import evolve, frozen
 Read = Callable[[int, int], bytes]
 """Reads so many bytes at an address of the process; raises OSError."""
 
+Clock = Callable[[int], int]
+"""Nanoseconds by the number of a clock, C{CLOCK_MONOTONIC} and so on; raises OSError."""
+
 MOST_POLLED = 65536
 """Descriptors of one poll(2) or select(2) that are looked at; more is called busy."""
 
 _SECOND = 1_000_000_000
 
-_NONBLOCKING = 1
-"""C{WNOHANG} of wait4(2) and waitid(2)."""
+_NONBLOCKING, _EXITED = 1, 4
+"""C{WNOHANG} of wait4(2) and waitid(2), and C{WEXITED} of the latter; C{linux/wait.h}."""
 
 
 class NotWaiting(Exception):
@@ -71,66 +74,106 @@ class Wait:
         return evolve(self, within=shorter)
 
 
-def decode(call: str, arguments: Sequence[int], read: Read) -> Wait:
+def mayWait(call: str) -> bool:
+    """Whether it is a call that waits, for something that can be watched."""
+    return call in _DECODERS
+
+
+def decode(
+    call: str, arguments: Sequence[int], read: Read, clock: Clock = time.clock_gettime_ns
+) -> Wait:
     """
     Tell what a thread waits for.
 
     @param arguments: the call's six, unsigned.
+    @param clock: the process's.
     @raise NotWaiting: nothing; it works.
     @raise OSError: its memory cannot be read.
     """
     decoder = _DECODERS.get(call)
     if decoder is None:
         raise NotWaiting(f"is in {call}, which cannot be watched")
-    return decoder(call, arguments, read)
+    return decoder(_Asked(call, arguments, read, clock))
 
 
-def _descriptor(events: int) -> Callable[[str, Sequence[int], Read], Wait]:
-    def one(call: str, arguments: Sequence[int], read: Read) -> Wait:
-        return Wait(call, ((_signed(arguments[0]), events),))
+@frozen
+class _Asked:
+    """What a decoder is given."""
+
+    call: str
+    arguments: Sequence[int]
+    read: Read
+    clock: Clock
+
+    def __getitem__(self, index: int) -> int:
+        return self.arguments[index]
+
+    def signed(self, index: int) -> int:
+        """An argument of the type C{int}: the upper half of its register may hold anything."""
+        return _signed(self.arguments[index])
+
+    def duration(self, index: int, unit: int = 1) -> int | None:
+        """A duration that is given by address; none stands for no limit."""
+        return _duration(self.read, self.arguments[index], unit)
+
+    def instant(self, index: int, clock: int) -> int | None:
+        """An instant that is given by address, as nanoseconds from now."""
+        address = self.arguments[index]
+        if not address:
+            return None
+        try:
+            now = self.clock(clock)
+        except OSError:
+            text = f"waits by the clock {clock}, which cannot be read from here"
+            raise NotWaiting(text) from None
+        if clock in (time.CLOCK_PROCESS_CPUTIME_ID, time.CLOCK_THREAD_CPUTIME_ID) or clock < 0:
+            raise NotWaiting("waits for another thread's use of the processor")
+        return max(_time(self.read, address) - now, 0)
+
+
+def _descriptor(events: int) -> Callable[[_Asked], Wait]:
+    def one(asked: _Asked) -> Wait:
+        return Wait(asked.call, ((asked.signed(0), events),))
 
     return one
 
 
-def _epoll(call: str, arguments: Sequence[int], read: Read) -> Wait:
-    if call == "epoll_pwait2":
-        within = _relative(read, arguments[3])
-    else:
-        within = _milliseconds(arguments[3])
-    return Wait(call, ((_signed(arguments[0]), select.EPOLLIN),), within, True)
+def _epoll(asked: _Asked) -> Wait:
+    within = asked.duration(3) if asked.call == "epoll_pwait2" else _milliseconds(asked[3])
+    return Wait(asked.call, ((asked.signed(0), select.EPOLLIN),), within, True)
 
 
-def _poll(call: str, arguments: Sequence[int], read: Read) -> Wait:
-    count = arguments[1] & 0xFFFFFFFF
+def _poll(asked: _Asked) -> Wait:
+    count = asked[1] & 0xFFFFFFFF
     if count > MOST_POLLED:
         raise NotWaiting(f"polls {count} descriptors, more than are looked at")
-    table = read(arguments[0], 8 * count) if count else b""
+    table = asked.read(asked[0], 8 * count) if count else b""
     # struct pollfd; a negative descriptor stands for none.
     entries = tuple((fd, events) for fd, events, _ in struct.iter_unpack("=iHH", table) if fd >= 0)
-    within = _milliseconds(arguments[2]) if call == "poll" else _relative(read, arguments[2])
-    return Wait(call, entries, within, True)
+    within = _milliseconds(asked[2]) if asked.call == "poll" else asked.duration(2)
+    return Wait(asked.call, entries, within, True)
 
 
 _SETS = (select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI)
 
 
-def _select(call: str, arguments: Sequence[int], read: Read) -> Wait:
-    count = arguments[0] & 0xFFFFFFFF
+def _select(asked: _Asked) -> Wait:
+    count = asked[0] & 0xFFFFFFFF
     if count > MOST_POLLED:
         raise NotWaiting(f"selects among {count} descriptors, more than are looked at")
     wanted: dict[int, int] = {}
-    for address, event in zip(arguments[1:4], _SETS, strict=True):
+    for address, event in zip(asked.arguments[1:4], _SETS, strict=True):
         if not address or not count:
             continue
-        bits = int.from_bytes(read(address, (count + 63) // 64 * 8), "little")
+        bits = int.from_bytes(asked.read(address, (count + 63) // 64 * 8), "little")
         bits &= (1 << count) - 1
         while bits:
             fd = (bits & -bits).bit_length() - 1
             wanted[fd] = wanted.get(fd, 0) | event
             bits &= bits - 1
-    unit = 1000 if call == "select" else 1
-    within = _relative(read, arguments[4], unit)
-    return Wait(call, tuple(wanted.items()), within, True)
+    unit = 1000 if asked.call == "select" else 1
+    within = asked.duration(4, unit)
+    return Wait(asked.call, tuple(wanted.items()), within, True)
 
 
 _FUTEX_WAIT, _FUTEX_LOCK_PI, _FUTEX_WAIT_BITSET = 0, 6, 9
@@ -138,31 +181,31 @@ _FUTEX_WAIT_REQUEUE_PI, _FUTEX_LOCK_PI2 = 11, 13
 _FUTEX_CLOCK_REALTIME = 256
 
 
-def _futex(call: str, arguments: Sequence[int], read: Read) -> Wait:
+def _futex(asked: _Asked) -> Wait:
     # linux/futex.h; the low seven bits are the operation.
-    operation = arguments[1] & 0x7F
+    operation = asked[1] & 0x7F
     if operation in (_FUTEX_WAIT, _FUTEX_WAIT_BITSET, _FUTEX_WAIT_REQUEUE_PI):
-        _unchanged(read, arguments[0], arguments[2])
+        _unchanged(asked.read, asked[0], asked[2])
     elif operation not in (_FUTEX_LOCK_PI, _FUTEX_LOCK_PI2):
         raise NotWaiting(f"is in futex operation {operation}, which does not wait")
     if operation == _FUTEX_WAIT:
-        return Wait(call, within=_relative(read, arguments[3]), relative=True)
-    realtime = operation == _FUTEX_LOCK_PI or arguments[1] & _FUTEX_CLOCK_REALTIME
+        return Wait(asked.call, within=asked.duration(3), relative=True)
+    realtime = operation == _FUTEX_LOCK_PI or asked[1] & _FUTEX_CLOCK_REALTIME
     clock = time.CLOCK_REALTIME if realtime else time.CLOCK_MONOTONIC
-    return Wait(call, within=_absolute(read, arguments[3], clock))
+    return Wait(asked.call, within=asked.instant(3, clock))
 
 
-def _futexWait(call: str, arguments: Sequence[int], read: Read) -> Wait:
-    _unchanged(read, arguments[0], arguments[1])
-    return Wait(call, within=_absolute(read, arguments[4], _signed(arguments[5])))
+def _futexWait(asked: _Asked) -> Wait:
+    _unchanged(asked.read, asked[0], asked[1])
+    return Wait(asked.call, within=asked.instant(4, asked.signed(5)))
 
 
-def _futexWaitv(call: str, arguments: Sequence[int], read: Read) -> Wait:
+def _futexWaitv(asked: _Asked) -> Wait:
     # struct futex_waitv; the kernel takes 128 at most.
-    table = read(arguments[0], 24 * min(arguments[1] & 0xFFFFFFFF, 128))
+    table = asked.read(asked[0], 24 * min(asked[1] & 0xFFFFFFFF, 128))
     for value, address, _, _ in struct.iter_unpack("=QQII", table):
-        _unchanged(read, address, value)
-    return Wait(call, within=_absolute(read, arguments[3], _signed(arguments[4])))
+        _unchanged(asked.read, address, value)
+    return Wait(asked.call, within=asked.instant(3, asked.signed(4)))
 
 
 def _unchanged(read: Read, address: int, expected: int) -> None:
@@ -172,71 +215,73 @@ def _unchanged(read: Read, address: int, expected: int) -> None:
         raise NotWaiting("waits on a futex that has changed: another thread is about to wake it")
 
 
-def _nanosleep(call: str, arguments: Sequence[int], read: Read) -> Wait:
-    return Wait(call, within=_relative(read, arguments[0]), relative=True)
+def _nanosleep(asked: _Asked) -> Wait:
+    return Wait(asked.call, within=asked.duration(0), relative=True)
 
 
 _TIMER_ABSTIME = 1
 
 
-def _clockNanosleep(call: str, arguments: Sequence[int], read: Read) -> Wait:
-    if arguments[1] & _TIMER_ABSTIME:
-        return Wait(call, within=_absolute(read, arguments[2], _signed(arguments[0])))
-    return Wait(call, within=_relative(read, arguments[2]), relative=True)
+def _clockNanosleep(asked: _Asked) -> Wait:
+    if asked[1] & _TIMER_ABSTIME:
+        return Wait(asked.call, within=asked.instant(2, asked.signed(0)))
+    return Wait(asked.call, within=asked.duration(2), relative=True)
 
 
-def _signal(call: str, arguments: Sequence[int], read: Read) -> Wait:
+def _signal(asked: _Asked) -> Wait:
     # Signals that wait for a frozen process are looked for while it sleeps.
-    within = _relative(read, arguments[2]) if call == "rt_sigtimedwait" else None
-    return Wait(call, within=within, relative=True)
+    within = asked.duration(2) if asked.call == "rt_sigtimedwait" else None
+    return Wait(asked.call, within=within, relative=True)
 
 
-def _wait4(call: str, arguments: Sequence[int], read: Read) -> Wait:
-    if arguments[2] & _NONBLOCKING:
+def _wait4(asked: _Asked) -> Wait:
+    if asked[2] & _NONBLOCKING:
         raise NotWaiting("asks after its children without waiting")
-    which = _signed(arguments[0])
+    which = asked.signed(0)
     if which == -1:
-        return Wait(call, children=Children("any"))
+        return Wait(asked.call, children=Children("any"))
     if which > 0:
-        return Wait(call, children=Children("pid", which))
-    return Wait(call, children=Children("group", -which))
+        return Wait(asked.call, children=Children("pid", which))
+    return Wait(asked.call, children=Children("group", -which))
 
 
-def _waitid(call: str, arguments: Sequence[int], read: Read) -> Wait:
-    if arguments[3] & _NONBLOCKING:
+def _waitid(asked: _Asked) -> Wait:
+    if asked[3] & _NONBLOCKING:
         raise NotWaiting("asks after its children without waiting")
+    if not asked[3] & _EXITED:
+        raise NotWaiting("waits for a child to be stopped, which cannot be watched")
     # linux/wait.h: P_ALL, P_PID, P_PGID, P_PIDFD.
-    kind, value = arguments[0] & 0xFFFFFFFF, _signed(arguments[1])
+    kind, value = asked[0] & 0xFFFFFFFF, asked.signed(1)
     if kind == 3:
-        return Wait(call, ((value, select.EPOLLIN),))
+        return Wait(asked.call, ((value, select.EPOLLIN),))
     kinds = {0: "any", 1: "pid", 2: "group"}
     if kind not in kinds:
         raise NotWaiting(f"waits for children in a way that is not known, {kind}")
-    return Wait(call, children=Children(kinds[kind], value))
+    return Wait(asked.call, children=Children(kinds[kind], value))
 
 
 _GETEVENTS, _EXT_ARG, _REGISTERED_RING = 1, 8, 16
 
 
-def _uring(call: str, arguments: Sequence[int], read: Read) -> Wait:
+def _uring(asked: _Asked) -> Wait:
     # linux/io_uring.h
-    flags = arguments[3]
+    flags = asked[3]
     if not flags & _GETEVENTS:
         raise NotWaiting("hands requests to an io_uring")
     if flags & _REGISTERED_RING:
         raise NotWaiting("waits on an io_uring that is registered, and so has no descriptor")
     within = None
-    if flags & _EXT_ARG and arguments[4]:
+    if flags & _EXT_ARG and asked[4]:
         # struct io_uring_getevents_arg: mask, its size, padding, address of the time.
-        _, _, _, address = struct.unpack("=QIIQ", read(arguments[4], 24))
-        within = _relative(read, address)
-    return Wait(call, ((_signed(arguments[0]), select.EPOLLIN),), within, True)
+        _, _, _, address = struct.unpack("=QIIQ", asked.read(asked[4], 24))
+        within = _duration(asked.read, address)
+    return Wait(asked.call, ((asked.signed(0), select.EPOLLIN),), within, True)
 
 
-def _queue(events: int) -> Callable[[str, Sequence[int], Read], Wait]:
-    def one(call: str, arguments: Sequence[int], read: Read) -> Wait:
-        within = _absolute(read, arguments[4], time.CLOCK_REALTIME)
-        return Wait(call, ((_signed(arguments[0]), events),), within)
+def _queue(events: int) -> Callable[[_Asked], Wait]:
+    def one(asked: _Asked) -> Wait:
+        within = asked.instant(4, time.CLOCK_REALTIME)
+        return Wait(asked.call, ((asked.signed(0), events),), within)
 
     return one
 
@@ -257,27 +302,14 @@ def _time(read: Read, address: int, unit: int = 1) -> int:
     return int(seconds * _SECOND + part * unit)
 
 
-def _relative(read: Read, address: int, unit: int = 1) -> int | None:
+def _duration(read: Read, address: int, unit: int = 1) -> int | None:
     """A duration that the call was given, by address; none stands for no limit."""
     return max(_time(read, address, unit), 0) if address else None
 
 
-def _absolute(read: Read, address: int, clock: int) -> int | None:
-    """An instant that the call was given, by address, as nanoseconds from now."""
-    if not address:
-        return None
-    try:
-        now = time.clock_gettime_ns(clock)
-    except OSError:
-        raise NotWaiting(f"waits by the clock {clock}, which cannot be read from here") from None
-    if clock in (time.CLOCK_PROCESS_CPUTIME_ID, time.CLOCK_THREAD_CPUTIME_ID) or clock < 0:
-        raise NotWaiting("waits for another thread's use of the processor")
-    return max(_time(read, address) - now, 0)
-
-
 _IN, _OUT = _descriptor(select.EPOLLIN), _descriptor(select.EPOLLOUT)
 
-_DECODERS: dict[str, Callable[[str, Sequence[int], Read], Wait]] = {
+_DECODERS: dict[str, Callable[[_Asked], Wait]] = {
     **dict.fromkeys(("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg"), _IN),
     **dict.fromkeys(("connect", "sendmsg", "sendmmsg", "sendto", "write", "writev"), _OUT),
     **dict.fromkeys(("epoll_wait", "epoll_pwait", "epoll_pwait2"), _epoll),

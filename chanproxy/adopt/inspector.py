@@ -19,7 +19,7 @@ from chanproxy import _syscalls
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.deadlines import Deadlines, NotYet, Timed
-from chanproxy.adopt.decode import NotWaiting, Wait, decode
+from chanproxy.adopt.decode import NotWaiting, Wait, decode, mayWait
 from chanproxy.adopt.naming import Ignored, describeLink
 from chanproxy.adopt.processors import Call, Processor, UnknownProgram, processor
 from chanproxy.adopt.subject import StillBusy, Subject
@@ -27,6 +27,7 @@ from chanproxy.adopt.taking import Taker
 from chanproxy.adopt.threads import (
     Gone,
     Memory,
+    clockOf,
     position,
     threadsOf,
     threadStat,
@@ -151,8 +152,10 @@ class Inspector:
         return pids
 
     def _enter(self, pid: int, subjects: list[Subject]) -> None:
+        name = ""
         try:
             stat = threadStat(pid, pid)
+            name = stat.name
             threads = threadsOf(pid)
             if stat.state in "ZX":
                 threads.remove(pid)
@@ -160,36 +163,53 @@ class Inspector:
                 return
             # A look that may be refused, before anything is opened.
             position(pid, threads[0])
-            subjects.append(Subject(pid, stat.name, Memory(pid, threads[0]), threads))
+            memory = Memory(pid, threads[0])
+            subjects.append(Subject(pid, name, memory, clockOf(pid), threads))
         except Gone:
             return
         except PermissionError:
             if not self._blind:
                 raise StillBusy(
-                    f"{stat.name}[{pid}] may not be looked into: that takes CAP_SYS_PTRACE; "
+                    f"{name}[{pid}] may not be looked into: that takes CAP_SYS_PTRACE; "
                     'or write unseen = "blind", and it is left out'
                 ) from None
         except OSError as error:
-            raise StillBusy(f"{stat.name}[{pid}]: {error.strerror}") from error
+            raise StillBusy(f"{name}[{pid}]: {error.strerror}") from error
 
     def _sightAll(self, subject: Subject) -> None:
-        """A cheap first look: whoever is in no call at all works."""
+        """A cheap first look: whoever is in no call that waits works."""
         for tid in list(subject.threads):
             try:
-                where = position(subject.pid, tid)
-                if where is None or where.number < 0:
-                    stat = threadStat(subject.pid, tid)
-                    if stat.asleepForGood:
-                        subject.threads.remove(tid)
-                        continue
-                    if where is None or not self._processor.forgetful:
-                        raise StillBusy(f"busy: {stat.name}[{tid}]")
-                if not _syscalls.sameTable(subject.memory.thread, tid):
+                if not self._isThere(subject, tid):
+                    subject.threads.remove(tid)
+                elif not _syscalls.sameTable(subject.memory.thread, tid):
                     raise StillBusy(
                         f"{self._label(subject, tid)} has a table of descriptors of its own"
                     )
             except Gone:
                 subject.threads.remove(tid)
+
+    def _isThere(self, subject: Subject, tid: int) -> bool:
+        """
+        Whether a thread waits in a call, as far as can be seen without stopping it for a look.
+
+        @return: False when it has ended, is stopped by a signal, or is none of the program's own.
+        @raise StillBusy: it works.
+        """
+        where = position(subject.pid, tid)
+        number = -1 if where is None else where.number
+        name = self._processor.name(number)
+        if number >= 0 and (name == RESTART or mayWait(name)):
+            return True
+        stat = threadStat(subject.pid, tid)
+        # One that is stopped waits for SIGCONT; that it goes on is looked for while it sleeps.
+        if stat.asleepForGood or stat.state == "T":
+            return False
+        if number >= 0:
+            raise StillBusy(f"busy: {stat.name}[{tid}] is in {name}, which cannot be watched")
+        if where is None or not self._processor.forgetful:
+            raise StillBusy(f"busy: {stat.name}[{tid}]")
+        return True
 
     def _waitsOf(self, subject: Subject, tids: Sequence[int]) -> None:
         try:
@@ -215,7 +235,8 @@ class Inspector:
         where = position(subject.pid, tid)
         if where is None or where.number < 0:
             raise NotWaiting("runs")
-        return decode(self._processor.name(where.number), where.arguments, subject.memory.read)
+        name = self._processor.name(where.number)
+        return decode(name, where.arguments, subject.memory.read, subject.clock)
 
     def _waitOf(self, subject: Subject, tid: int, registers: Sequence[int]) -> Wait:
         call = self._processor.interrupted(registers, subject.memory.read)
@@ -235,7 +256,7 @@ class Inspector:
                 raise NotWaiting("goes on with a call whose name is not known")
         if call.lost:
             return self._anyEpoll(subject, name)
-        wait = decode(name, call.arguments, subject.memory.read)
+        wait = decode(name, call.arguments, subject.memory.read, subject.clock)
         if not wait.relative or wait.within is None:
             return wait
         now = time.monotonic_ns()

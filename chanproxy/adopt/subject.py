@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from chanproxy.adopt.decode import Wait
+from chanproxy.adopt.decode import Clock, Wait
 from chanproxy.adopt.threads import Memory
 
 
@@ -22,6 +22,7 @@ class Subject:
     A process.
 
     @ivar memory: open as long as the look goes on.
+    @ivar clock: nanoseconds by a clock, as the process reads it.
     @ivar threads: those of its threads that the program itself has, and that have not ended.
     @ivar waits: what each of them waits for.
     """
@@ -29,6 +30,7 @@ class Subject:
     pid: int
     name: str
     memory: Memory
+    clock: Clock
     threads: list[int] = field(factory=list)
     waits: dict[int, Wait] = field(factory=dict)
 

@@ -145,9 +145,14 @@ class Taker:
             # The ends of those in the container are watched in any case.
             for pid in set(childrenOf(subject.pid)) - inside:
                 kin = kinOf(pid)
-                # One that has ended already is not waited for: the wait would be over.
-                if not kin.ended and _waitsFor(which, kin.pids, kin.groups, own.groups, own.level):
-                    self._addChild(pid)
+                if not _waitsFor(which, kin.pids, kin.groups, own.groups, own.level):
+                    continue
+                if kin.ended:
+                    # Between its parent's last look and the freeze, or after that.
+                    raise StillBusy(
+                        f"busy: {subject.label} waits for process {pid}, which has ended"
+                    )
+                self._addChild(pid)
         except Gone:
             return
 
