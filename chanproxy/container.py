@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from chanproxy.adopt.deadlines import IGNORE, Deadlines
+from chanproxy.adopt.drywatch import DryWatch
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.rights import whyNotAdopt
@@ -160,6 +161,7 @@ class Container:
             self.suspension.resume,
             TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
         )
+        self._dryWatch = self._watchDry()
         self.suspension.addWatcher(self._stateChanged)
         self.watchers = WakeWatchers(self.suspension)
         self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
@@ -179,6 +181,15 @@ class Container:
             self.sources.attach,
             adoption.blind,
             stopped=self.mode != "dry-run",
+            hidden=self._real.hiddenProcesses,
+        )
+
+    def _watchDry(self) -> DryWatch | None:
+        usage = self._usage()
+        if self.mode != "dry-run" or usage is None or self._inspector is None:
+            return None
+        return DryWatch(
+            self._reactor, self.linger, usage, self._inspector.look, self.suspension.resume
         )
 
     def _usage(self) -> Usage | None:
@@ -235,6 +246,8 @@ class Container:
             failed = error
         self._freezeWatch.stop()
         self._sleepWatch.stop()
+        if self._dryWatch is not None:
+            self._dryWatch.stop()
         if self._inspector is not None:
             self._inspector.close()
         self.alarms.close()
@@ -266,6 +279,11 @@ class Container:
             self._sleepWatch.start()
         else:
             self._sleepWatch.stop()
+        if self._dryWatch is not None:
+            if state == "asleep":
+                self._dryWatch.start()
+            else:
+                self._dryWatch.stop()
         if self.mode == "dry-run" and state == "asleep":
             self._log.info("{name}: dry run: it would be asleep now", name=self.name)
         elif self.mode == "dry-run" and state == "awake" and reason:

@@ -101,6 +101,7 @@ class IdleWatch:
         self._backoff = BACKOFF[0]
         self._seen = 0
         self._quietLooks = 0
+        self._lively = ""
         self.why = ""
 
     def start(self) -> None:
@@ -155,7 +156,7 @@ class IdleWatch:
         elif active or not self._quietLooks:
             # What was counted came before this look, which is the first quiet one.
             self._quietLooks = 1
-            self.why = LINGERING
+            self.why = self._lively or LINGERING
             if self._work is not None:
                 self._work.begin()
             self._again(self._linger / LOOKS)
@@ -166,10 +167,10 @@ class IdleWatch:
             self._suspendUnlessLively()
 
     def _suspendUnlessLively(self) -> None:
-        lively = self._work.lively() if self._work is not None else ""
-        if lively:
+        self._lively = self._work.lively() if self._work is not None else ""
+        if self._lively:
             self._quietLooks = 0
-            self.why = lively
+            self.why = self._lively
             self._again(max(self._linger, SHORTEST_LOOK))
         else:
             self._suspend()

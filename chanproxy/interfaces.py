@@ -214,6 +214,13 @@ class IFreezer(Interface):
         @raise FreezerError: they cannot be listed.
         """
 
+    def hiddenProcesses() -> int:
+        """
+        How many processes of the container L{processes} leaves out.
+
+        @raise FreezerError: they cannot be counted.
+        """
+
     def cpuTime() -> int:
         """
         How much the container has used the processor so far, in microseconds.

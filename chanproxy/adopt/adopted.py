@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Callable
 
 from attrs import define
 
@@ -38,6 +39,7 @@ class Adopted:
         self.epoll = select.epoll()
         self.label = ""
         self._at: int | None = None
+        self._closed: Callable[[], None] | None = None
         self._own: dict[int, _Own] = {}
 
     def wakeAt(self, at: int, label: str) -> None:
@@ -47,6 +49,10 @@ class Adopted:
     def within(self) -> float | None:
         """Seconds from now until that time; None without one."""
         return None if self._at is None else max((self._at - time.monotonic_ns()) / 1e9, 0.0)
+
+    def whenClosed(self, call: Callable[[], None]) -> None:
+        """Call a function when everything is closed: the container runs again."""
+        self._closed = call
 
     def __len__(self) -> int:
         return len(self._own)
@@ -88,6 +94,13 @@ class Adopted:
             del self._own[fd]
             os.close(fd)
 
+    def drop(self) -> None:
+        """Close all duplicates, and go on with the time alone.  Idempotent."""
+        for fd in self._own:
+            self.epoll.unregister(fd)
+            os.close(fd)
+        self._own.clear()
+
     def close(self) -> None:
         """Close everything.  Idempotent."""
         self.closeSocial()
@@ -95,3 +108,6 @@ class Adopted:
             os.close(fd)
         self._own.clear()
         self.epoll.close()
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed()

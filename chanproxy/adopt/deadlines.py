@@ -50,12 +50,14 @@ class _Known:
     """
     What was seen of a thread's times.
 
-    @ivar due: when the first short one was to be over.
+    @ivar seen: when it was last looked at, or ran again after that.
     @ivar long: when the last long one is over.
+    @ivar unsure: when the last one is over that may be the rest of a long one.
     """
 
-    due: int | None = None
+    seen: int | None = None
     long: int | None = None
+    unsure: int | None = None
 
 
 class Deadlines:
@@ -64,8 +66,8 @@ class Deadlines:
 
     A time as long as the threshold wakes, also when it is nearer by the next look.  So does any
     time of a process that waits for nothing else: it has no other way on.  A shorter one beside
-    other waits is housekeeping if the thread is found with such a one again after it was due; until
-    then it may be the rest of a long one, and wakes as well.
+    other waits is housekeeping, if it was set since the last look, and that is less than the
+    threshold before it is over; otherwise it may be the rest of a long one, and wakes as well.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -91,25 +93,32 @@ class Deadlines:
             known = self._known[key] = before.get(key) or _Known()
             if each.alone or self._isLong(each, known, now):
                 waking.append(each)
-                continue
-            if known.due is None:
-                known.due = each.at
-            if now >= known.due:
-                continue
-            if each.at - now >= WORTH:
-                waking.append(each)
-            elif soon is None or each.at < soon.at:
-                soon = each
+            elif self._mayBeLong(each, known, now):
+                if each.at - now >= WORTH:
+                    waking.append(each)
+                elif soon is None or each.at < soon.at:
+                    soon = each
+            known.seen = now
         if soon is not None:
             left = max((soon.at - now) / _SECOND, 0)
             raise NotYet(f"{soon.label} is over in {left:.3g} s")
         return min(waking, key=lambda each: each.at, default=None)
+
+    def resumed(self, now: int) -> None:
+        """The container runs again, as it was at the last look: it set no time while it slept."""
+        for known in self._known.values():
+            known.seen = now
 
     def _isLong(self, each: Timed, known: _Known, now: int) -> bool:
         if each.at - now >= self._threshold * _SECOND:
             known.long = each.at
             return True
         return known.long is not None and abs(each.at - known.long) <= _SAME
+
+    def _mayBeLong(self, each: Timed, known: _Known, now: int) -> bool:
+        if known.seen is None or each.at - known.seen >= self._threshold * _SECOND:
+            known.unsure = each.at
+        return known.unsure is not None and now < known.unsure
 
 
 def parseTimeouts(text: str) -> float:

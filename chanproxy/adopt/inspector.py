@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from chanproxy import _syscalls
 from chanproxy.adopt.adopted import Adopted
@@ -70,6 +71,7 @@ class Inspector:
         attach: Callable[[Adopted], None],
         blind: bool = False,
         stopped: bool = True,
+        hidden: Callable[[], int] = lambda: 0,
     ) -> None:
         """
         @param processes: lists the container's.
@@ -77,7 +79,9 @@ class Inspector:
         @param attach: called with what will be filled by a look, so that it is polled already.
         @param blind: accept processes that may not be looked into.
         @param stopped: the container is frozen when it is looked at.  If not, what is found holds
-            for that instant at most, and results of calls are not looked at.
+            for that instant at most, results of calls are not looked at, and nothing is adopted:
+            a close by the container would not be the last one.
+        @param hidden: how many processes of the container are not listed.
         """
         known = processor()
         assert known is not None, "see whyNotAdopt"
@@ -90,10 +94,12 @@ class Inspector:
         self._attach = attach
         self._blind = blind
         self._stopped = stopped
+        self._hidden = hidden
         self._processor: Processor = known
         self._tracer = Tracer()
         self._remembered: dict[tuple[int, int], _Remembered] = {}
         self._releasing: IDelayedCall | None = None
+        self._since = 0
 
     def look(self) -> Deferred[SourceGroup]:
         """
@@ -112,6 +118,7 @@ class Inspector:
     def _steps(self) -> Generator[Adopted | None, None, None]:
         """One look; gives L{None} where others may have their turn, and at last what was found."""
         subjects: list[Subject] = []
+        self._since = time.monotonic_ns()
         adopted = self._adopt()
         try:
             for pid in self._list():
@@ -126,6 +133,8 @@ class Inspector:
                     yield None
             yield from Taker(self._name, adopted, self._ignored, self._stopped).takeAll(subjects)
             self._setTime(adopted, subjects)
+            if not self._stopped:
+                adopted.drop()
         except BaseException:
             adopted.close()
             raise
@@ -147,6 +156,12 @@ class Inspector:
         pids = self._processes()
         if not pids:
             raise StillBusy("none of its processes can be seen from here")
+        hidden = 0 if self._blind else self._hidden()
+        if hidden:
+            raise StillBusy(
+                f"{hidden} of its processes cannot be seen from this pid namespace; "
+                'or write unseen = "blind", and they are left out'
+            )
         known = set(pids)
         self._remembered = {k: v for k, v in self._remembered.items() if k[0] in known}
         return pids
@@ -207,7 +222,9 @@ class Inspector:
             return False
         if number >= 0:
             raise StillBusy(f"busy: {stat.name}[{tid}] is in {name}, which cannot be watched")
-        if where is None or not self._processor.forgetful:
+        # One that has stopped only just now may count as running still: its registers tell.
+        unknown = self._stopped if where is None else self._processor.forgetful
+        if not unknown:
             raise StillBusy(f"busy: {stat.name}[{tid}]")
         return True
 
@@ -259,12 +276,13 @@ class Inspector:
         wait = decode(name, call.arguments, subject.memory.read, subject.clock)
         if not wait.relative or wait.within is None:
             return wait
-        now = time.monotonic_ns()
+        # From the beginning of the look: never later than it was asked for.
+        since = self._since
         if remembered is not None:
             # The kernel counts from the first time; so do we.
-            wait = evolve(wait, within=max(min(remembered.at - now, wait.within), 0))
+            wait = evolve(wait, within=max(min(remembered.at - since, wait.within), 0))
         assert wait.within is not None
-        self._remembered[key] = _Remembered(call.arguments, call.at, name, now + wait.within)
+        self._remembered[key] = _Remembered(call.arguments, call.at, name, since + wait.within)
         return wait
 
     def _anyEpoll(self, subject: Subject, name: str) -> Wait:
@@ -285,15 +303,16 @@ class Inspector:
         return f"{name}[{tid}]"
 
     def _setTime(self, adopted: Adopted, subjects: Sequence[Subject]) -> None:
-        now = time.monotonic_ns()
+        since = self._since
         timed = []
         for subject in subjects:
             alone = subject.onlyTime
             for tid, wait in subject.waits.items():
                 if wait.within is not None:
                     label = f"{self._name}/{subject.name}[{tid}] {wait.call} timeout"
-                    timed.append(Timed(subject.pid, tid, label, now + wait.within, alone))
-        first = self._deadlines.earliest(timed, now)
+                    timed.append(Timed(subject.pid, tid, label, since + wait.within, alone))
+        first = self._deadlines.earliest(timed, since)
+        adopted.whenClosed(lambda: self._deadlines.resumed(time.monotonic_ns()))
         if first is not None:
             adopted.wakeAt(first.at, first.label)
 
@@ -308,6 +327,8 @@ class Inspector:
 
 class _Look:
     """Runs the steps of a look, a slice at a time."""
+
+    _log = Logger()
 
     def __init__(self, clock: IReactorTime, steps: Generator[Adopted | None, None, None]) -> None:
         self._clock = clock
@@ -337,3 +358,7 @@ class _Look:
             self.result.errback()
         except OSError as error:
             self.result.errback(StillBusy(f"it cannot be looked into: {error}"))
+        except Exception:
+            # Whatever it is, the container has to run again.
+            self._log.failure("a look into a container failed")
+            self.result.errback()

@@ -84,7 +84,7 @@ def describe(descriptor: int) -> Description:
     """
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISSOCK(mode):
-        with _borrowed(descriptor) as looked:
+        with borrowed(descriptor) as looked:
             return _describeSocket(looked.socket)
     if stat.S_ISFIFO(mode):
         return Description("pipe")
@@ -105,13 +105,19 @@ def describeLink(link: str, mode: int = 0) -> Description:
     return Description("device" if stat.S_ISCHR(mode) else "file", link)
 
 
-class _borrowed:
-    """A socket object around a descriptor that stays its owner's."""
+class borrowed:
+    """A socket object around a descriptor that stays its owner's, with its flags untouched."""
 
     def __init__(self, descriptor: int) -> None:
-        self.socket = socket.socket(fileno=descriptor)
+        # With a default timeout it would be made non-blocking, for the container, too.
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(None)
+        try:
+            self.socket = socket.socket(fileno=descriptor)
+        finally:
+            socket.setdefaulttimeout(before)
 
-    def __enter__(self) -> _borrowed:
+    def __enter__(self) -> borrowed:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,7 +17,7 @@ from chanproxy import _syscalls
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.decode import Children, Wait
 from chanproxy.adopt.epolls import members
-from chanproxy.adopt.naming import Description, Ignored, describe, describeLink
+from chanproxy.adopt.naming import Description, Ignored, borrowed, describe, describeLink
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone, childrenOf, kinOf, threadStat
 
@@ -180,15 +180,12 @@ def _ownTimeout(descriptor: int, call: str, description: Description) -> int | N
         option = socket.SO_SNDTIMEO
     else:
         return None
-    looked = socket.socket(fileno=descriptor)
     try:
-        seconds, microseconds = struct.unpack(
-            "qq", looked.getsockopt(socket.SOL_SOCKET, option, 16)
-        )
+        with borrowed(descriptor) as looked:
+            value = looked.socket.getsockopt(socket.SOL_SOCKET, option, 16)
     except OSError:
         return None
-    finally:
-        looked.detach()
+    seconds, microseconds = struct.unpack("qq", value)
     return (seconds * 1_000_000 + microseconds) * 1000 or None
 
 

@@ -215,7 +215,7 @@ class Kin:
 def kinOf(pid: int) -> Kin:
     """@raise Gone: there is no such process."""
     found: dict[bytes, tuple[int, ...]] = {}
-    ended = False
+    dead, threads = False, 1
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             for line in file:
@@ -223,7 +223,10 @@ def kinOf(pid: int) -> Kin:
                 if key in (b"NSpid", b"NSpgid"):
                     found[key] = tuple(map(int, values.split()))
                 elif key == b"State":
-                    ended = values.split()[0] in (b"Z", b"X")
+                    dead = values.split()[0] in (b"Z", b"X")
+                elif key == b"Threads":
+                    threads = int(values)
     except (FileNotFoundError, ProcessLookupError):
         raise Gone from None
-    return Kin(found.get(b"NSpid", (pid,)), found.get(b"NSpgid", ()), ended)
+    # The first thread may have ended before the others.
+    return Kin(found.get(b"NSpid", (pid,)), found.get(b"NSpgid", ()), dead and threads <= 1)

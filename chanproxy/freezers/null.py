@@ -63,3 +63,7 @@ class NullFreezer:
     def cpuTime(self) -> int:
         """See L{IFreezer.cpuTime}: it is not known."""
         raise FreezerError("none: it is not known what the container is")
+
+    def hiddenProcesses(self) -> int:
+        """See L{IFreezer.hiddenProcesses}: none is known of."""
+        return 0
