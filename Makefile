@@ -9,13 +9,15 @@ BIN = $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
 
-test: $(VENV)/.tested
+test: $(VENV)/.tested $(VENV)/.programs
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	cd $$(mktemp -d) && PYTHONPATH=$(CURDIR) $(abspath $(BIN))/trial tests_trial
 
-# The wake cycles a thousand times.
-test-long: $(VENV)/.tested
+# The wake cycles a thousand times, and those of each real program five hundred.
+test-long: $(VENV)/.tested $(VENV)/.programs
 	CHANPROXY_TEST_CYCLES=1000 $(BIN)/python -m pytest tests/test_service.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_CYCLES=500 $(BIN)/python -m pytest tests/test_real_*.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/test_adopt_trap.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .
@@ -52,6 +54,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.tested: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@ $(VENV)/.installed
+
+# Without root their tests are skipped, each with its reason.
+$(VENV)/.programs: .ci/programs | $(VENV)/bin/python
+	sh .ci/programs && touch $@ || [ "$$(id -u)" -ne 0 ]
 
 $(VENV)/.developed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,dev,docs]'
