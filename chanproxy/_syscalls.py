@@ -65,8 +65,8 @@ def eventfdInfo(fd: int) -> dict[str, str]:
 _KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}.get(platform.machine())
 """C{kcmp(2)} has no wrapper; its numbers are in C{asm/unistd.h}."""
 
-_KCMP_FILE = 0
-"""C{linux/kcmp.h}: compare open file descriptions."""
+_KCMP_FILE, _KCMP_FILES = 0, 2
+"""C{linux/kcmp.h}: compare open file descriptions, and tables of descriptors."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -87,6 +87,31 @@ def compareFiles(one: int, other: int) -> int:
     if order < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return (0, -1, 1)[order]
+
+
+_PIDFD_GETFD = 438
+"""C{pidfd_getfd(2)}; the number is the same on all architectures."""
+
+
+def duplicateFrom(pidfd: int, descriptor: int) -> int:
+    """
+    Duplicate a descriptor out of another process.
+
+    @return: a descriptor that is not inherited; the caller closes it.
+    @raise OSError: C{EBADF}: it has no such descriptor; C{EPERM}: we may not; C{ESRCH}: it has
+        ended; or we are out of descriptors.
+    """
+    fd: int = _syscall(_PIDFD_GETFD, pidfd, descriptor, 0)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return fd
+
+
+def sameTable(one: int, other: int) -> bool:
+    """Whether two threads share one table of descriptors; also when the kernel cannot say."""
+    if one == other or _KCMP is None:
+        return True
+    return bool(_syscall(_KCMP, one, other, _KCMP_FILES, 0, 0) <= 0)
 
 
 class _Timespec(ctypes.Structure):

@@ -9,7 +9,8 @@ import sys
 import click
 
 from chanproxy import __version__
-from chanproxy.callcommand import command
+from chanproxy.callcommand import command as callCommand
+from chanproxy.watchcommand import command as watchCommand
 
 
 @click.group()
@@ -18,7 +19,8 @@ def main() -> None:
     """Freeze idle containers; lose nothing; wake on the first message."""
 
 
-main.add_command(command)
+main.add_command(callCommand)
+main.add_command(watchCommand)
 
 
 @main.command()

@@ -28,6 +28,10 @@ from chanproxy.addresses import (
     parseControl,
     parseSeqpacket,
 )
+from chanproxy.adopt.deadlines import parseTimeouts
+from chanproxy.adopt.naming import Ignored
+from chanproxy.adopt.settings import SHORT_SLEEP, TIMEOUTS, Adoption
+from chanproxy.adopt.usage import BUSY_CPU, BUSY_SWITCHES
 
 LARGEST_MESSAGE = 64 * 1024 * 1024
 """Bytes; what a privileged process can raise a socket's buffer to is of this order."""
@@ -107,6 +111,8 @@ class Container:
     @ivar signalInterval: seconds between looks for signals that wait for frozen processes; 0:
         never.
     @ivar watchedProcesses: how many processes are watched while frozen.
+    @ivar adoption: with C{wake-on = "sockets"}: how it wakes by its own sockets.
+    @ivar maxAsleep: seconds after which it is woken in any case; 0: never.
     """
 
     name: str
@@ -118,6 +124,8 @@ class Container:
     freezeLimit: float = 30.0
     signalInterval: float = 2.0
     watchedProcesses: int = 256
+    adoption: Adoption | None = None
+    maxAsleep: float = 0.0
 
 
 @frozen
@@ -181,9 +189,46 @@ def _readContainer(name: str, table: Table) -> Container:
         float(table.number("freeze-limit", 30.0, 0.001, LONGEST_LINGER)),
         float(table.number("signal-interval", 2.0, 0, LONGEST_LINGER)),
         int(table.number("watched-processes", 256, 0, 65536, whole=True)),
+        _readAdoption(table),
+        float(table.number("max-asleep", 0, 0, LONGEST_LINGER)),
     )
+    if container.adoption is not None and container.freezer == "none":
+        table.note("wake-on", "looks into what is frozen, and none freezes nothing", _NO_SOCKETS)
     table.end()
     return container
+
+
+_NO_SOCKETS = "write another freezer, such as cgroup:PATH, or wake-on = 'channels'"
+
+
+def _readAdoption(table: Table) -> Adoption | None:
+    wakeOn = table.choice("wake-on", "channels", "channels", "sockets")
+    keys = ("timeouts", "ignore", "unseen", "busy-cpu", "busy-switches", "short-sleep")
+    written = [key for key in keys if table.has(key)]
+    adoption = Adoption(
+        _readTimeouts(table),
+        table.items("ignore", _checkIgnored, '["timerfd", "udp:*:5353"]'),
+        table.choice("unseen", "awake", "awake", "blind") == "blind",
+        float(table.number("busy-cpu", BUSY_CPU, 0, 1024)),
+        float(table.number("busy-switches", BUSY_SWITCHES, 0, 1e6)),
+        float(table.number("short-sleep", SHORT_SLEEP, 0, LONGEST_LINGER)),
+    )
+    if wakeOn == "sockets":
+        return adoption
+    for key in written:
+        table.note(key, "is for containers that wake by their own sockets", "wake-on = 'sockets'")
+    return None
+
+
+def _readTimeouts(table: Table) -> float:
+    text = table.text("timeouts", parseTimeouts, "10s", required=False)
+    return parseTimeouts(text) if text else TIMEOUTS
+
+
+def _checkIgnored(value: Any) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"holds {kind(value)}")
+    Ignored([value])
 
 
 def _checkIdentifier(value: Any) -> None:
@@ -357,8 +402,8 @@ def loadFile(path: str | os.PathLike[str]) -> Configuration:
 
 
 def fromOptions(
-    listen: str,
-    connect: str,
+    listen: str | None,
+    connect: str | None,
     freezer: str,
     linger: str | float = "0.5",
     suspend: str = "auto",
@@ -366,10 +411,13 @@ def fromOptions(
     initiator: str = "remote",
     name: str = "container",
     control: str | None = None,
+    wakeOn: str = "channels",
+    **more: Any,
 ) -> Configuration:
     """
-    One container with one channel, C{channel}, from command-line options.
+    One container from command-line options, with one channel, C{channel}, or none.
 
+    @param more: other keys of the container, with C{_} for C{-}.
     @raise ConfigurationError: with all problems, named as in a file.
     """
     seconds: Any = linger
@@ -377,13 +425,18 @@ def fromOptions(
         # What is no number stays as it is: the check of the number says what is wrong.
         with contextlib.suppress(ValueError):
             seconds = float(linger)
-    channel = {"listen": listen, "connect": connect, "handled": handled, "initiator": initiator}
-    container = {
+    container: dict[str, Any] = {
         "freezer": freezer,
         "linger": seconds,
         "suspend": suspend,
-        "channels": {"channel": channel},
+        "wake-on": wakeOn,
+        **{key.replace("_", "-"): value for key, value in more.items() if value is not None},
     }
+    if listen is not None or connect is not None:
+        channel = {"handled": handled, "initiator": initiator}
+        channel |= {"listen": listen} if listen is not None else {}
+        channel |= {"connect": connect} if connect is not None else {}
+        container["channels"] = {"channel": channel}
     tree: dict[str, Any] = {"containers": {name: container}}
     if control is not None:
         tree["control"] = control

@@ -13,6 +13,13 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
+from chanproxy.adopt.deadlines import IGNORE, Deadlines
+from chanproxy.adopt.drywatch import DryWatch
+from chanproxy.adopt.inspector import Inspector
+from chanproxy.adopt.naming import Ignored
+from chanproxy.adopt.rights import whyNotAdopt
+from chanproxy.adopt.settings import Adoption
+from chanproxy.adopt.usage import Usage
 from chanproxy.alarms import Alarms
 from chanproxy.counter import MAXIMUM, MessageCounter
 from chanproxy.freezers.dry import DryRunFreezer
@@ -22,7 +29,7 @@ from chanproxy.idle import IdleWatch
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
 from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.recovery import FrozenRecord
-from chanproxy.sleepwatch import SleepWatch
+from chanproxy.sleepwatch import TIMERS, SleepWatch
 from chanproxy.suspend import Resumed, SuspendFailure, Suspension
 from chanproxy.wake import SOURCES, WakeSourceError, WakeSources
 from chanproxy.wakelocks import LOCK_NAMES, TooManyWakeLocks
@@ -100,16 +107,25 @@ class Container:
         mode: str = "auto",
         recorded: bool = True,
         bounds: Bounds | None = None,
+        adoption: Adoption | None = None,
+        longest: float | None = None,
     ) -> None:
         """
-        @param linger: seconds that every counter must have been zero before suspending.
+        @param linger: seconds that it must have been idle before suspending.
         @param mode: C{auto}: suspend when idle; C{manual}: only when L{suspend} is called;
             C{off}: not even then; C{dry-run}: when idle, but nothing is stopped.
         @param recorded: write down what is frozen, so that a successor can thaw it.
+        @param adoption: wake it by what its own threads wait for, and suspend it only when each of
+            them waits.
+        @param longest: seconds after which it is woken in any case.
         @raise FreezerError: the freezer cannot work, or is in other hands; nothing is left behind.
         """
         freezer.check()
         bounds = bounds or Bounds()
+        self._adoption = adoption
+        self._real = freezer
+        if adoption is not None:
+            _refuseBlindly(freezer)
         if mode == "dry-run":
             freezer = DryRunFreezer(freezer)
         self._reactor = reactor
@@ -120,7 +136,16 @@ class Container:
         self.mode = mode
         self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
         self.ledger = Ledger()
-        self.suspension = Suspension(name, reactor, freezer, self.sources, self._record)
+        self._inspector = None if adoption is None else self._inspect(adoption, bounds)
+        self.suspension = Suspension(
+            name,
+            reactor,
+            freezer,
+            self.sources,
+            self._record,
+            look=None if self._inspector is None else self._inspector.look,
+            longest=longest,
+        )
         self._freezeWatch = FreezeWatch(
             name,
             reactor,
@@ -136,7 +161,9 @@ class Container:
             bounds.signalInterval,
             bounds.watchedProcesses,
             self.suspension.resume,
+            TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
         )
+        self._dryWatch = self._watchDry()
         self.suspension.addWatcher(self._stateChanged)
         self.watchers = WakeWatchers(self.suspension, bounds.wakeWatchers)
         self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
@@ -144,6 +171,50 @@ class Container:
         self._counters: dict[str, OpenCounter] = {}
         self._proxies: set[ChannelProxy] = set()
         self._noticed: list[tuple[Noticed, MessageCounter]] = []
+
+    def _inspect(self, adoption: Adoption, bounds: Bounds) -> Inspector:
+        return Inspector(
+            self.name,
+            self._reactor,
+            self._real.processes,
+            Deadlines(adoption.timeouts),
+            Ignored(adoption.ignore),
+            bounds.wakeSources,
+            self.sources.attach,
+            adoption.blind,
+            stopped=self.mode != "dry-run",
+            hidden=self._real.hiddenProcesses,
+        )
+
+    def _watchDry(self) -> DryWatch | None:
+        usage = self._usage()
+        if self.mode != "dry-run" or usage is None or self._inspector is None:
+            return None
+        return DryWatch(
+            self._reactor, self.linger, usage, self._inspector.look, self.suspension.resume
+        )
+
+    def _usage(self) -> Usage | None:
+        if self._adoption is None:
+            return None
+        return Usage(
+            self._reactor,
+            self._real.cpuTime,
+            self._real.processes,
+            self._adoption.busyCpu,
+            self._adoption.busySwitches,
+        )
+
+    @property
+    def why(self) -> str:
+        """Why it is awake, in words; empty while it is not."""
+        state = self.suspension.state
+        if state != "awake":
+            return ""
+        if self._idle is not None:
+            return self._idle.why
+        names = ", ".join(sorted(source.name for source in self.sources.signalled()))
+        return names or f"it is suspended only when asked (suspend = {self.mode})"
 
     def start(self) -> None:
         """Begin to suspend it when idle, if it is to be suspended by itself."""
@@ -156,6 +227,8 @@ class Container:
                 self.sources,
                 self.ledger,
                 self.suspension,
+                self._usage(),
+                0.0 if self._adoption is None else self._adoption.shortSleep,
             )
             self._idle.start()
 
@@ -175,6 +248,10 @@ class Container:
             failed = error
         self._freezeWatch.stop()
         self._sleepWatch.stop()
+        if self._dryWatch is not None:
+            self._dryWatch.stop()
+        if self._inspector is not None:
+            self._inspector.close()
         self.alarms.close()
         self.watchers.close()
         for proxy in list(self._proxies):
@@ -204,6 +281,11 @@ class Container:
             self._sleepWatch.start()
         else:
             self._sleepWatch.stop()
+        if self._dryWatch is not None:
+            if state == "asleep":
+                self._dryWatch.start()
+            else:
+                self._dryWatch.stop()
         if self.mode == "dry-run" and state == "asleep":
             self._log.info("{name}: dry run: it would be asleep now", name=self.name)
         elif self.mode == "dry-run" and state == "awake" and reason:
@@ -353,3 +435,15 @@ class Container:
         # Somebody may have removed it from the registry before.
         with contextlib.suppress(WakeSourceError):
             self.sources.remove(counter)
+
+
+def _refuseBlindly(freezer: IFreezer) -> None:
+    """@raise FreezerError: what it stops cannot be looked into."""
+    if freezer.spec == "none":
+        raise FreezerError(
+            'none: wake-on = "sockets" looks into what is frozen, and this freezes nothing; '
+            "write a freezer such as cgroup:PATH"
+        )
+    wrong = whyNotAdopt()
+    if wrong is not None:
+        raise FreezerError(f"{freezer.spec}: {wrong}")

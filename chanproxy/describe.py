@@ -65,13 +65,13 @@ def description(container: Container, first: int) -> dict[str, Any]:
     """
     All of it, with the wake sources from the C{first} on.
 
-    Locks come first, those that are held before all others.
+    Locks come first, those that are held before all others; then what is adopted.
     """
     # A look, so that the figures are of now.
     container.sources.signalled()
     statistics = container.suspension.statistics
     locks = container.sources.locks.all()
-    every: Iterable[Source] = itertools.chain(locks, container.sources)
+    every: Iterable[Source] = itertools.chain(locks, container.sources.attached, container.sources)
     sources, following = portion(map(_source, every), first)
     newest, _ = portion(
         (
@@ -84,11 +84,12 @@ def description(container: Container, first: int) -> dict[str, Any]:
     reply: dict[str, Any] = {
         "description": {
             **summary(container),
+            "why_awake": shortened(container.why),
             "freezer": container.freezer.spec,
             "linger": container.linger,
             "proxy_count": sum(1 for _ in container.proxies()),
             "watcher_count": len(container.watchers),
-            "source_count": len(container.sources) + len(locks),
+            "source_count": len(container.sources) + len(locks) + len(container.sources.attached),
             "statistics": _statistics(statistics),
             "histogram": statistics.histogram,
             "events": newest[::-1],

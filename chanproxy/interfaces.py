@@ -214,6 +214,20 @@ class IFreezer(Interface):
         @raise FreezerError: they cannot be listed.
         """
 
+    def hiddenProcesses() -> int:
+        """
+        How many processes of the container L{processes} leaves out.
+
+        @raise FreezerError: they cannot be counted.
+        """
+
+    def cpuTime() -> int:
+        """
+        How much the container has used the processor so far, in microseconds.
+
+        @raise FreezerError: it is not known.
+        """
+
 
 class FreezerError(Exception):
     """A freezer cannot do its work; the text says why and what to do."""

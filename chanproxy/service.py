@@ -22,6 +22,7 @@ from chanproxy import config
 from chanproxy._batch import PeekBuffer
 from chanproxy.access import Access, AccessError
 from chanproxy.addresses import SeqpacketAddressSpec, parseSeqpacket
+from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.container import Bounds, Container
 from chanproxy.control import ControlFactory
 from chanproxy.endpoints import SeqpacketClientEndpoint, SeqpacketPort, whyNotBindable
@@ -198,6 +199,9 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
             makeFreezer(container.freezer, reactor).check()
         except (FreezerError, ValueError) as error:
             problems.append(Problem(f"{path}.freezer", str(error)))
+        wrong = whyNotAdopt() if container.adoption is not None else None
+        if wrong is not None:
+            problems.append(Problem(f"{path}.wake-on", wrong))
         for channel in container.channels:
             spec: SeqpacketAddressSpec = parseSeqpacket(channel.listen, listening=True)
             wrong = whyNotBindable(spec)
@@ -298,6 +302,8 @@ class ChanproxyService(Service):
                 container.linger,
                 container.suspend,
                 bounds=_bounds(container, limits),
+                adoption=container.adoption,
+                longest=container.maxAsleep or None,
             )
         except (FreezerError, ValueError) as error:
             problems.append(Problem(f"{path}.freezer", str(error)))

@@ -21,8 +21,8 @@ from chanproxy._poller import Poller
 from chanproxy._processes import ProcessStatus, maskOf, namesOf, startTime
 from chanproxy.interfaces import FreezerError, IFreezer, PollingReactor
 
-_TIMERS = maskOf(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
-"""A container's own timers do not wake it."""
+TIMERS = maskOf(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
+"""Signals of a program's own timers."""
 
 _ANY = ~0
 
@@ -33,11 +33,13 @@ class _Watched:
     A process, while the container sleeps.
 
     @ivar pidfd: owned by the watch; -1 for none.
+    @ivar stopped: a signal has stopped it, and SIGCONT has not come yet.
     """
 
     pid: int
     name: str
     pidfd: int = -1
+    stopped: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}[{self.pid}]"
@@ -61,6 +63,7 @@ class SleepWatch:
         interval: float,
         most: int,
         woken: Callable[[str], None],
+        passedOver: int = TIMERS,
     ) -> None:
         """
         @param interval: seconds between looks for signals; 0: signals are not looked for.
@@ -74,6 +77,7 @@ class SleepWatch:
         self._interval = interval
         self._most = most
         self._woken = woken
+        self._passedOver = passedOver
         self._poller = Poller(reactor)
         self._running = False
         self._usePidfds = True
@@ -156,6 +160,7 @@ class SleepWatch:
             return ""
         # Without a status /proc hides it from us; the pidfd tells all the same.
         process = _Watched(pid, "?" if status is None else status.name, pidfd)
+        process.stopped = status is not None and status.state == "T"
         self._watched.append(process)
         if pidfd >= 0:
             try:
@@ -221,6 +226,8 @@ class SleepWatch:
             # With a pidfd, that tells: /proc may hide a process that lives.
             return f"{process} ended" if process.pidfd < 0 else ""
         process.name = status.name
+        if process.stopped and status.state != "T" and self._interval > 0:
+            return f"SIGCONT came for {process}"
         return self._signalled(process, status)
 
     def _signalled(self, process: _Watched, status: ProcessStatus) -> str:
@@ -238,7 +245,7 @@ class SleepWatch:
         # A thread that merely waits is sent what it does not block as soon as it is thawed.  So
         # this one is new, even if the like of it was seen before.
         lasting = status.blocked if status.state == "S" else _ANY
-        new = status.pending & ~status.ignored & ~_TIMERS & ~(known & lasting)
+        new = status.pending & ~status.ignored & ~self._passedOver & ~(known & lasting)
         if not new:
             return ""
         names = namesOf(new)

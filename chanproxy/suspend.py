@@ -20,10 +20,13 @@ from twisted.python.failure import Failure
 from chanproxy.interfaces import FreezerError, IFreezer
 from chanproxy.recovery import FrozenRecord
 from chanproxy.statistics import SuspendStatistics, bootNanoseconds
-from chanproxy.wake import Source, WakeSources
+from chanproxy.wake import Source, SourceGroup, WakeSources
 
 TIMEOUT = "timeout"
 """The resume reason when the time that was asked for is over."""
+
+LONGEST = "max-asleep"
+"""The resume reason when it has slept as long as it may."""
 
 THAW_RETRY = (0.1, 5.0)
 """Seconds between tries to thaw: the first pause, and the longest."""
@@ -43,6 +46,10 @@ class WakeLocksExist(Exception):
 
 class SuspendFailure(Exception):
     """The freezer could not suspend the container; it is awake.  The text says why."""
+
+
+class NotIdle(SuspendFailure):
+    """The container is at work; it was thawed at once.  The text names the thread, or its wait."""
 
 
 class AlreadySuspended(Exception):
@@ -102,7 +109,7 @@ class _Core:
     onFrozen: Callable[[], None]
     onFreezeFailed: Callable[[Failure], None]
     onSources: Callable[[list[Source]], None]
-    onTimeout: Callable[[], None]
+    onTimeout: Callable[[str], None]
     nanoseconds: Callable[[], int]
     statistics: SuspendStatistics = field(factory=SuspendStatistics)
     watchers: list[IStateWatcher] = field(factory=list)
@@ -115,12 +122,37 @@ class _Core:
     pause: float = THAW_RETRY[0]
     waiting: list[Deferred[Resumed]] = field(factory=list)
     timeout: float | None = None
+    longest: float | None = None
     timer: IDelayedCall | None = None
+    looking: Deferred[SourceGroup] | None = None
+    found: SourceGroup | None = None
 
     def thaw(self) -> Deferred[None]:
         # The thaw ends a freeze that is pending, and whoever hears of that has to find us here.
         self.state = "resuming"
-        return self.freezer.thaw()
+        found, self.found = self.found, None
+        looking, self.looking = self.looking, None
+        if looking is not None:
+            looking.cancel()
+        if found is None:
+            thawing = self.freezer.thaw()
+            self.sources.detach()
+            return thawing
+        found.closeSocial()
+        thawing = self.freezer.thaw()
+        self.sources.detach()
+        found.close()
+        return thawing
+
+    def setTimer(self) -> None:
+        """For the first of the times at which it is woken."""
+        times = [(self.timeout, TIMEOUT), (self.longest, LONGEST)]
+        if self.found is not None:
+            times.append((self.found.within(), self.found.label))
+        known = [(seconds, reason) for seconds, reason in times if seconds is not None]
+        if known:
+            seconds, reason = min(known, key=lambda each: each[0])
+            self.timer = self.clock.callLater(seconds, self.onTimeout, reason)
 
     def tell(self, state: str, reason: str) -> None:
         self.state = state
@@ -150,9 +182,14 @@ class Suspension:
         sources: WakeSources,
         record: FrozenRecord | None = None,
         nanoseconds: Callable[[], int] = bootNanoseconds,
+        look: Callable[[], Deferred[SourceGroup]] | None = None,
+        longest: float | None = None,
     ) -> None:
         """
         @param record: written before each freeze and cleared after each thaw; its owner's.
+        @param look: looks into the frozen container for what wakes it; its Deferred is cancelled
+            when that is not wanted any more, and fails when the container is at work.
+        @param longest: seconds after which it is resumed in any case; the reason is L{LONGEST}.
         @param nanoseconds: a clock that goes on while the host itself sleeps.
         """
         self._core = _Core(
@@ -164,9 +201,11 @@ class Suspension:
             self._frozen,
             self._freezeFailed,
             self._signalled,
-            lambda: self.resume(TIMEOUT),
+            self.resume,
             nanoseconds,
+            longest=longest,
         )
+        self._look = look
         self._machine = machine(self._core)
 
     @property
@@ -255,7 +294,34 @@ class Suspension:
         signalled = self._core.sources.signalled()
         if signalled:
             self._signalled(signalled)
+        elif self._look is None:
+            self._fallAsleep()
+        else:
+            # Kept only while it is pending: it may have fired by now.
+            looking = self._look()
+            self._core.looking = looking
+            looking.addCallbacks(self._looked, self._notIdle)
+
+    def _looked(self, found: SourceGroup) -> None:
+        core = self._core
+        core.looking = None
+        if core.state != "suspending":
+            found.close()
             return
+        core.found = found
+        # Nothing in it can have changed since the freeze, but what it waits for can have come.
+        signalled = core.sources.signalled()
+        if signalled:
+            self._signalled(signalled)
+        else:
+            self._fallAsleep()
+
+    def _notIdle(self, failure: Failure) -> None:
+        self._core.looking = None
+        if self._core.state == "suspending":
+            self._machine.interrupted(NotIdle(str(failure.value)))
+
+    def _fallAsleep(self) -> None:
         self._machine.frozen()
         disturbed = self._core.freezer.whenDisturbed()
         disturbed.addCallbacks(self.resume, lambda failure: failure.trap(CancelledError))
@@ -271,7 +337,7 @@ class Suspension:
         if self._core.state == "asleep":
             self._machine.resume(",".join(_names(sources)))
         elif self._core.state == "suspending":
-            self._machine.interrupted(WakeLocksExist(_names(sources)))
+            self._machine.interrupted(_refused(sources))
         for source in sources:
             source.statistics.wakeupCount += 1
 
@@ -280,6 +346,13 @@ def _failed(cause: BaseException | None) -> SuspendFailure:
     error = SuspendFailure(str(cause))
     error.__cause__ = cause
     return error
+
+
+def _refused(sources: list[Source]) -> Exception:
+    names = _names(sources)
+    if any(source.kind == "adopted" for source in sources):
+        return NotIdle(f"busy: {','.join(names)}: what it waits for is there")
+    return WakeLocksExist(names)
 
 
 def _names(sources: list[Source]) -> list[str]:
@@ -312,8 +385,7 @@ def _beginFreeze(inputs: LifeCycle, core: _Core) -> None:
 @suspending.upon(LifeCycle.frozen).to(asleep)
 def _fallAsleep(inputs: LifeCycle, core: _Core) -> None:
     core.asleepSince = core.nanoseconds()
-    if core.timeout is not None:
-        core.timer = core.clock.callLater(core.timeout, core.onTimeout)
+    core.setTimer()
     core.tell("asleep", "")
 
 

@@ -30,9 +30,12 @@ def _refuse(text: str) -> None:
 
 
 class Options(usage.Options):
-    """Either C{--config}, or one channel by C{--listen}, C{--connect} and C{--freezer}."""
+    """Either C{--config}, or one container by C{--freezer}, with one channel or its own sockets."""
 
-    synopsis = "[--config FILE | --listen ENDPOINT --connect ENDPOINT --freezer FREEZER]"
+    synopsis = (
+        "[--config FILE | --listen ENDPOINT --connect ENDPOINT --freezer FREEZER"
+        " | --wake-on sockets --freezer FREEZER]"
+    )
     optParameters = [  # noqa: RUF012  # usage.Options wants plain class attributes
         ["config", "c", None, "Configuration file (TOML)."],
         ["listen", "l", None, "Where peers connect: seqpacket:PATH[:mode=600][:backlog=128]."],
@@ -43,6 +46,7 @@ class Options(usage.Options):
         ["initiator", None, "remote", "Who dials --listen: remote, container."],
         ["handled", None, "consumed", "When a message is handled: consumed, explicit."],
         ["name", None, "container", "The container's name, for log lines."],
+        ["wake-on", None, "channels", "What wakes it: channels, or also its own sockets: sockets."],
         ["control", None, None, "Where to take calls: a path, or seqpacket:PATH[:mode=600]."],
     ]
 
@@ -58,8 +62,12 @@ class Options(usage.Options):
             _refuse(f"--config: not together with --{single[0]}; put the channel into the file")
         if self["config"] is not None and self["control"] is not None:
             _refuse("--config: not together with --control; write control = ... into the file")
-        if self["config"] is None and len(single) < 3:
-            _refuse("give --config FILE, or --listen, --connect and --freezer; see --help")
+        enough = single == ["freezer"] if self["wake-on"] == "sockets" else False
+        if self["config"] is None and len(single) < 3 and not enough:
+            _refuse(
+                "give --config FILE, or --listen, --connect and --freezer, "
+                "or --wake-on sockets and --freezer; see --help"
+            )
         try:
             if self["config"] is not None:
                 self.configuration = config.loadFile(self["config"])
@@ -74,6 +82,7 @@ class Options(usage.Options):
                     initiator=self["initiator"],
                     name=self["name"],
                     control=self["control"],
+                    wakeOn=self["wake-on"],
                 )
         except config.ConfigurationError as error:
             _refuse(str(error))

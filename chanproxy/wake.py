@@ -13,6 +13,7 @@ import errno
 import os
 import select
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -64,17 +65,21 @@ class WakeSource:
     @ivar descriptor: what is polled; the counter's own, or else the registry's.
     @ivar events: C{select.EPOLL*}; errors and hang-ups always count as well.
     @ivar counter: set when it is a message counter.
+    @ivar adopted: it was found in the frozen container, and goes when that wakes.
     """
 
     name: str
     descriptor: int
     events: int
     counter: MessageCounter | None = None
+    adopted: bool = False
     statistics: SourceStatistics = field(factory=SourceStatistics, init=False)
 
     @property
     def kind(self) -> str:
-        """C{counter} or C{descriptor}."""
+        """C{counter}, C{descriptor} or C{adopted}."""
+        if self.adopted:
+            return "adopted"
         return "descriptor" if self.counter is None else "counter"
 
     @property
@@ -92,6 +97,36 @@ class WakeSource:
 
 
 Source = WakeSource | WakeLock
+
+
+class SourceGroup(Protocol):
+    """
+    Sources that come and go together, found in a frozen container; see L{WakeSources.attach}.
+
+    @ivar epoll: holds them all.
+    """
+
+    epoll: select.epoll
+
+    @property
+    def sources(self) -> list[WakeSource]:
+        """All of them."""
+
+    def poll(self) -> list[WakeSource]:
+        """Those that are signalled now."""
+
+    @property
+    def label(self) -> str:
+        """Which of the container's own times wakes it; empty for none."""
+
+    def within(self) -> float | None:
+        """Seconds from now until that time; L{None} without one."""
+
+    def closeSocial(self) -> None:
+        """Close what others would see open; right before the container runs again."""
+
+    def close(self) -> None:
+        """Close everything.  Idempotent."""
 
 
 @implementer(IReadDescriptor)
@@ -128,6 +163,7 @@ class WakeSources:
         self._byIdentity = _ByIdentity()
         self._active: set[WakeSource] = set()
         self._callback: Callable[[list[Source]], None] | None = None
+        self._group: SourceGroup | None = None
 
     def __len__(self) -> int:
         return len(self._byDescriptor)
@@ -232,7 +268,7 @@ class WakeSources:
             if fd == self.locks.fileno():
                 return next(iter(self.locks.held.values()))
             return self._byDescriptor[fd]
-        return None
+        return next(iter(self._group.poll()), None) if self._group is not None else None
 
     def _look(self) -> list[Source]:
         ready = self._epoll.poll(0, _GLANCE)
@@ -244,12 +280,48 @@ class WakeSources:
                 found += self.locks.held.values()
             else:
                 found.append(self._byDescriptor[fd])
+        if self._group is not None:
+            found += self._group.poll()
         return found
+
+    def attach(self, group: SourceGroup) -> None:
+        """
+        Have a group's sources count as well, until L{detach} or the next one.
+
+        The group stays its owner's.  Attach it while it is empty: whatever is nested too deeply can
+        then be told by name.
+        """
+        self.detach()
+        self._gate.register(group.epoll.fileno(), self._gateEvents)
+        self._group = group
+
+    def detach(self) -> None:
+        """Forget the group, before it is closed or after.  Idempotent."""
+        group, self._group = self._group, None
+        if group is None:
+            return
+        if not group.epoll.closed:
+            self._gate.unregister(group.epoll.fileno())
+
+    @property
+    def attached(self) -> list[WakeSource]:
+        """The sources of the group, if there is one."""
+        return [] if self._group is None else self._group.sources
+
+    @property
+    def _gateEvents(self) -> int:
+        return 0 if self._callback is None else select.EPOLLIN
+
+    def _openGate(self) -> None:
+        self._gate.modify(self._epoll.fileno(), self._gateEvents)
+        if self._group is not None and not self._group.epoll.closed:
+            self._gate.modify(self._group.epoll.fileno(), self._gateEvents)
 
     def _observe(self, found: Iterable[Source]) -> None:
         """Keep the figures of what was not looked at before as it is now."""
         now = self._nanoseconds()
-        active = {source for source in found if isinstance(source, WakeSource)}
+        # What is adopted is gone at the next look, and has no figures that last.
+        active = {s for s in found if isinstance(s, WakeSource) and not s.adopted}
         for source in active - self._active:
             source.statistics.activated(now)
             source.statistics.eventCount += 1
@@ -260,7 +332,7 @@ class WakeSources:
     def arm(self, callback: Callable[[list[Source]], None]) -> None:
         """Call C{callback(sources)} once, from the reactor, as soon as any source is signalled."""
         self._callback = callback
-        self._gate.modify(self._epoll.fileno(), select.EPOLLIN)
+        self._openGate()
         if not self._reading:
             self._reading = True
             self._reactor.addReader(self)
@@ -269,7 +341,7 @@ class WakeSources:
         """Forget L{arm}.  Idempotent."""
         if self._callback is not None:
             self._callback = None
-            self._gate.modify(self._epoll.fileno(), 0)
+            self._openGate()
 
     def fileno(self) -> int:
         """The gate's descriptor."""

@@ -65,24 +65,86 @@ def listens(path: Path) -> bool:
     return False
 
 
-class Live:
+class LiveService:
+    """
+    C{twistd chanproxy} and its directory; what it proxies is a subclass's.
+
+    @ivar control: where the manager listens.
+    @ivar log: what it logs, a file.
+    @ivar service: the process, or None.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.control = directory / "control.sock"
+        self.log = directory / "log"
+        self.service: subprocess.Popen[bytes] | None = None
+
+    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start C{twistd chanproxy}."""
+        return subprocess.Popen(
+            [*TWISTD, "-n", "--pidfile=", f"--logfile={self.log}", "chanproxy", *arguments],
+            cwd=self.directory,
+            env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(self.directory / "runtime")),
+            stderr=subprocess.PIPE,
+        )
+
+    def waitFor(self, what: str, condition: Callable[[], object]) -> None:
+        """Until the service that was started does something."""
+        service = self.service
+        assert service is not None
+        until(what, lambda: condition() or service.poll() is not None)
+        assert service.poll() is None, self.log.read_text()
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End the service, and check that it ended as asked."""
+        assert self.service is not None
+        service, self.service = self.service, None
+        service.send_signal(number)
+        try:
+            # Twisted stops cleanly, then ends by the signal that asked it to.
+            assert service.wait(PATIENCE) in (0, -number), self.log.read_text()
+        finally:
+            service.kill()
+            service.wait()
+            assert service.stderr is not None
+            service.stderr.close()
+
+    def close(self) -> None:
+        """End all of it."""
+        if self.service is not None:
+            self.end(signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is not None and self.log.exists():
+                print(self.log.read_text())
+        finally:
+            self.close()
+
+
+class Live(LiveService):
     """
     An echo container, and chanproxy in front of it.
 
-    @ivar control: where the manager listens.
     @ivar suspend: what the configuration says for it.
     @ivar handled: likewise, of its channel C{rpc}.
     """
 
     def __init__(self, directory: Path, linger: float = 0.02, backlog: int = 16) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self.inside, self.outside = directory / "inside.sock", directory / "outside.sock"
-        self.control = directory / "control.sock"
         self.linger = linger
         self.suspend, self.handled = "auto", "consumed"
         self.cgroup = TemporaryCgroup()
-        self.log = directory / "log"
-        self.service: subprocess.Popen[bytes] | None = None
         try:
             self.echo = self.cgroup.spawn(
                 [sys.executable, "-c", ECHO, str(self.inside), str(backlog)],
@@ -124,22 +186,11 @@ handled = "{self.handled}"
     def start(self, *arguments: str) -> None:
         """Run C{twistd chanproxy}, until it listens."""
         self.service = self.run(*(arguments or ("--config", str(self.configuration()))))
-        service = self.service
-        until("listening", lambda: self.connectable() or service.poll() is not None)
-        assert service.poll() is None, self.log.read_text()
+        self.waitFor("listening", self.connectable)
 
     def connectable(self) -> bool:
         """Whether somebody listens on the outer socket."""
         return listens(self.outside)
-
-    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start C{twistd chanproxy}."""
-        return subprocess.Popen(
-            [*TWISTD, "-n", "--pidfile=", f"--logfile={self.log}", "chanproxy", *arguments],
-            cwd=self.directory,
-            env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(self.directory / "runtime")),
-            stderr=subprocess.PIPE,
-        )
 
     def peer(self) -> socket.socket:
         """A connection from outside."""
@@ -152,35 +203,7 @@ handled = "{self.handled}"
         """Until the kernel says so."""
         until("frozen", self.cgroup.frozen)
 
-    def end(self, number: int = signal.SIGTERM) -> None:
-        """End the service, and check that it ended as asked."""
-        assert self.service is not None
-        service, self.service = self.service, None
-        service.send_signal(number)
-        try:
-            # Twisted stops cleanly, then ends by the signal that asked it to.
-            assert service.wait(PATIENCE) in (0, -number), self.log.read_text()
-        finally:
-            service.kill()
-            service.wait()
-            assert service.stderr is not None
-            service.stderr.close()
-
     def close(self) -> None:
         """End all of it."""
-        if self.service is not None:
-            self.end(signal.SIGKILL)
+        super().close()
         self.cgroup.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None and self.log.exists():
-            print(self.log.read_text())
-        self.close()

@@ -15,6 +15,7 @@ from twisted.internet import endpoints
 
 from chanproxy import config
 from chanproxy.addresses import PATH_BYTES, SeqpacketAddressSpec, _split, parseSeqpacket
+from chanproxy.adopt.settings import Adoption
 from chanproxy.config import Channel, Configuration, ConfigurationError, Container, Limits
 
 MINIMAL = '[containers.a]\nfreezer = "none"\n'
@@ -662,7 +663,9 @@ def test_reference() -> None:
     (entry,) = read.access
     assert not entry.trusted
     (editor,) = read.containers
-    assert attrs.evolve(editor, channels=()) == Container("editor", editor.freezer)
+    assert editor.adoption == Adoption(ignore=("udp:*:5353",))
+    bare = attrs.evolve(editor, channels=(), adoption=None)
+    assert bare == Container("editor", editor.freezer)
     (rpc,) = editor.channels
     assert rpc == Channel(rpc.name, rpc.listen, rpc.connect)
     wrong = '[containers.editor]\nfreezer = "none"\nsuspend = "maybe"\nlingr = 1\n'

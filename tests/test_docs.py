@@ -17,6 +17,7 @@ import attrs
 import pytest
 
 from chanproxy import cli, config
+from chanproxy.adopt.settings import Adoption
 from chanproxy.tap import Options
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
 from tests.live import until
@@ -177,8 +178,12 @@ def test_configuration() -> None:
         assert f"`--{name} " in text
     for name in cli.main.commands:
         assert f"`chanproxy {name}" in text
-    for table in (config.Limits, config.Container, config.Channel, config.AccessEntry):
+    # Where the attribute is not called as the key is.
+    called = {"adoption": "wake-on", "blind": "unseen"}
+    tables = (config.Limits, config.Container, config.Channel, config.AccessEntry, Adoption)
+    for table in tables:
         for field in attrs.fields(table):
             key = re.sub("[A-Z]", lambda letter: f"-{letter[0].lower()}", field.name)
+            key = called.get(key, key)
             # Names of tables, and tables in tables, are no keys of their own.
             assert f"| `{key}` |" in text or field.name in ("name", "channels")

@@ -501,6 +501,28 @@ HYBRID = """\
 """
 
 
+@pytest.mark.cgroup
+@pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
+def test_cpuTimeOfWork() -> None:
+    """A container that computes is seen to, in microseconds; one that waits is not."""
+    with TemporaryCgroup() as cgroup:
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        before = freezer.cpuTime()
+        process = cgroup.spawn([sys.executable, "-c", "while True: pass"])
+        deadline = time.monotonic() + 10
+        while freezer.cpuTime() - before < 200_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        # It cannot have used more than there was, with all processors.
+        used = freezer.cpuTime() - before
+        assert used < 20_000_000
+        process.kill()
+        process.wait()
+        ended = freezer.cpuTime()
+        time.sleep(0.05)
+        assert freezer.cpuTime() - ended < 10_000
+
+
 class TestPaths:
     """Finding mounts and cgroups, without any."""
 

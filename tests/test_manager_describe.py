@@ -81,6 +81,7 @@ async def test_describe(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             "name": "editor",
             "state": "awake",
             "mode": "manual",
+            "why_awake": "it is suspended only when asked (suspend = manual)",
             "freezer": "editor",
             "linger": 0.05,
             "proxy_count": 0,

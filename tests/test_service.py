@@ -88,20 +88,21 @@ def test_wakeCycles(live: Live) -> None:
 
 def test_race(live: Live) -> None:
     """Packets at random moments around the freeze: nothing is lost and nothing is stuck."""
-    live.linger = 0.004
+    # Read is handled: the answer has to be out before this is over, however busy the machine is.
+    live.linger = 0.02
     live.start()
     frozen = 0
     with live.peer() as peer:
         stream = Stream(peer)
-        for _ in range(CYCLES * 2):
+        for _ in range(CYCLES):
             stream.send()
             stream.receiveAll()
-            deadline = time.perf_counter() + random.uniform(0.003, 0.012)
+            deadline = time.perf_counter() + random.uniform(0.015, 0.04)
             while time.perf_counter() < deadline:
                 pass
             frozen += live.cgroup.frozen()
     # Both sides of the race were seen.
-    assert 0 < frozen < CYCLES * 2
+    assert 0 < frozen < CYCLES
 
 
 def test_peersComeAndGo(live: Live) -> None:

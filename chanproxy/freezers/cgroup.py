@@ -304,16 +304,34 @@ class CgroupFreezer:
 
         @raise FreezerError: the cgroup is there, but cannot be read.
         """
+        # A process of another pid namespace is listed as 0.
+        return [pid for pid in self._listed() if pid]
+
+    def hiddenProcesses(self) -> int:
+        """See L{IFreezer.hiddenProcesses}."""
+        return self._listed().count(0)
+
+    def _listed(self) -> list[int]:
         found: dict[int, None] = {}
+        hidden = 0
         for directory, _, _ in os.walk(self._find()[0], onerror=self._unlisted):
             try:
                 with open(os.path.join(directory, "cgroup.procs")) as file:
-                    found.update((int(line), None) for line in file)
+                    pids = [int(line) for line in file]
             except OSError as error:
                 self._unlisted(error)
-        # A process of another pid namespace is listed as 0.
-        found.pop(0, None)
-        return list(found)
+                continue
+            hidden += pids.count(0)
+            found.update(dict.fromkeys(pid for pid in pids if pid))
+        return [*found, *[0] * hidden]
+
+    def cpuTime(self) -> int:
+        """See L{IFreezer.cpuTime}."""
+        # Kept for every cgroup v2, whether its cpu controller is on or not.
+        for line in readLines(self._file("cpu.stat")):
+            if line.startswith("usage_usec "):
+                return int(line.split()[1])
+        raise FreezerError(f"{self.spec}: cpu.stat does not tell of usage")
 
     def _unlisted(self, error: OSError) -> None:
         # A threaded cgroup does not say; the domain above it has listed its processes.

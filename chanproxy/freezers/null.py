@@ -9,7 +9,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from chanproxy.interfaces import IFreezer
+from chanproxy.interfaces import FreezerError, IFreezer
 
 
 @implementer(IFreezer)
@@ -59,3 +59,11 @@ class NullFreezer:
     def processes(self) -> list[int]:
         """None: which they are is not known, and none is frozen."""
         return []
+
+    def cpuTime(self) -> int:
+        """See L{IFreezer.cpuTime}: it is not known."""
+        raise FreezerError("none: it is not known what the container is")
+
+    def hiddenProcesses(self) -> int:
+        """See L{IFreezer.hiddenProcesses}: none is known of."""
+        return 0

@@ -6,6 +6,8 @@ A new freezer is right when a subclass of L{FreezerConformance} passes.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Generator
 from typing import Any, ParamSpec, Protocol, cast
 
@@ -33,6 +35,8 @@ class FakeFreezer:
     @ivar checkError: when set, C{check} raises it.
     @ivar tasks: what C{unfrozenTasks} says while not frozen.
     @ivar processList: what C{processes} says.
+    @ivar hidden: what C{hiddenProcesses} says.
+    @ivar cpu: what C{cpuTime} says, microseconds.
     """
 
     def __init__(self, spec: str = "fake", ready: bool = True, manual: bool = False) -> None:
@@ -45,6 +49,8 @@ class FakeFreezer:
         self.checkError: FreezerError | None = None
         self.tasks: list[str] = []
         self.processList: list[int] = []
+        self.hidden = 0
+        self.cpu = 0
         self._pending: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
         self._disturbed: list[Deferred[str]] = []
@@ -155,6 +161,14 @@ class FakeFreezer:
         """See L{IFreezer.processes}."""
         return list(self.processList)
 
+    def hiddenProcesses(self) -> int:
+        """See L{IFreezer.hiddenProcesses}."""
+        return self.hidden
+
+    def cpuTime(self) -> int:
+        """See L{IFreezer.cpuTime}."""
+        return self.cpu
+
 
 class _Callable(Protocol):
     def __call__(self) -> object: ...
@@ -218,6 +232,26 @@ class FreezerConformance:
         yield subject.freezer.freeze()
         assert set(subject.freezer.processes()) == started
         yield subject.freezer.thaw()
+
+    @_steps
+    def test_cpuTime(self, subject: FreezerSubject) -> _Steps:
+        """
+        The use of the processor only grows, and not while frozen; without a container it is 0, or
+        not known.
+        """
+        with contextlib.suppress(FreezerError):
+            assert subject.freezer.cpuTime() == 0
+        subject.start()
+        first = subject.freezer.cpuTime()
+        assert first >= 0
+        yield subject.freezer.freeze()
+        frozen = subject.freezer.cpuTime()
+        assert frozen >= first
+        time.sleep(0.05)
+        # What the kernel itself did to stop it may be counted a little later.
+        assert subject.freezer.cpuTime() <= frozen + 10_000
+        yield subject.freezer.thaw()
+        assert subject.freezer.cpuTime() >= frozen
 
     @_steps
     def test_freezeAndThaw(self, subject: FreezerSubject) -> _Steps:

@@ -1,0 +1,329 @@
+"""
+What a thread waits for, from the call that it is in.
+
+Numbers in, a L{Wait} out; the thread's memory is read through a function that is handed in.
+"""
+
+from __future__ import annotations
+
+import select
+import struct
+import time
+from collections.abc import Callable, Sequence
+
+from attrs import evolve, frozen
+
+Read = Callable[[int, int], bytes]
+"""Reads so many bytes at an address of the process; raises OSError."""
+
+Clock = Callable[[int], int]
+"""Nanoseconds by the number of a clock, C{CLOCK_MONOTONIC} and so on; raises OSError."""
+
+MOST_POLLED = 65536
+"""Descriptors of one poll(2) or select(2) that are looked at; more is called busy."""
+
+_SECOND = 1_000_000_000
+
+_NONBLOCKING, _EXITED = 1, 4
+"""C{WNOHANG} of wait4(2) and waitid(2), and C{WEXITED} of the latter; C{linux/wait.h}."""
+
+
+class NotWaiting(Exception):
+    """The thread waits for nothing that can be watched; the text says what it does."""
+
+
+@frozen
+class Children:
+    """
+    Which children a process waits for.
+
+    @ivar kind: C{any}, C{pid} or C{group}.
+    @ivar value: the process or group, as seen in the waiting process's own pid namespace; 0 stands
+        for its own group.
+    """
+
+    kind: str
+    value: int = 0
+
+
+@frozen
+class Wait:
+    """
+    What one thread waits for; any of it ends the wait.
+
+    @ivar call: the call's name.
+    @ivar descriptors: numbers in its process, each with its poll events.
+    @ivar within: nanoseconds from now after which the wait ends by itself; None: never.
+    @ivar relative: C{within} is the time that was asked for, of which some has passed already.
+    """
+
+    call: str
+    descriptors: tuple[tuple[int, int], ...] = ()
+    within: int | None = None
+    relative: bool = False
+    children: Children | None = None
+
+    @property
+    def onlyTime(self) -> bool:
+        """Nothing but time, a signal or another thread ends it."""
+        return not self.descriptors and self.children is None
+
+    def limited(self, within: int) -> Wait:
+        """The same, but it ends by itself after so many nanoseconds at the latest."""
+        shorter = within if self.within is None else min(within, self.within)
+        return evolve(self, within=shorter)
+
+
+def mayWait(call: str) -> bool:
+    """Whether it is a call that waits, for something that can be watched."""
+    return call in _DECODERS
+
+
+def decode(
+    call: str, arguments: Sequence[int], read: Read, clock: Clock = time.clock_gettime_ns
+) -> Wait:
+    """
+    Tell what a thread waits for.
+
+    @param arguments: the call's six, unsigned.
+    @param clock: the process's.
+    @raise NotWaiting: nothing; it works.
+    @raise OSError: its memory cannot be read.
+    """
+    decoder = _DECODERS.get(call)
+    if decoder is None:
+        raise NotWaiting(f"is in {call}, which cannot be watched")
+    return decoder(_Asked(call, arguments, read, clock))
+
+
+@frozen
+class _Asked:
+    """What a decoder is given."""
+
+    call: str
+    arguments: Sequence[int]
+    read: Read
+    clock: Clock
+
+    def __getitem__(self, index: int) -> int:
+        return self.arguments[index]
+
+    def signed(self, index: int) -> int:
+        """An argument of the type C{int}: the upper half of its register may hold anything."""
+        return _signed(self.arguments[index])
+
+    def duration(self, index: int, unit: int = 1) -> int | None:
+        """A duration that is given by address; none stands for no limit."""
+        return _duration(self.read, self.arguments[index], unit)
+
+    def instant(self, index: int, clock: int) -> int | None:
+        """An instant that is given by address, as nanoseconds from now."""
+        address = self.arguments[index]
+        if not address:
+            return None
+        try:
+            now = self.clock(clock)
+        except OSError:
+            text = f"waits by the clock {clock}, which cannot be read from here"
+            raise NotWaiting(text) from None
+        if clock in (time.CLOCK_PROCESS_CPUTIME_ID, time.CLOCK_THREAD_CPUTIME_ID) or clock < 0:
+            raise NotWaiting("waits for another thread's use of the processor")
+        return max(_time(self.read, address) - now, 0)
+
+
+def _descriptor(events: int) -> Callable[[_Asked], Wait]:
+    def one(asked: _Asked) -> Wait:
+        return Wait(asked.call, ((asked.signed(0), events),))
+
+    return one
+
+
+def _epoll(asked: _Asked) -> Wait:
+    within = asked.duration(3) if asked.call == "epoll_pwait2" else _milliseconds(asked[3])
+    return Wait(asked.call, ((asked.signed(0), select.EPOLLIN),), within, True)
+
+
+def _poll(asked: _Asked) -> Wait:
+    count = asked[1] & 0xFFFFFFFF
+    if count > MOST_POLLED:
+        raise NotWaiting(f"polls {count} descriptors, more than are looked at")
+    table = asked.read(asked[0], 8 * count) if count else b""
+    # struct pollfd; a negative descriptor stands for none.
+    entries = tuple((fd, events) for fd, events, _ in struct.iter_unpack("=iHH", table) if fd >= 0)
+    within = _milliseconds(asked[2]) if asked.call == "poll" else asked.duration(2)
+    return Wait(asked.call, entries, within, True)
+
+
+_SETS = (select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI)
+
+
+def _select(asked: _Asked) -> Wait:
+    count = asked[0] & 0xFFFFFFFF
+    if count > MOST_POLLED:
+        raise NotWaiting(f"selects among {count} descriptors, more than are looked at")
+    wanted: dict[int, int] = {}
+    for address, event in zip(asked.arguments[1:4], _SETS, strict=True):
+        if not address or not count:
+            continue
+        bits = int.from_bytes(asked.read(address, (count + 63) // 64 * 8), "little")
+        bits &= (1 << count) - 1
+        while bits:
+            fd = (bits & -bits).bit_length() - 1
+            wanted[fd] = wanted.get(fd, 0) | event
+            bits &= bits - 1
+    unit = 1000 if asked.call == "select" else 1
+    within = asked.duration(4, unit)
+    return Wait(asked.call, tuple(wanted.items()), within, True)
+
+
+_FUTEX_WAIT, _FUTEX_LOCK_PI, _FUTEX_WAIT_BITSET = 0, 6, 9
+_FUTEX_WAIT_REQUEUE_PI, _FUTEX_LOCK_PI2 = 11, 13
+_FUTEX_CLOCK_REALTIME = 256
+
+
+def _futex(asked: _Asked) -> Wait:
+    # linux/futex.h; the low seven bits are the operation.
+    operation = asked[1] & 0x7F
+    if operation in (_FUTEX_WAIT, _FUTEX_WAIT_BITSET, _FUTEX_WAIT_REQUEUE_PI):
+        _unchanged(asked.read, asked[0], asked[2])
+    elif operation not in (_FUTEX_LOCK_PI, _FUTEX_LOCK_PI2):
+        raise NotWaiting(f"is in futex operation {operation}, which does not wait")
+    if operation == _FUTEX_WAIT:
+        return Wait(asked.call, within=asked.duration(3), relative=True)
+    realtime = operation == _FUTEX_LOCK_PI or asked[1] & _FUTEX_CLOCK_REALTIME
+    clock = time.CLOCK_REALTIME if realtime else time.CLOCK_MONOTONIC
+    return Wait(asked.call, within=asked.instant(3, clock))
+
+
+def _futexWait(asked: _Asked) -> Wait:
+    _unchanged(asked.read, asked[0], asked[1])
+    return Wait(asked.call, within=asked.instant(4, asked.signed(5)))
+
+
+def _futexWaitv(asked: _Asked) -> Wait:
+    # struct futex_waitv; the kernel takes 128 at most.
+    table = asked.read(asked[0], 24 * min(asked[1] & 0xFFFFFFFF, 128))
+    for value, address, _, _ in struct.iter_unpack("=QQII", table):
+        _unchanged(asked.read, address, value)
+    return Wait(asked.call, within=asked.instant(3, asked.signed(4)))
+
+
+def _unchanged(read: Read, address: int, expected: int) -> None:
+    """Whoever stores another value there is about to wake the thread."""
+    (word,) = struct.unpack("=I", read(address, 4))
+    if word != expected & 0xFFFFFFFF:
+        raise NotWaiting("waits on a futex that has changed: another thread is about to wake it")
+
+
+def _nanosleep(asked: _Asked) -> Wait:
+    return Wait(asked.call, within=asked.duration(0), relative=True)
+
+
+_TIMER_ABSTIME = 1
+
+
+def _clockNanosleep(asked: _Asked) -> Wait:
+    if asked[1] & _TIMER_ABSTIME:
+        return Wait(asked.call, within=asked.instant(2, asked.signed(0)))
+    return Wait(asked.call, within=asked.duration(2), relative=True)
+
+
+def _signal(asked: _Asked) -> Wait:
+    # Signals that wait for a frozen process are looked for while it sleeps.
+    within = asked.duration(2) if asked.call == "rt_sigtimedwait" else None
+    return Wait(asked.call, within=within, relative=True)
+
+
+def _wait4(asked: _Asked) -> Wait:
+    if asked[2] & _NONBLOCKING:
+        raise NotWaiting("asks after its children without waiting")
+    which = asked.signed(0)
+    if which == -1:
+        return Wait(asked.call, children=Children("any"))
+    if which > 0:
+        return Wait(asked.call, children=Children("pid", which))
+    return Wait(asked.call, children=Children("group", -which))
+
+
+def _waitid(asked: _Asked) -> Wait:
+    if asked[3] & _NONBLOCKING:
+        raise NotWaiting("asks after its children without waiting")
+    if not asked[3] & _EXITED:
+        raise NotWaiting("waits for a child to be stopped, which cannot be watched")
+    # linux/wait.h: P_ALL, P_PID, P_PGID, P_PIDFD.
+    kind, value = asked[0] & 0xFFFFFFFF, asked.signed(1)
+    if kind == 3:
+        return Wait(asked.call, ((value, select.EPOLLIN),))
+    kinds = {0: "any", 1: "pid", 2: "group"}
+    if kind not in kinds:
+        raise NotWaiting(f"waits for children in a way that is not known, {kind}")
+    return Wait(asked.call, children=Children(kinds[kind], value))
+
+
+_GETEVENTS, _EXT_ARG, _REGISTERED_RING = 1, 8, 16
+
+
+def _uring(asked: _Asked) -> Wait:
+    # linux/io_uring.h
+    flags = asked[3]
+    if not flags & _GETEVENTS:
+        raise NotWaiting("hands requests to an io_uring")
+    if flags & _REGISTERED_RING:
+        raise NotWaiting("waits on an io_uring that is registered, and so has no descriptor")
+    within = None
+    if flags & _EXT_ARG and asked[4]:
+        # struct io_uring_getevents_arg: mask, its size, padding, address of the time.
+        _, _, _, address = struct.unpack("=QIIQ", asked.read(asked[4], 24))
+        within = _duration(asked.read, address)
+    return Wait(asked.call, ((asked.signed(0), select.EPOLLIN),), within, True)
+
+
+def _queue(events: int) -> Callable[[_Asked], Wait]:
+    def one(asked: _Asked) -> Wait:
+        within = asked.instant(4, time.CLOCK_REALTIME)
+        return Wait(asked.call, ((asked.signed(0), events),), within)
+
+    return one
+
+
+def _signed(value: int) -> int:
+    """An C{int}: the upper half of its register may hold anything."""
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >> 31 else value
+
+
+def _milliseconds(value: int) -> int | None:
+    milliseconds = _signed(value)
+    return None if milliseconds < 0 else milliseconds * 1_000_000
+
+
+def _time(read: Read, address: int, unit: int = 1) -> int:
+    seconds, part = struct.unpack("=qq", read(address, 16))
+    return int(seconds * _SECOND + part * unit)
+
+
+def _duration(read: Read, address: int, unit: int = 1) -> int | None:
+    """A duration that the call was given, by address; none stands for no limit."""
+    return max(_time(read, address, unit), 0) if address else None
+
+
+_IN, _OUT = _descriptor(select.EPOLLIN), _descriptor(select.EPOLLOUT)
+
+_DECODERS: dict[str, Callable[[_Asked], Wait]] = {
+    **dict.fromkeys(("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg"), _IN),
+    **dict.fromkeys(("connect", "sendmsg", "sendmmsg", "sendto", "write", "writev"), _OUT),
+    **dict.fromkeys(("epoll_wait", "epoll_pwait", "epoll_pwait2"), _epoll),
+    **dict.fromkeys(("poll", "ppoll"), _poll),
+    **dict.fromkeys(("select", "pselect6"), _select),
+    **dict.fromkeys(("pause", "rt_sigsuspend", "rt_sigtimedwait"), _signal),
+    "clock_nanosleep": _clockNanosleep,
+    "futex": _futex,
+    "futex_wait": _futexWait,
+    "futex_waitv": _futexWaitv,
+    "io_uring_enter": _uring,
+    "mq_timedreceive": _queue(select.EPOLLIN),
+    "mq_timedsend": _queue(select.EPOLLOUT),
+    "nanosleep": _nanosleep,
+    "wait4": _wait4,
+    "waitid": _waitid,
+}

@@ -1,0 +1,45 @@
+"""
+One process while it is looked into, and the refusal that ends a look.
+
+Knows nothing of how a look goes.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from chanproxy.adopt.decode import Clock, Wait
+from chanproxy.adopt.threads import Memory
+
+
+class StillBusy(Exception):
+    """The container works, or cannot be watched; the text says which thread, and what it does."""
+
+
+@define(eq=False)
+class Subject:
+    """
+    A process.
+
+    @ivar memory: open as long as the look goes on.
+    @ivar clock: nanoseconds by a clock, as the process reads it.
+    @ivar threads: those of its threads that the program itself has, and that have not ended.
+    @ivar waits: what each of them waits for.
+    """
+
+    pid: int
+    name: str
+    memory: Memory
+    clock: Clock
+    threads: list[int] = field(factory=list)
+    waits: dict[int, Wait] = field(factory=dict)
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.name}[{self.pid}]"
+
+    @property
+    def onlyTime(self) -> bool:
+        """It waits for nothing but time: it has no other way on."""
+        return all(wait.onlyTime for wait in self.waits.values())

@@ -1,0 +1,232 @@
+"""
+The threads of a process, and where each of them is, from C{/proc} and its memory.
+
+Knows the kernel's files; knows nothing of what a call waits for.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from attrs import frozen
+
+_PIDFD_THREAD = os.O_EXCL
+"""C{linux/pidfd.h}, from Linux 6.9 on."""
+
+_PF_IO_WORKER, _PF_USER_WORKER = 0x10, 0x4000
+"""C{linux/sched.h}: threads of the kernel's own that live in a process (io_uring, vhost)."""
+
+
+class Gone(Exception):
+    """The process or thread was killed."""
+
+
+@frozen
+class Position:
+    """
+    Where a thread is, as C{/proc/PID/task/TID/syscall} says.
+
+    @ivar number: of the call that it is in; -1 outside of any.
+    """
+
+    number: int
+    arguments: tuple[int, ...] = ()
+    stack: int = 0
+    instruction: int = 0
+
+
+def threadsOf(pid: int) -> list[int]:
+    """@raise Gone: there is no such process."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except (FileNotFoundError, ProcessLookupError):
+        raise Gone from None
+
+
+def position(pid: int, tid: int) -> Position | None:
+    """
+    Look where a thread is.
+
+    @return: None when it runs, or cannot be asked for the moment.
+    @raise Gone: there is no such thread.
+    @raise PermissionError: we may not look into the process.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/task/{tid}/syscall", os.O_RDONLY)
+        try:
+            words = os.pread(fd, 256, 0).split()
+        finally:
+            os.close(fd)
+    except (FileNotFoundError, ProcessLookupError):
+        raise Gone from None
+    if len(words) == 9:
+        values = [int(word, 16) for word in words[1:]]
+        return Position(int(words[0]), tuple(values[:6]), values[6], values[7])
+    if len(words) == 3:
+        return Position(-1, (), int(words[1], 16), int(words[2], 16))
+    return None
+
+
+@frozen
+class ThreadStat:
+    """A look at C{/proc/PID/task/TID/stat}."""
+
+    name: str
+    state: str
+    flags: int
+
+    @property
+    def asleepForGood(self) -> bool:
+        """It has ended, or is one of the kernel's own helpers: nothing of the program's."""
+        return self.state in "ZX" or bool(self.flags & (_PF_IO_WORKER | _PF_USER_WORKER))
+
+
+def threadStat(pid: int, tid: int) -> ThreadStat:
+    """@raise Gone: there is no such thread."""
+    try:
+        with open(f"/proc/{pid}/task/{tid}/stat", "rb", buffering=0) as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        raise Gone from None
+    # The name may contain anything, so the fields are counted from its closing parenthesis.
+    head, _, tail = text.rpartition(b")")
+    fields = tail.split()
+    name = head.partition(b"(")[2].decode(errors="backslashreplace")
+    return ThreadStat(name, fields[0].decode(), int(fields[6]))
+
+
+def clockOf(pid: int) -> Callable[[int], int]:
+    """
+    The clocks as a process reads them; in a time namespace (time_namespaces(7)) some differ.
+
+    @return: nanoseconds by the number of a clock; raises OSError for one that there is not.
+    @raise Gone: there is no such process.
+    """
+    try:
+        if os.readlink(f"/proc/{pid}/ns/time") == os.readlink("/proc/self/ns/time"):
+            return time.clock_gettime_ns
+        theirs, ours = _offsets(str(pid)), _offsets("self")
+    except ProcessLookupError:
+        raise Gone from None
+    except FileNotFoundError:
+        # A kernel without them, or the process is gone: whoever looks next finds that out.
+        return time.clock_gettime_ns
+
+    def clock(number: int) -> int:
+        return time.clock_gettime_ns(number) + theirs.get(number, 0) - ours.get(number, 0)
+
+    return clock
+
+
+def _offsets(pid: str) -> dict[int, int]:
+    """How far a process's clocks are ahead of the host's, in nanoseconds."""
+    clocks = {b"monotonic": time.CLOCK_MONOTONIC, b"boottime": time.CLOCK_BOOTTIME}
+    found = {}
+    with open(f"/proc/{pid}/timens_offsets", "rb") as file:
+        for line in file:
+            name, seconds, nanoseconds = line.split()
+            if name in clocks:
+                found[clocks[name]] = int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return found
+
+
+class Memory:
+    """A process's memory, and the process itself; both are kept open until L{close}."""
+
+    def __init__(self, pid: int, thread: int) -> None:
+        """
+        @param thread: a living one; the first thread of a process may have ended before the others.
+        @raise Gone: there is no such process.
+        @raise OSError: we may not look into it, or are out of descriptors.
+        """
+        self.thread = thread
+        try:
+            self.pidfd = os.pidfd_open(thread, 0 if thread == pid else _PIDFD_THREAD)
+        except ProcessLookupError:
+            raise Gone from None
+        try:
+            self._fd = os.open(f"/proc/{pid}/task/{thread}/mem", os.O_RDONLY)
+        except FileNotFoundError:
+            os.close(self.pidfd)
+            raise Gone from None
+        except BaseException:
+            os.close(self.pidfd)
+            raise
+
+    def read(self, address: int, size: int) -> bytes:
+        """
+        So many bytes.
+
+        @raise OSError: they are not all there.
+        """
+        try:
+            data = os.pread(self._fd, size, address)
+        except OverflowError:
+            raise OSError(f"no memory at {address:#x}") from None
+        if len(data) != size:
+            raise OSError(f"no memory at {address:#x}")
+        return data
+
+    def keepPidfd(self) -> int:
+        """The pidfd, now the caller's; L{close} leaves it alone."""
+        pidfd, self.pidfd = self.pidfd, -1
+        return pidfd
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        os.close(self._fd)
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+
+
+def childrenOf(pid: int) -> list[int]:
+    """The children of a process; none, where the kernel does not list them."""
+    found: list[int] = []
+    for tid in threadsOf(pid):
+        try:
+            with open(f"/proc/{pid}/task/{tid}/children", "rb", buffering=0) as file:
+                found += map(int, file.read().split())
+        except OSError:
+            continue
+    return found
+
+
+@frozen
+class Kin:
+    """
+    What tells one child from others.
+
+    @ivar pids: its ids in all pid namespaces that it is in, ours first.
+    @ivar groups: its process groups, likewise.
+    """
+
+    pids: tuple[int, ...]
+    groups: tuple[int, ...]
+    ended: bool
+
+    @property
+    def level(self) -> int:
+        """Where in these its own pid namespace is."""
+        return len(self.pids) - 1
+
+
+def kinOf(pid: int) -> Kin:
+    """@raise Gone: there is no such process."""
+    found: dict[bytes, tuple[int, ...]] = {}
+    dead, threads = False, 1
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                key, _, values = line.partition(b":")
+                if key in (b"NSpid", b"NSpgid"):
+                    found[key] = tuple(map(int, values.split()))
+                elif key == b"State":
+                    dead = values.split()[0] in (b"Z", b"X")
+                elif key == b"Threads":
+                    threads = int(values)
+    except (FileNotFoundError, ProcessLookupError):
+        raise Gone from None
+    # The first thread may have ended before the others.
+    return Kin(found.get(b"NSpid", (pid,)), found.get(b"NSpgid", ()), dead and threads <= 1)

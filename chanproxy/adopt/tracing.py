@@ -1,0 +1,180 @@
+"""
+The registers of stopped threads, through C{ptrace(2)}.
+
+C{/proc/PID/task/TID/syscall} says which call a thread is in, but not whether that has returned
+already; only the register that holds the result does.  A frozen thread that is looked at runs no
+instruction.  Knows nothing of what a call means.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import time
+from collections.abc import Iterable
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+_libc.ptrace.restype = ctypes.c_long
+
+# sys/ptrace.h and linux/elf.h
+_DETACH, _GETREGSET, _SEIZE, _INTERRUPT = 17, 0x4204, 0x4206, 0x4207
+_NT_PRSTATUS = 1
+_WALL = 0x40000000
+_LOOK = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL
+
+STOP_SECONDS = 0.1
+"""How long a frozen thread may take to stop for a look; it takes some 50 microseconds."""
+
+_SPINS = 200
+"""Looks without a pause; after that the processor is left to others."""
+
+
+class CannotTrace(Exception):
+    """A thread cannot be looked into; the text says why.  It goes on as before."""
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def _ptrace(request: int, tid: int, address: int, data: int) -> None:
+    if _libc.ptrace(request, tid, address, data) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class Tracer:
+    """
+    Looks at one group of threads after another.
+
+    Each look attaches, reads and lets go again.  Should chanproxy die in between, the kernel lets
+    go by itself.
+    """
+
+    def __init__(self) -> None:
+        self._words = (ctypes.c_uint64 * 64)()
+        self._late: set[int] = set()
+
+    def registers(self, tids: Iterable[int]) -> dict[int, list[int]]:
+        """
+        Look at frozen threads.
+
+        @return: each one's registers as 64-bit words, without those of threads that have been
+            killed meanwhile.
+        @raise CannotTrace: one of them cannot be looked at.
+        """
+        self.releaseLate()
+        stopping: list[int] = []
+        found: dict[int, list[int]] = {}
+        try:
+            # All are asked first, then waited for: they stop side by side.
+            for tid in tids:
+                if self._seize(tid):
+                    stopping.append(tid)
+            deadline = time.monotonic() + STOP_SECONDS
+            while stopping:
+                tid = stopping.pop()
+                try:
+                    if self._stopped(tid, deadline):
+                        found[tid] = self._read(tid)
+                finally:
+                    self._release(tid)
+        finally:
+            for tid in stopping:
+                self._release(tid)
+        return found
+
+    def _seize(self, tid: int) -> bool:
+        """Attach, and ask it to stop.  @return: False when it is dead."""
+        try:
+            _ptrace(_SEIZE, tid, 0, 0)
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                return False
+            raise CannotTrace(_why(tid, error)) from error
+        try:
+            _ptrace(_INTERRUPT, tid, 0, 0)
+        except OSError:
+            # Killed meanwhile; it is ours until it is waited for.
+            self._late.add(tid)
+            return False
+        return True
+
+    def _stopped(self, tid: int, deadline: float) -> bool:
+        """Wait, with a bound, until it stops.  @return: False when it is dead."""
+        spins = 0
+        while True:
+            # Without taking it: the end of a child of ours is its owner's to hear of.
+            which = os.waitid(os.P_PID, tid, _LOOK)
+            if which is not None:
+                return which.si_code in (os.CLD_TRAPPED, os.CLD_STOPPED)
+            spins += 1
+            if spins > _SPINS:
+                if time.monotonic() > deadline:
+                    raise CannotTrace(f"did not stop for a look within {STOP_SECONDS} s")
+                time.sleep(0.0001)
+
+    def _read(self, tid: int) -> list[int]:
+        vector = _Iovec(ctypes.addressof(self._words), ctypes.sizeof(self._words))
+        try:
+            _ptrace(_GETREGSET, tid, _NT_PRSTATUS, ctypes.addressof(vector))
+        except OSError as error:
+            raise CannotTrace(f"its registers cannot be read: {error.strerror}") from error
+        return self._words[: vector.length // 8]
+
+    def _release(self, tid: int) -> None:
+        try:
+            _ptrace(_DETACH, tid, 0, 0)
+        except OSError:
+            # It has not stopped yet, or is dead.
+            self._late.add(tid)
+
+    def releaseLate(self) -> bool:
+        """
+        Let go of those that could not be let go of before.
+
+        @return: whether there is any left: call again.
+        """
+        for tid in list(self._late):
+            try:
+                which = os.waitid(os.P_PID, tid, _LOOK)
+                if which is None:
+                    continue
+                if which.si_code in (os.CLD_TRAPPED, os.CLD_STOPPED):
+                    _ptrace(_DETACH, tid, 0, 0)
+                elif _parentOf(tid) != os.getpid():
+                    # Its parent hears of the end only after whoever traced it.
+                    os.waitpid(tid, _WALL | os.WNOHANG)
+            except OSError:
+                # Somebody else has waited for it.
+                pass
+            self._late.discard(tid)
+        return bool(self._late)
+
+
+def _why(tid: int, error: OSError) -> str:
+    tracer = tracerOf(tid)
+    if tracer:
+        return f"is traced by process {tracer}, a debugger perhaps"
+    if error.errno == errno.EPERM:
+        return "may not be looked into: that takes CAP_SYS_PTRACE"
+    return f"cannot be looked into: {error.strerror}"
+
+
+def tracerOf(tid: int) -> int:
+    """The process that traces a thread, or 0."""
+    return _statusNumber(tid, b"TracerPid:")
+
+
+def _parentOf(tid: int) -> int:
+    return _statusNumber(tid, b"PPid:")
+
+
+def _statusNumber(tid: int, key: bytes) -> int:
+    try:
+        with open(f"/proc/{tid}/status", "rb") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith(key)), 0)
+    except OSError:
+        return 0
