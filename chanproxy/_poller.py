@@ -15,6 +15,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+ROUND = 64
+"""Descriptors of one round; by level, the others come in the next."""
+
 
 @implementer(IReadDescriptor)
 class Poller:
@@ -71,7 +74,7 @@ class Poller:
         """The reactor says that something is up."""
         if self._epoll is None:
             return
-        for fd, events in self._epoll.poll(0):
+        for fd, events in self._epoll.poll(0, ROUND):
             callback = self._callbacks.get(fd)
             if callback is None:
                 # An earlier callback of this round unwatched it.

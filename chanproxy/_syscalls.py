@@ -67,6 +67,54 @@ _KCMP_FILE = 0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
+SO_PEEK_OFF = 42
+"""C{asm-generic/socket.h}; the C{socket} module does not name it."""
+
+_SO_COOKIE = 57
+"""C{asm-generic/socket.h}; likewise."""
+
+_recvmmsg = _libc.recvmmsg
+_sendmmsg = _libc.sendmmsg
+_sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+_recvmmsg.argtypes = (*_sendmmsg.argtypes, ctypes.c_void_p)
+
+
+def recvmmsg(fd: int, headers: int, count: int, flags: int) -> int:
+    """
+    Receive into C{struct mmsghdr}s, which have to be right: the kernel writes where they point.
+
+    @param headers: the address of the first.
+    @return: how many were filled, or the error's number, negated.
+    """
+    got: int = _recvmmsg(fd, headers, count, flags, None)
+    return got if got >= 0 else -ctypes.get_errno()
+
+
+def sendmmsg(fd: int, headers: int, count: int, flags: int) -> int:
+    """
+    Send C{struct mmsghdr}s.
+
+    @param headers: the address of the first.
+    @return: how many were accepted, or the error's number, negated.
+    """
+    sent: int = _sendmmsg(fd, headers, count, flags)
+    return sent if sent >= 0 else -ctypes.get_errno()
+
+
+def lockMemory(address: int, size: int) -> None:
+    """
+    Keep pages in memory, where the limit (C{RLIMIT_MEMLOCK}) allows it; else they may be paged
+    out, and only a machine that swaps shows the difference.
+    """
+    _libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(size))
+
+
+def socketCookie(fd: int) -> int:
+    """The kernel's name of a socket: never used again, the same in every process."""
+    with socket.socket(fileno=os.dup(fd)) as looked:
+        value = looked.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
+    return int.from_bytes(value, sys.byteorder)
+
 
 def compareFiles(one: int, other: int) -> int:
     """

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from chanproxy import config
 from chanproxy._batch import PeekBuffer
+from chanproxy._record import Record
 from chanproxy.access import Access, AccessError
 from chanproxy.addresses import SeqpacketAddressSpec, parseSeqpacket
 from chanproxy.container import Bounds, Container
@@ -267,7 +268,8 @@ class ChanproxyService(Service):
             self._log.error("left frozen by a predecessor, and not thawed: {why}", why=sentence)
         problems: list[Problem] = []
         limits = self._configuration.limits
-        buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors)
+        record = Record(Record.newDescriptor())
+        buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors, record)
         try:
             for container in self._configuration.containers:
                 self._startContainer(container, limits, buffer, problems)
