@@ -13,9 +13,9 @@ test: $(VENV)/.tested
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	cd $$(mktemp -d) && PYTHONPATH=$(CURDIR) $(abspath $(BIN))/trial tests_trial
 
-# The wake cycles a thousand times.
+# The wake cycles and the kills a thousand times.
 test-long: $(VENV)/.tested
-	CHANPROXY_TEST_CYCLES=1000 $(BIN)/python -m pytest tests/test_service.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_CYCLES=1000 CHANPROXY_TEST_KILLS=1000 $(BIN)/python -m pytest tests/test_service.py tests/test_record.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .

@@ -77,9 +77,10 @@ class PeekBuffer:
         self.messageDescriptors = messageDescriptors
         self._poller: Poller | None = None
         self.record = Record() if record is None else record
-        memory = memoryview(mmap.mmap(-1, Headers.size(BATCH) + Headers.size(1)))
+        memory = memoryview(mmap.mmap(-1, Headers.size(BATCH) + Headers.size(1) + Headers.size(2)))
         self.peeked = Headers(memory, BATCH)
         self.peekedRun = Headers(memory[Headers.size(BATCH) :], 1)
+        self.trap = Headers(memory[Headers.size(BATCH) + Headers.size(1) :], 2)
         self._control = memoryview(mmap.mmap(-1, BATCH * CONTROL_BYTES))
         self._lengths = self._control.cast("Q")[:: CONTROL_BYTES // 8]
         self._rights = self._control.cast("Q")[1 :: CONTROL_BYTES // 8]
@@ -104,6 +105,8 @@ class PeekBuffer:
             self.peeked.sizes[index] = size
         self.peekedRun.link(0, base, controls)
         self.peekedRun.sizes[0] = RUN_BYTES
+        self.trap.trap(0, base)
+        self.trap.sizes[1] = 1
         self.data, self._stride, self.slotBytes = data, stride, size
         self.address, self.controlAddress = base, controls
 

@@ -71,6 +71,16 @@ class Headers:
         words[first + _CONTROL] = control
         self._iovecs[2 * index] = data
 
+    def trap(self, index: int, data: int) -> None:
+        """
+        Two iovecs: the bytes, and where nothing can be written.  Takes the next index's iovec.
+
+        Its length, in L{sizes}, is that of the trap.
+        """
+        self.link(index, data)
+        self._words[index * _WORDS + _IOVECS] = 2
+        self._iovecs[2 * index + 2] = 0
+
     def unlink(self, index: int) -> None:
         """No bytes and no control messages: what is received there is dropped by the kernel."""
         words, first = self._words, index * _WORDS

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from chanproxy import _syscalls
 from chanproxy._batch import CONTROL_BYTES, RUN_BYTES, PeekBuffer, RunBatch
 from chanproxy._record import BYTES, takeRun
-from chanproxy._socketchannel import CONTROL, PEEK, SEND, SocketChannel
+from chanproxy._socketchannel import PEEK, SEND, SocketChannel
 from chanproxy.interfaces import Batch, ChannelBroken, ChanproxyReactor, IChannel
 
 
@@ -150,39 +150,41 @@ class UnixStreamChannel(StreamChannel):
             # Other control messages: credentials, on a socket that was given.
             return
         batch.more = True
-        batch.position = self._positionWithin(batch.count)
-        tooMany = count > buffer.messageDescriptors
-        if not (truncated or tooMany):
+        start = self._lastPiece(batch.count)
+        if batch.count == RUN_BYTES and start:
+            # A peek that is full looks at all that follows, up to the next descriptors: whether
+            # these are of the last piece will be seen when that is at the head.
+            batch.close()
+            batch.count = start
             return
-        # What is before them can go on.
-        batch.close()
-        batch.count = batch.position
-        if batch.position == 0:
-            if tooMany:
+        batch.position = start
+        tooMany = count > buffer.messageDescriptors
+        if truncated or tooMany:
+            # What is before them can go on.
+            batch.close()
+            batch.count = start
+            if start == 0 and tooMany:
                 raise self._tooManyDescriptors(count)
-            self._pauseForDescriptors()
+            if start == 0:
+                self._pauseForDescriptors()
 
-    def _positionWithin(self, count: int) -> int:
-        """The byte that descriptors came with, somewhere in the first C{count}."""
-        # Most often the first one.
-        below, above = 0, 1
-        if not self._shows(above):
-            below, above = 1, count
-        while above - below > 1:
-            middle = (below + above) // 2
-            if self._shows(middle):
-                above = middle
-            else:
-                below = middle
-        return above - 1
+    def _lastPiece(self, count: int) -> int:
+        """
+        Where the last of the pieces begins, as they were sent, that the first bytes consist of.
 
-    def _shows(self, count: int) -> bool:
-        """Whether a peek at the first bytes shows descriptors."""
-        # Into memory of its own: the run that was peeked is still needed.
-        _, ancillary, flags, _ = self._socket.recvmsg(count, CONTROL, PEEK)
-        found = _syscalls.descriptorsIn(ancillary)
-        _syscalls.closeAll(found)
-        return bool(found) or bool(flags & socket.MSG_CTRUNC)
+        Shorter peeks would not tell: also a peek that is full goes on to the next descriptors.  But
+        a piece that cannot be copied whole ends the peek, and counts for nothing: so the last byte
+        goes where nothing can be written.
+        """
+        trap = self._buffer.trap
+        trap.sizes[0] = count - 1
+        seen = _syscalls.recvmmsg(self.fileno(), trap.address, 1, PEEK)
+        if seen > 0:
+            start: int = trap.lengths[0]
+            return start
+        if -seen != errno.EFAULT:
+            raise ChannelBroken(f"reading: {os.strerror(-seen)}")
+        return 0
 
 
 class TcpChannel(StreamChannel):
