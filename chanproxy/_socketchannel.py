@@ -69,6 +69,8 @@ class SocketChannel:
 
     carriesDescriptors = True
 
+    showsUnread = True
+
     def __init__(
         self, reactor: ChanproxyReactor, connected: socket.socket, buffer: PeekBuffer
     ) -> None:

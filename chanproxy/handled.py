@@ -18,6 +18,9 @@ from chanproxy import _syscalls
 from chanproxy._poller import Poller
 from chanproxy.counter import CounterError, MessageCounter
 
+SILENCE = 10.0
+"""Seconds of silence after which the policy C{idle} takes messages as handled, by default."""
+
 
 class Settling(Protocol):
     """Something that finds out only by looking what has been handled."""

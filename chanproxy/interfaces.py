@@ -111,6 +111,13 @@ class IChannel(Interface):
 
     carriesDescriptors = Attribute("Whether descriptors can go with its messages.")
 
+    showsUnread = Attribute(
+        "Whether C{SIOCOUTQ} on its descriptor is 0 exactly when the peer has read everything."
+    )
+
+    def fileno() -> int:
+        """The descriptor that is polled, still owned by the channel; -1 when there is none."""
+
     def peek() -> Batch:
         """
         Look at what is at the head of the kernel's queue and leave it there.

@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chanproxy import config
+from chanproxy import config, descriptors
 from chanproxy._batch import PeekBuffer
 from chanproxy._record import Record
 from chanproxy.access import Access, AccessError
@@ -63,9 +63,10 @@ class ChannelListener(Factory):
             parseSeqpacket(channel.connect, listening=False),
             buffer,
             limits.connectTimeout,
+            bare=True,
         )
         self._port = SeqpacketPort(
-            reactor, parseSeqpacket(channel.listen, listening=True), self, buffer
+            reactor, parseSeqpacket(channel.listen, listening=True), self, buffer, bare=True
         )
 
     def start(self) -> None:
@@ -156,7 +157,7 @@ class ChannelListener(Factory):
     def _hangUp(self, side: IProtocol) -> None:
         transport = getattr(side, "transport", None)
         if transport is not None:
-            transport.abortConnection()
+            transport.close()
 
 
 @frozen
@@ -268,6 +269,7 @@ class ChanproxyService(Service):
             self._log.error("left frozen by a predecessor, and not thawed: {why}", why=sentence)
         problems: list[Problem] = []
         limits = self._configuration.limits
+        descriptors.raiseLimit()
         record = Record(Record.newDescriptor())
         buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors, record)
         try:

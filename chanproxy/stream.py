@@ -194,6 +194,8 @@ class TcpChannel(StreamChannel):
 
     carriesDescriptors = False
 
+    showsUnread = False
+
     def _sendBatch(self, batch: Batch) -> int:
         if batch.descriptorsIn(len(batch)):
             # Refused whole: a run without them would be another one.

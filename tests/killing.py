@@ -164,15 +164,14 @@ def main(kind: str, kills: int) -> NoReturn:
     record = Record(Record.newDescriptor())
 
     def receive() -> None:
-        sending.close(), source.close(), sink.close()
-        if kind == "seqpacket":
-            got = receivePackets(receiving)
-        else:
-            got = receiveStream(receiving)
+        for other in (sending, source, sink):
+            other.close()
+        got = receivePackets(receiving) if kind == "seqpacket" else receiveStream(receiving)
         print(f"received {got}", flush=True)
 
     def send() -> None:
-        receiving.close(), source.close(), sink.close()
+        for other in (receiving, source, sink):
+            other.close()
         sendAll(sending, stopRead)
 
     receiver = child(receive)
