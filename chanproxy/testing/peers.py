@@ -229,6 +229,19 @@ class Ends:
 
         await until(self.reactor, look)
 
+    async def peerEnded(self) -> None:
+        """Wait until the peer has received the end, with nothing before it."""
+
+        def look() -> bool:
+            try:
+                found = self.peer.receive(10)
+            except EOFError:
+                return True
+            assert found is None
+            return False
+
+        await until(self.reactor, look)
+
     async def received(self, size: int) -> tuple[bytes, list[int]]:
         """What the peer receives next."""
         got: list[tuple[bytes, list[int]]] = []
