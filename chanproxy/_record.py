@@ -33,7 +33,7 @@ import socket
 import weakref
 
 from chanproxy import _syscalls
-from chanproxy._headers import HEADER_BYTES, Headers, addressOf
+from chanproxy._headers import HEADER_BYTES, UNSET, Headers, addressOf
 
 BATCH = 64
 """
@@ -118,7 +118,9 @@ class Record:
         @param count: headers of the send.
         @param source: the source's cookie, and C{sink}: the sink's; see L{_syscalls.socketCookie}.
         """
-        if kind == PACKETS:
+        if kind == PACKETS and count == 1:
+            self.send.lengths[0] = self.take.lengths[0] = UNSET
+        elif kind == PACKETS:
             self.send.lengths[:count] = self.take.lengths[:count] = _UNSET[:count]
         else:
             self.parts.lengths[:] = _UNSET[:PARTS]
