@@ -109,11 +109,9 @@ def lockMemory(address: int, size: int) -> None:
     _libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(size))
 
 
-def socketCookie(fd: int) -> int:
+def socketCookie(looked: socket.socket) -> int:
     """The kernel's name of a socket: never used again, the same in every process."""
-    with socket.socket(fileno=os.dup(fd)) as looked:
-        value = looked.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
-    return int.from_bytes(value, sys.byteorder)
+    return int.from_bytes(looked.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
 
 
 def compareFiles(one: int, other: int) -> int:

@@ -208,5 +208,6 @@ def isTcp(connected: socket.socket) -> bool:
     return (
         connected.family in (socket.AF_INET, socket.AF_INET6)
         and connected.type == socket.SOCK_STREAM
-        and connected.proto == socket.IPPROTO_TCP
+        # Not its C{proto}, which is what it was made with: 0 for the usual one.
+        and connected.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) == socket.IPPROTO_TCP
     )

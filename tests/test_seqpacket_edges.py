@@ -16,6 +16,7 @@ from chanproxy import descriptors
 from chanproxy._batch import MESSAGE_BYTES, PeekBuffer
 from chanproxy._socketchannel import SO_SNDBUFFORCE
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.seqpacket import SeqpacketChannel
 from tests.sides import (
     Pair,
     asynchronous,
@@ -40,7 +41,7 @@ async def test_sizes(reactor: ChanproxyReactor) -> None:
     pair = Pair(reactor, buffer=PeekBuffer(messageBytes=1 << 20))
     pair.remote.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 4 << 20)
     sizes = [1, 4095, 4096, 4097, 1, 0, 65536, 200 * 1024, 3, MESSAGE_BYTES, 500000, 1 << 20, 2]
-    got = []
+    got: list[int] = []
     for size in sizes:
         await sendWhenRoom(reactor, pair.remote, os.urandom(1) * size)
         if size > 300000:
@@ -115,15 +116,15 @@ async def test_containerNeverReads(reactor: ChanproxyReactor) -> None:
             idle += 1
     peeks = 0
     source = pair.transports[1]
-    original = type(source).peek
+    original = SeqpacketChannel.peek
 
-    def counting(self: object, most: int = 64) -> object:
+    def counting(self: SeqpacketChannel, most: int = 64) -> object:
         nonlocal peeks
         peeks += self is source
         return original(self, most)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(source), "peek", counting)
+        patch.setattr(SeqpacketChannel, "peek", counting)
         for number in range(50):
             other.remote.send(b"%d" % number)
             await turns(reactor)
