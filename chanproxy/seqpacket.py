@@ -83,7 +83,7 @@ class SeqpacketChannel(SocketChannel):
             if self._heaviest:
                 wanted = self._roomFor(self._heaviest, wanted)
             buffer.openControls()
-            seen = _syscalls.recvmmsg(self._socket.fileno(), headers.address, wanted, _PEEK)
+            seen = _syscalls.recvmmsg(self._socket.fileno(), headers.pointer, wanted, _PEEK)
             if seen <= 0:
                 if -seen == errno.EAGAIN:
                     return batch
@@ -284,7 +284,7 @@ class SeqpacketChannel(SocketChannel):
         enlarged = False
         while True:
             record.begin(PACKETS, count, batch.source, self._cookie or self.cookie())
-            sent = _syscalls.sendmmsg(self._socket.fileno(), headers.address, count, SEND)
+            sent = _syscalls.sendmmsg(self._socket.fileno(), headers.pointer, count, SEND)
             if sent > 0:
                 return sent
             record.end()
