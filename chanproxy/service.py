@@ -34,6 +34,19 @@ from chanproxy.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.recovery import prepareDirectory, runtimeDirectory, thawRecorded
 
 
+class _Only(Factory):
+    """Gives one protocol, which does not keep the factory."""
+
+    noisy = False
+
+    def __init__(self, side: ContainerProtocol | RemoteProtocol) -> None:
+        self._side = side
+
+    def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
+        """The one."""
+        return self._side
+
+
 class ChannelListener(Factory):
     """Makes one channel proxy of each connection to a channel's C{listen} address."""
 
@@ -108,7 +121,7 @@ class ChannelListener(Factory):
         if not self._fromContainer and self._counter is None:
             self._noticed.happened()
         other = RemoteProtocol() if self._fromContainer else ContainerProtocol()
-        dial = self._endpoint.connect(Factory.forProtocol(lambda: other))
+        dial = self._endpoint.connect(_Only(other))
         if not dial.called:
             # The backlog is full: only an awake container empties it.
             self._noticed.hold()
