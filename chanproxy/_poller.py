@@ -15,6 +15,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+_NOTHING: dict[int, Callable[[int], None]] = {}
+
+ROUND = 64
+"""Descriptors of one round; by level, the others come in the next."""
+
 
 @implementer(IReadDescriptor)
 class Poller:
@@ -24,12 +29,15 @@ class Poller:
     Descriptors stay the caller's: L{unwatch} before closing one.
     """
 
+    __slots__ = ("__weakref__", "_callbacks", "_epoll", "_reactor")
+
     _log = Logger()
 
     def __init__(self, reactor: IReactorFDSet) -> None:
         self._reactor = reactor
         self._epoll: select.epoll | None = None
-        self._callbacks: dict[int, Callable[[int], None]] = {}
+        # Shared by all that watch nothing, as most do that a channel has: so they cost little.
+        self._callbacks: dict[int, Callable[[int], None]] = _NOTHING
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """
@@ -46,6 +54,7 @@ class Poller:
         else:
             self._epoll.register(fd, events)
         if not self._callbacks:
+            self._callbacks = {}
             self._reactor.addReader(self)
         self._callbacks[fd] = callback
 
@@ -55,6 +64,7 @@ class Poller:
             return
         self._epoll.unregister(fd)
         if not self._callbacks:
+            self._callbacks = _NOTHING
             self._reactor.removeReader(self)
             self._epoll.close()
             self._epoll = None
@@ -71,7 +81,7 @@ class Poller:
         """The reactor says that something is up."""
         if self._epoll is None:
             return
-        for fd, events in self._epoll.poll(0):
+        for fd, events in self._epoll.poll(0, ROUND):
             callback = self._callbacks.get(fd)
             if callback is None:
                 # An earlier callback of this round unwatched it.

@@ -71,6 +71,56 @@ _KCMP_FILE, _KCMP_FILES = 0, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 
+SO_PEEK_OFF = 42
+"""C{asm-generic/socket.h}; the C{socket} module does not name it."""
+
+_SO_COOKIE = 57
+"""C{asm-generic/socket.h}; likewise."""
+
+# Without letting go of the interpreter lock: these calls never wait, and whoever got the lock in
+# between could keep us from it.  Without argument types: that is half of what a call costs, so what
+# is passed has to be right.
+_fast = ctypes.PyDLL(None, use_errno=True)
+_recvmmsg = _fast.recvmmsg
+_sendmmsg = _fast.sendmmsg
+
+
+def recvmmsg(fd: int, headers: ctypes.c_void_p, count: int, flags: int) -> int:
+    """
+    Receive into C{struct mmsghdr}s, which have to be right: the kernel writes where they point.
+
+    @param headers: the address of the first.
+    @param flags: C{MSG_DONTWAIT} has to be among them.
+    @return: how many were filled, or the error's number, negated.
+    """
+    got: int = _recvmmsg(fd, headers, count, flags, None)
+    return got if got >= 0 else -ctypes.get_errno()
+
+
+def sendmmsg(fd: int, headers: ctypes.c_void_p, count: int, flags: int) -> int:
+    """
+    Send C{struct mmsghdr}s.
+
+    @param headers: the address of the first.
+    @param flags: C{MSG_DONTWAIT} has to be among them.
+    @return: how many were accepted, or the error's number, negated.
+    """
+    sent: int = _sendmmsg(fd, headers, count, flags)
+    return sent if sent >= 0 else -ctypes.get_errno()
+
+
+def lockMemory(address: int, size: int) -> None:
+    """
+    Keep pages in memory, where the limit (C{RLIMIT_MEMLOCK}) allows it; else they may be paged
+    out, and only a machine that swaps shows the difference.
+    """
+    _libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(size))
+
+
+def socketCookie(looked: socket.socket) -> int:
+    """The kernel's name of a socket: never used again, the same in every process."""
+    return int.from_bytes(looked.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
+
 
 def compareFiles(one: int, other: int) -> int:
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
@@ -24,10 +25,18 @@ from chanproxy.alarms import Alarms
 from chanproxy.counter import MAXIMUM, MessageCounter
 from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezewatch import FreezeWatch
-from chanproxy.handled import Consumed, Explicit, Ledger, Noticed, Reports
+from chanproxy.handled import SILENCE, Consumed, Explicit, Idle, Ledger, Noticed, Reports
 from chanproxy.idle import IdleWatch
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
-from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.proxy import (
+    CannotPair,
+    Channel,
+    ChannelProxy,
+    ContainerProtocol,
+    Policy,
+    RemoteProtocol,
+    whyNotPaired,
+)
 from chanproxy.recovery import FrozenRecord
 from chanproxy.sleepwatch import TIMERS, SleepWatch
 from chanproxy.suspend import Resumed, SuspendFailure, Suspension
@@ -366,18 +375,34 @@ class Container:
         counter: MessageCounter | None = None,
         noticed: Noticed | None = None,
         reports: Reports | None = None,
+        handled: str = "consumed",
+        silence: float = SILENCE,
     ) -> ChannelProxy:
         """
         Carry messages between two connected ends.
 
         @param counter: with a counter of the caller's, messages are handled when whoever holds it
             reads it down; it is closed when the proxy ends, unless it is one of L{keepCounter}.
-            Without one, a message is handled when the container has read it.
+            Without one, C{handled} says when a message is handled.
         @param noticed: counts the remote's end-of-file.
         @param reports: where messages on C{counter} are handled; closed when the proxy ends.
+        @param handled: C{consumed}: when the container has read it; C{idle}: after C{silence}
+            seconds without a message in either direction.
+        @raise CannotPair: the two ends do not go together, or nothing shows what the container has
+            read; all is still open and the caller's.
         @raise OSError: out of descriptors; the ends and all else are still open and the caller's.
         @raise WakeSourceError: the counter is registered already; likewise.
         """
+        inner: Channel = container.transport  # type: ignore[assignment]  # see IChannel
+        outer: Channel = remote.transport  # type: ignore[assignment]  # see IChannel
+        wrong = whyNotPaired(inner, outer)
+        if counter is None and handled == "consumed" and not inner.showsUnread:
+            wrong = (
+                "handled = consumed: on this kind of channel nothing shows what the container has "
+                "read; write handled = idle, or explicit"
+            )
+        if wrong is not None:
+            raise CannotPair(wrong)
         kept = next((o for o in self._counters.values() if o.counter is counter), None)
         made = None if counter is not None else MessageCounter(self._reactor)
         counting = counter or made
@@ -389,25 +414,33 @@ class Container:
             if made is not None:
                 made.close()
             raise
-        descriptor: int = container.transport.fileno()  # type: ignore[union-attr]  # see IChannel
-        policy = (
-            Explicit(self.ledger)
-            if made is None
-            else Consumed(self._reactor, self.ledger, made, descriptor)
-        )
+        policy: Policy
+        if made is None:
+            policy = Explicit(self.ledger)
+        elif handled == "idle":
+            policy = Idle(self._reactor, self.ledger, made, silence)
+        else:
+            policy = Consumed(self._reactor, self.ledger, made, inner.fileno())
         happened = None if noticed is None else noticed.happened
         if kept is not None:
             kept.users += 1
         elif made is None and reports is None and name not in self._counters:
             self._counters[name] = OpenCounter(counting, kept=False)
-        proxy = ChannelProxy(container, remote, counting, name, policy, happened)
-        self._proxies.add(proxy)
-        proxy.whenEnded().addCallback(lambda _: self._ended(proxy, kept, reports))
+        extras = (kept, reports)
+        proxy = ChannelProxy(
+            *(container, remote, counting, name, policy, happened),
+            onEnd=self._ended if extras == (None, None) else partial(self._ended, extras=extras),
+        )
+        if not proxy.ended:
+            self._proxies.add(proxy)
         return proxy
 
     def _ended(
-        self, proxy: ChannelProxy, kept: OpenCounter | None, reports: Reports | None
+        self,
+        proxy: ChannelProxy,
+        extras: tuple[OpenCounter | None, Reports | None] = (None, None),
     ) -> None:
+        kept, reports = extras
         self._proxies.discard(proxy)
         if reports is not None:
             reports.close()

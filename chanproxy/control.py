@@ -22,9 +22,8 @@ from chanproxy._syscalls import closeAll
 from chanproxy.access import Access, Credentials, credentialsOf
 from chanproxy.describe import fitting
 from chanproxy.handed import Handed
-from chanproxy.interfaces import ChannelBroken, IWakeWatcher
+from chanproxy.interfaces import ChannelBroken, IWakeWatcher, MessageRefused
 from chanproxy.manager import Caller, Manager, Reply
-from chanproxy.seqpacket import MessageRefused
 from chanproxy.transport import MessageProtocol
 from chanproxy.varlink import Call
 from chanproxy.varlinkerrors import CallTooLarge, InternalError, LimitExceeded, VarlinkError

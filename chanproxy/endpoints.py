@@ -25,14 +25,17 @@ from twisted.internet.interfaces import (
     IReadDescriptor,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
+    ITransport,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chanproxy import descriptors
 from chanproxy._batch import PeekBuffer
 from chanproxy.addresses import SeqpacketAddressSpec, seqpacketSpec
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.seqpacket import SeqpacketChannel
 from chanproxy.transport import SeqpacketTransport
 
 ACCEPT_PAUSE = 0.1
@@ -108,11 +111,15 @@ class SeqpacketPort:
         spec: SeqpacketAddressSpec,
         factory: IProtocolFactory,
         buffer: PeekBuffer,
+        bare: bool = False,
     ) -> None:
+        """@param bare: see L{_serve}."""
         self._reactor = reactor
         self._spec = spec
         self._factory = factory
         self._buffer = buffer
+        self._bare = bare
+        self._scarce = False
         self._socket: socket.socket | None = None
         self._inode: tuple[int, int] | None = None
         self._stopped: Deferred[None] | None = None
@@ -167,7 +174,7 @@ class SeqpacketPort:
     def doRead(self) -> None:
         """Accept what is there, a turn's worth at most."""
         for _ in range(64):
-            if self._socket is None:
+            if self._socket is None or self._waitsForDescriptors():
                 return
             try:
                 connected, _ = self._socket.accept()
@@ -178,11 +185,32 @@ class SeqpacketPort:
                 return
             self._accepted(connected)
 
+    def _waitsForDescriptors(self) -> bool:
+        """Accept no more while descriptors are scarce: those that are left are for messages."""
+        scarce = descriptors.scarce()
+        if scarce and not self._scarce:
+            self._log.warn(
+                "{path}: accepting pauses, {left} descriptors are left of {limit}; raise the limit "
+                "(ulimit -n)",
+                path=self._spec.path,
+                left=descriptors.left(),
+                limit=descriptors.limit(),
+            )
+        elif self._scarce and not scarce:
+            self._log.info("{path}: accepting goes on", path=self._spec.path)
+        self._scarce = scarce
+        if scarce:
+            self._rest()
+        return scarce
+
     def _pause(self, error: OSError) -> None:
-        # Level-triggered: without a pause the reactor would spin on what it cannot accept.
         self._log.warn(
             "{path}: cannot accept for now: {error}", path=self._spec.path, error=error.strerror
         )
+        self._rest()
+
+    def _rest(self) -> None:
+        # Level-triggered: without a pause the reactor would spin on what it cannot accept.
         self._reactor.removeReader(self)
         self._paused = self._reactor.callLater(ACCEPT_PAUSE, self._resume)
 
@@ -200,7 +228,8 @@ class SeqpacketPort:
             if protocol is None:
                 connected.close()
             else:
-                _serve(self._reactor, connected, self._buffer, protocol, self.getHost(), peer)
+                addresses = (self.getHost(), peer)
+                _serve(self._reactor, connected, self._buffer, protocol, *addresses, self._bare)
         except Exception:
             # It costs this connection, not the listener.
             self._log.failure("{path}: a connection could not be served", path=self._spec.path)
@@ -265,10 +294,20 @@ def _serve(
     protocol: IProtocol,
     host: UNIXAddress,
     peer: UNIXAddress,
+    bare: bool,
 ) -> None:
-    transport = SeqpacketTransport(reactor, connected, buffer, host, peer)
+    """
+    Give a protocol its transport.
+
+    @param bare: an L{IChannel} and no more, for those that need no queue and no addresses.
+    """
+    transport = (
+        SeqpacketChannel(reactor, connected, buffer)
+        if bare
+        else SeqpacketTransport(reactor, connected, buffer, host, peer)
+    )
     transport.protocol = protocol
-    protocol.makeConnection(transport)
+    protocol.makeConnection(cast(ITransport, transport))
 
 
 @implementer(IStreamServerEndpoint)
@@ -308,10 +347,13 @@ class SeqpacketClientEndpoint:
         spec: SeqpacketAddressSpec,
         buffer: PeekBuffer | None = None,
         timeout: float = 30.0,
+        bare: bool = False,
     ) -> None:
         """
         @param timeout: seconds to go on trying while the server's backlog is full.
+        @param bare: see L{_serve}.
         """
+        self._bare = bare
         self._reactor = reactor
         self._spec = spec
         self._buffer = buffer or PeekBuffer()
@@ -320,7 +362,7 @@ class SeqpacketClientEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the protocol, or fails with L{ConnectError}.  Cancellable."""
         return _Attempt(
-            self._reactor, self._spec.path, self._buffer, protocolFactory, self._timeout
+            self._reactor, self._spec.path, self._buffer, protocolFactory, self._timeout, self._bare
         ).result
 
 
@@ -334,7 +376,9 @@ class _Attempt:
         buffer: PeekBuffer,
         factory: IProtocolFactory,
         timeout: float,
+        bare: bool,
     ) -> None:
+        self._bare = bare
         self._reactor = reactor
         self._path = path
         self._buffer = buffer
@@ -376,7 +420,8 @@ class _Attempt:
             connecting.close()
             self._failed(None, "the factory made no protocol")
             return
-        _serve(self._reactor, connecting, self._buffer, protocol, _address(b""), address)
+        addresses = (_address(b""), address)
+        _serve(self._reactor, connecting, self._buffer, protocol, *addresses, self._bare)
         self.result.callback(protocol)
 
     def _failed(self, number: int | None, why: str) -> None:

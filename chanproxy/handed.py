@@ -11,18 +11,25 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol
 
 from chanproxy import _syscalls
 from chanproxy._batch import PeekBuffer
+from chanproxy._socketchannel import SocketChannel
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.transport import SeqpacketTransport
+from chanproxy.seqpacket import SeqpacketChannel
+from chanproxy.stream import TcpChannel, UnixStreamChannel, isTcp
 from chanproxy.varlinkerrors import InvalidParameter
 
 P = TypeVar("P", bound=Protocol)
+
+_UNIX: dict[int, type[SocketChannel]] = {
+    socket.SOCK_SEQPACKET: SeqpacketChannel,
+    socket.SOCK_STREAM: UnixStreamChannel,
+}
 
 _SAFE = ("[eventfd]", "[timerfd]", "[signalfd]", "[pidfd]", "inotify", "[inotify]")
 
@@ -81,7 +88,7 @@ class Handed:
         _syscalls.closeAll([fd for fd in left if fd >= 0])
 
     def channel(self, field: str) -> None:
-        """@raise VarlinkError: it is no connected packet socket."""
+        """@raise VarlinkError: it is no connected socket of a kind that is carried."""
         with _asSocket(self.peek(field)) as looked:
             wrong = "it is no socket" if looked is None else _whyNoChannel(looked)
         if wrong is not None:
@@ -97,10 +104,12 @@ class Handed:
         """Give a protocol a channel that was checked before."""
         connected = socket.socket(fileno=self.peek(field))
         self.taken(field)
-        nowhere = UNIXAddress(None)
-        transport = SeqpacketTransport(reactor, connected, buffer, nowhere, nowhere)
+        make = _kind(connected)
+        assert make is not None, "checked before"
+        transport = make(reactor, connected, buffer)
         transport.protocol = protocol
-        Protocol.makeConnection(protocol, transport)
+        # It is no stream transport, and what it is made for asks for no more.
+        Protocol.makeConnection(protocol, cast(ITransport, transport))
         return protocol
 
 
@@ -130,11 +139,18 @@ def _peerOf(descriptor: int) -> bytes | None:
             return None
 
 
+def _kind(looked: socket.socket) -> type[SocketChannel] | None:
+    """What carries this kind of socket."""
+    if looked.family == socket.AF_UNIX:
+        return _UNIX.get(looked.type)
+    return TcpChannel if isTcp(looked) else None
+
+
 def _whyNoChannel(looked: socket.socket) -> str | None:
-    if looked.family != socket.AF_UNIX:
-        return "it is no Unix socket"
-    if looked.type != socket.SOCK_SEQPACKET:
-        return "it is no SOCK_SEQPACKET socket; only those are carried yet"
+    if _kind(looked) is None:
+        if looked.family == socket.AF_UNIX:
+            return "it is no SOCK_SEQPACKET and no SOCK_STREAM socket; only those are carried"
+        return "it is no Unix and no TCP socket; only those are carried"
     if looked.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return "it listens; give a connected socket"
     try:

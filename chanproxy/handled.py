@@ -18,6 +18,9 @@ from chanproxy import _syscalls
 from chanproxy._poller import Poller
 from chanproxy.counter import CounterError, MessageCounter
 
+SILENCE = 10.0
+"""Seconds of silence after which the policy C{idle} takes messages as handled, by default."""
+
 
 class Settling(Protocol):
     """Something that finds out only by looking what has been handled."""
@@ -45,12 +48,17 @@ class Ledger:
 class Explicit:
     """Whoever holds the counter's descriptor reads it down: nothing to look at."""
 
+    __slots__ = ("_ledger",)
+
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def counted(self, count: int) -> None:
         """Messages were added to the counter."""
         self._ledger.activity += count
+
+    def answered(self) -> None:
+        """Something came out of the container, which says nothing here."""
 
     def sending(self, waiting: int) -> None:
         """How many counted messages the container's socket has not accepted."""
@@ -118,6 +126,8 @@ class Consumed:
     Takes off what it counted itself and never more: others may add to the same counter.
     """
 
+    __slots__ = ("_counter", "_descriptor", "_ledger", "_owed", "_poller", "_waiting")
+
     def __init__(
         self, reactor: IReactorFDSet, ledger: Ledger, counter: MessageCounter, descriptor: int
     ) -> None:
@@ -138,6 +148,9 @@ class Consumed:
         if not self._owed:
             self._ledger.unsettled.add(self)
         self._owed += count
+
+    def answered(self) -> None:
+        """Something came out of the container, which says nothing here."""
 
     def sending(self, waiting: int) -> None:
         """How many counted messages the container's socket has not accepted."""
@@ -165,6 +178,69 @@ class Consumed:
         self._owed = 0
         self._poller.unwatch(self._descriptor)
         self._ledger.unsettled.discard(self)
+
+
+class Idle:
+    """
+    All messages are handled after some seconds of silence in both directions.
+
+    For what nothing shows that the container has read: TCP, or programs that read long before they
+    answer.  A message that waits because the container does not read is not handled, however silent
+    it is.
+    """
+
+    __slots__ = (
+        *("_call", "_clock", "_counter", "_last", "_ledger", "_owed", "_seconds", "_waiting"),
+    )
+
+    def __init__(
+        self, clock: IReactorTime, ledger: Ledger, counter: MessageCounter, seconds: float
+    ) -> None:
+        self._clock = clock
+        self._ledger = ledger
+        self._counter = counter
+        self._seconds = seconds
+        self._owed = 0
+        self._waiting = 0
+        self._last = 0.0
+        self._call: IDelayedCall | None = None
+
+    def counted(self, count: int) -> None:
+        """Messages were added to the counter."""
+        self._ledger.activity += count
+        self._owed += count
+        self._last = self._clock.seconds()
+        if self._call is None:
+            self._call = self._clock.callLater(self._seconds, self._look)
+
+    def sending(self, waiting: int) -> None:
+        """How many counted messages the container's socket has not accepted."""
+        self._waiting = waiting
+        self._last = self._clock.seconds()
+        if self._owed and self._call is None:
+            self._call = self._clock.callLater(self._seconds, self._look)
+
+    def answered(self) -> None:
+        """Something came out of the container."""
+        if self._owed:
+            self._last = self._clock.seconds()
+
+    def _look(self) -> None:
+        """Once per such time at most, however busy the channel is."""
+        self._call = None
+        left = self._last + self._seconds - self._clock.seconds()
+        if left > 0:
+            self._call = self._clock.callLater(left, self._look)
+            return
+        handled, self._owed = self._owed - self._waiting, self._waiting
+        self._counter.handled(handled)
+
+    def close(self) -> None:
+        """The channel has ended."""
+        self._owed = 0
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
 
 
 class Noticed:

@@ -6,7 +6,7 @@ Imports nothing else of the package; everything else may import this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -28,17 +28,40 @@ class ChanproxyReactor(IReactorCore, PollingReactor):
 
 class Batch(Protocol):
     """
-    What one L{IChannel.peek} saw: messages still owned by the kernel's queue, and duplicates of
-    their descriptors, owned by the batch.
+    What one L{IChannel.peek} saw: still owned by the kernel's queue, with duplicates of the
+    descriptors, owned by the batch.
 
-    C{len(batch)} is the number of whole messages, possibly 0.
+    C{len(batch)} is how much that is, in units, possibly 0.  There are two families: C{packets},
+    whose unit is a packet, and C{bytes}, whose unit is a byte.  A batch can be sent on each channel
+    of its own family; one of another family needs a framing in between.
     """
 
     @property
+    def family(self) -> str:
+        """C{packets} or C{bytes}."""
+
+    @property
     def ended(self) -> bool:
-        """No message will ever follow those of this batch: end-of-file."""
+        """Nothing will ever follow what is in this batch: end-of-file."""
+
+    @property
+    def more(self) -> bool:
+        """There may be more already: worth another peek.  Otherwise an event will tell."""
 
     def __len__(self) -> int: ...
+
+    def messagesIn(self, units: int) -> int:
+        """How many messages the first units are: what is counted."""
+
+    def descriptorsIn(self, units: int) -> int:
+        """How many descriptors go with the first units."""
+
+    def messages(self) -> Iterator[tuple[memoryview, list[int]]]:
+        """
+        What has to be sent in calls of its own: bytes, and the descriptors of the first of them.
+
+        The bytes are valid until the next peek of any channel; the descriptors stay the batch's.
+        """
 
     def close(self) -> None:
         """Close the duplicated descriptors.  Idempotent; the batch is not to be used afterwards."""
@@ -62,6 +85,20 @@ class ChannelBroken(Exception):
     """
 
 
+class MessageRefused(ChannelBroken):
+    """
+    The message at the head of the queue exceeds a limit; it is still there.
+
+    State afterwards: the way on is C{discard} of a packet channel, or closing.
+
+    @ivar limit: which one: C{message-bytes} or C{message-descriptors}.
+    """
+
+    def __init__(self, limit: str, text: str) -> None:
+        super().__init__(text)
+        self.limit = limit
+
+
 class IChannel(Interface):
     """
     One end of a connected message pipe, as the pump sees it: four verbs, and no queue.
@@ -70,26 +107,43 @@ class IChannel(Interface):
     ask for an L{IChannelUser} event.  A channel knows nothing of counters, containers, freezers.
     """
 
+    family = Attribute("The family of its batches: C{packets} or C{bytes}.")
+
+    carriesDescriptors = Attribute("Whether descriptors can go with its messages.")
+
+    showsUnread = Attribute(
+        "Whether C{SIOCOUTQ} on its descriptor is 0 exactly when the peer has read everything."
+    )
+
+    def fileno() -> int:
+        """The descriptor that is polled, still owned by the channel; -1 when there is none."""
+
     def peek() -> Batch:
         """
-        Look at the messages at the head of the kernel's queue and leave them there.
+        Look at what is at the head of the kernel's queue and leave it there.
 
         @return: the batch; empty and not C{ended} when nothing is there now.
-        @raise ChannelBroken: a message exceeds a limit.
+        @raise ChannelBroken: a message exceeds a limit (L{MessageRefused}), or cannot be read.
         """
 
     def send(batch: Batch) -> int:
         """
-        Send a batch that another channel peeked, in order.
+        Send a batch that another channel of the same family peeked, in order.
 
-        @return: how many messages the kernel accepted whole, 0 to C{len(batch)}.  Fewer than
-            all means: ask L{waitWritable}, then peek and send again.
+        L{take} by that other channel has to follow before anything else is peeked or sent.
+
+        @return: how many units the kernel accepted, 0 to C{len(batch)}.  Fewer than all means: ask
+            L{waitWritable}, then peek and send again.
         @raise ChannelClosed: the peer does not receive any more; none of the batch was accepted.
-        @raise ChannelBroken: the message can never be sent on this channel.
+        @raise ChannelBroken: the message can never be sent on this channel; likewise.
         """
 
     def take(count: int) -> None:
-        """Remove C{count} messages, which were peeked before, from the head of the queue."""
+        """
+        Remove C{count} units, which were peeked before, from the head of the queue; 0 is allowed.
+
+        @raise ChannelBroken: they are not there any more: somebody else reads, too.
+        """
 
     def waitReadable(wanted: bool) -> None:
         """Turn C{channelReadable} events on or off; they repeat while something is readable."""

@@ -25,7 +25,7 @@ from chanproxy.handed import Handed, polledSafely
 from chanproxy.handled import Reports
 from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
 from chanproxy.parameters import Parameters
-from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.proxy import CannotPair, ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.suspend import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.varlink import Call, interfaceDescription
 from chanproxy.varlinkerrors import (
@@ -214,8 +214,10 @@ class Manager:
             proxy = container.proxy(inner, outer, name, counter, None, reports)
         except BaseException as error:
             for end in ends:
-                end.transport.abortConnection()  # type: ignore[union-attr]  # as just made
+                end.transport.close()  # type: ignore[union-attr]  # as just made
             _dispose(counter, reports)
+            if isinstance(error, CannotPair):
+                raise InvalidParameter("remote_channel", str(error)) from error
             if isinstance(error, WakeSourceError):
                 raise _sourceError("counter", name, error) from error
             raise

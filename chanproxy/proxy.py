@@ -11,25 +11,37 @@ from collections.abc import Callable
 from typing import Protocol as TypingProtocol
 
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chanproxy._batch import PacketBatch
 from chanproxy.counter import CounterError, MessageCounter
-from chanproxy.interfaces import ChannelBroken, ChannelClosed, IChannelUser
+from chanproxy.interfaces import Batch, ChannelBroken, ChannelClosed, IChannelUser
 
-TURN = 64
-"""Batches that one direction carries before others have their turn."""
+TURN = 4
+"""
+Batches that one direction carries before others have their turn: 256 packets, or a MiB of a stream.
+"""
+
+
+class CannotPair(Exception):
+    """Two channels cannot be connected as they are; the text says why, and what could be done."""
 
 
 class Channel(TypingProtocol):
     """L{chanproxy.interfaces.IChannel}, as a type."""
 
-    def peek(self) -> PacketBatch: ...
-    def send(self, batch: PacketBatch) -> int: ...
+    @property
+    def family(self) -> str: ...
+    @property
+    def carriesDescriptors(self) -> bool: ...
+    @property
+    def showsUnread(self) -> bool: ...
+    def fileno(self) -> int: ...
+    def peek(self) -> Batch: ...
+    def send(self, batch: Batch, /) -> int: ...
     def take(self, count: int) -> None: ...
     def waitReadable(self, wanted: bool) -> None: ...
     def waitWritable(self) -> None: ...
@@ -39,11 +51,29 @@ class Channel(TypingProtocol):
     def close(self) -> None: ...
 
 
+def whyNotPaired(
+    container: Channel, remote: Channel, refuseDescriptors: bool = False
+) -> str | None:
+    """
+    Whether one end can carry what the other brings.
+
+    @param refuseDescriptors: it is meant that a message with descriptors ends the connection, where
+        only one end carries them.
+    @return: what is wrong and what could be done, or L{None}.
+    """
+    if container.family != remote.family:
+        return "only one end keeps message boundaries; give two ends of the same kind"
+    if container.carriesDescriptors != remote.carriesDescriptors and not refuseDescriptors:
+        return "only one end can carry descriptors; give two ends that can, or two that cannot"
+    return None
+
+
 class Policy(TypingProtocol):
     """How it is known that a message is handled; see L{chanproxy.handled}."""
 
     def counted(self, count: int) -> None: ...
     def sending(self, waiting: int) -> None: ...
+    def answered(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -58,12 +88,18 @@ class Traffic:
 class _Direction:
     """One loop of four verbs, from one channel to the other."""
 
+    __slots__ = (
+        *("_blocked", "_carried", "_count", "_counted", "_onEnd", "_told", "_waiting"),
+        *("ended", "sink", "source", "traffic"),
+    )
+
     def __init__(
         self,
         source: Channel,
         sink: Channel,
         count: Callable[[int], None] | None,
         waiting: Callable[[int], None] | None,
+        carried: Callable[[], None] | None,
         onEnd: Callable[[], None] | None,
     ) -> None:
         self.source = source
@@ -72,6 +108,7 @@ class _Direction:
         self.traffic = Traffic()
         self._count = count
         self._waiting = waiting
+        self._carried = carried
         self._onEnd = onEnd
         self._counted = 0
         self._told = 0
@@ -87,27 +124,29 @@ class _Direction:
         """Carry what is there, until nothing is, the sink is full, or others want their turn."""
         if self.ended or self._blocked:
             return
+        source = self.source
         for _ in range(TURN):
-            batch = self.source.peek()
+            batch = source.peek()
             try:
                 if len(batch) == 0:
                     if batch.ended:
                         self._finish()
-                    else:
-                        self.source.waitReadable(True)
-                    return
+                        return
+                    break
                 if not self._carry(batch):
                     return
+                # Without more, it is cheaper to be told than to look.
+                if not batch.more:
+                    break
             finally:
                 batch.close()
-        self.source.waitReadable(True)
+        source.waitReadable(True)
 
-    def _carry(self, batch: PacketBatch) -> bool:
+    def _carry(self, batch: Batch) -> bool:
         """Count, send, take one batch; whether all of it went."""
-        count = len(batch)
-        if self._count is not None and count > self._counted:
-            self._count(count - self._counted)
-            self._counted = count
+        units = len(batch)
+        if self._count is not None:
+            self._countUpTo(batch.messagesIn(units))
         try:
             sent = self.sink.send(batch)
         except ChannelClosed:
@@ -118,19 +157,32 @@ class _Direction:
             self.source.waitGone()
             return False
         self.source.take(sent)
-        self.traffic.messages += sent
-        self.traffic.descriptors += len(batch.descriptors) if sent else 0
-        if self._counted:
-            self._counted -= sent
+        went = batch.messagesIn(sent)
+        traffic = self.traffic
+        traffic.messages += went
+        traffic.descriptors += batch.descriptorsIn(sent)
+        if self._carried is not None and sent:
+            self._carried()
+        if self._count is not None:
+            self._counted -= went
+            if sent < units:
+                # The rest of a run is a message of its own; of packets, it is counted already.
+                self._countUpTo(1)
             if self._counted != self._told and self._waiting is not None:
                 self._told = self._counted
                 self._waiting(self._counted)
-        if sent < count:
+        if sent < units:
             self._blocked = True
             self.source.waitReadable(False)
             self.sink.waitWritable()
             return False
         return True
+
+    def _countUpTo(self, messages: int) -> None:
+        """Count what is not counted yet of the messages at the head."""
+        if self._count is not None and messages > self._counted:
+            self._count(messages - self._counted)
+            self._counted = messages
 
     def _finish(self) -> None:
         self.ended = True
@@ -152,8 +204,10 @@ class _Side(Protocol):
 
     def connectionMade(self) -> None:
         """The transport is ready."""
-        if self.onConnected is not None:
-            self.onConnected()
+        # Once, and it holds what was needed for that.
+        connected, self.onConnected = self.onConnected, None
+        if connected is not None:
+            connected()
 
     def channelReadable(self) -> None:
         """See L{IChannelUser}."""
@@ -187,6 +241,11 @@ class ChannelProxy:
     @ivar counter: counts messages into the container; its owner's, not closed here.
     """
 
+    __slots__ = (
+        *("__weakref__", "_container", "_inbound", "_onEnd", "_outbound", "_over", "_policy"),
+        *("_remote", "_waitingForEnd", "counter", "name"),
+    )
+
     _log = Logger()
 
     def __init__(
@@ -197,23 +256,36 @@ class ChannelProxy:
         name: str,
         policy: Policy,
         noticed: Callable[[], None] | None = None,
+        refuseDescriptors: bool = False,
+        onEnd: Callable[[ChannelProxy], None] | None = None,
     ) -> None:
         """
         @param container: connected, and not paired yet; as is C{remote}.
         @param policy: told of each counted message; closed with the proxy.
         @param noticed: called when the remote's end-of-file goes to the container.
+        @param refuseDescriptors: see L{whyNotPaired}.
+        @param onEnd: called when both ends are closed; cheaper than L{whenEnded}.
+        @raise CannotPair: see L{whyNotPaired}; nothing has been touched.
         """
+        containerEnd: Channel = container.transport  # type: ignore[assignment]  # see IChannel
+        remoteEnd: Channel = remote.transport  # type: ignore[assignment]  # see IChannel
+        wrong = whyNotPaired(containerEnd, remoteEnd, refuseDescriptors)
+        if wrong is not None:
+            raise CannotPair(wrong)
         self.name = name
         self.counter = counter
         self._policy = policy
         self._container = container
         self._remote = remote
-        self._waitingForEnd: list[Deferred[None]] = []
+        self._onEnd = onEnd
+        self._waitingForEnd: list[Deferred[None]] | None = None
         self._over = False
-        containerEnd: Channel = container.transport  # type: ignore[assignment]  # see IChannel
-        remoteEnd: Channel = remote.transport  # type: ignore[assignment]  # see IChannel
-        self._inbound = _Direction(remoteEnd, containerEnd, self._countIn, policy.sending, noticed)
-        self._outbound = _Direction(containerEnd, remoteEnd, None, None, None)
+        self._inbound = _Direction(
+            *(remoteEnd, containerEnd, self._countIn, policy.sending, None, noticed)
+        )
+        self._outbound = _Direction(
+            *(containerEnd, remoteEnd, None, None, policy.answered, None),
+        )
         container.proxy = remote.proxy = self
         self._run(self._inbound, self._outbound)
 
@@ -226,6 +298,11 @@ class ChannelProxy:
     def outbound(self) -> Traffic:
         """What came out of it."""
         return self._outbound.traffic
+
+    @property
+    def ended(self) -> bool:
+        """Whether both ends are closed."""
+        return self._over
 
     @property
     def closedByContainer(self) -> bool:
@@ -295,15 +372,18 @@ class ChannelProxy:
         self._policy.close()
         for direction in (self._inbound, self._outbound):
             direction.source.close()
-        waiting, self._waitingForEnd = self._waitingForEnd, []
-        for waiter in waiting:
+        if self._onEnd is not None:
+            self._onEnd(self)
+        waiting, self._waitingForEnd = self._waitingForEnd, None
+        for waiter in waiting or ():
             waiter.callback(None)
 
     def whenEnded(self) -> Deferred[None]:
         """Fires when both ends are closed; at once if they are.  Cancellable."""
-        waiter: Deferred[None] = Deferred(self._waitingForEnd.remove)
         if self._over:
-            waiter.callback(None)
-        else:
-            self._waitingForEnd.append(waiter)
+            return succeed(None)
+        if self._waitingForEnd is None:
+            self._waitingForEnd = []
+        waiter: Deferred[None] = Deferred(self._waitingForEnd.remove)
+        self._waitingForEnd.append(waiter)
         return waiter

@@ -8,158 +8,227 @@ counters, containers or freezers.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
-import select
+import os
 import socket
-from collections.abc import Sequence
-from typing import cast
+import struct
 
-from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IDelayedCall, IProtocol, IReadWriteDescriptor
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy import _syscalls
-from chanproxy._batch import PacketBatch, PeekBuffer
-from chanproxy._poller import Poller
+from chanproxy._batch import PacketBatch, PeekBuffer, closeMany
+from chanproxy._record import BATCH, PACKETS, takeFrom
+from chanproxy._socketchannel import CONTROL, PEEK, SEND, TAKE, SocketChannel
 from chanproxy.interfaces import (
     Batch,
     ChannelBroken,
-    ChannelClosed,
     ChanproxyReactor,
     IChannel,
-    IChannelUser,
+    MessageRefused,
 )
-
-SO_SNDBUFFORCE = 32
-"""C{asm-generic/socket.h}; beyond C{net.core.wmem_max}, for CAP_NET_ADMIN."""
 
 _SO_TIMESTAMP = 29
 """C{asm-generic/socket.h}; the C{socket} module does not name it."""
 
-RETRY_SECONDS = 0.05
-"""How long to wait for what gives no event: descriptors of our own, descriptors in flight."""
-
-_PEEK = socket.MSG_PEEK | socket.MSG_TRUNC | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-_TAKE = socket.MSG_TRUNC | socket.MSG_DONTWAIT
-_SEND = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-_CONTROL = socket.CMSG_SPACE(4 * _syscalls.SCM_MAX_FD) + socket.CMSG_SPACE(64)
+_PEEK = PEEK | socket.MSG_TRUNC
+# What a peek of ours says of a packet with nothing special: our own flag, handed back.
+_PLAIN = socket.MSG_CMSG_CLOEXEC
+_ALL_PLAIN = memoryview(struct.pack("Q", _PLAIN) * BATCH).cast("Q")
+_NO_CONTROLS = memoryview(bytes(8 * BATCH)).cast("Q")
+_OFF = -1
 _SCRATCH = [bytearray(1)]
+_NONE: list[int] = []
 
 
-class MessageRefused(ChannelBroken):
+@implementer(IChannel)
+class SeqpacketChannel(SocketChannel):
     """
-    The packet at the head of the queue exceeds a limit; it is still there.
+    Peek, send, take on one connected socket.
 
-    State afterwards: the way on is L{SeqpacketChannel.discard}, or closing.
-
-    @ivar limit: which one: C{message-bytes} or C{message-descriptors}.
-    """
-
-    def __init__(self, limit: str, text: str) -> None:
-        super().__init__(text)
-        self.limit = limit
-
-
-@implementer(IChannel, IReadWriteDescriptor)
-class SeqpacketChannel:
-    """
-    Peek, send, take on one connected socket, and its place in the reactor.
-
-    Owns the socket, but not its flags: a descriptor that was received shares them with its sender.
-    So it may block, and every call here says that it does not want to wait.
-
-    The protocol provides L{IChannelUser} and L{IProtocol}.
+    With C{SO_PEEK_OFF} at 0 a peek walks on by what it saw, and a take walks back by what it took.
+    So one call sees many packets, and the offset is 0 again when all of them are taken.  An empty
+    packet that was peeked is skipped by later peeks with an offset, though a take removes it: then,
+    and after a predecessor that died, go one at a time with the offset off, which always shows the
+    head.
     """
 
-    _log = Logger()
+    __slots__ = ("_heaviest", "_lengths", "_offset", "_single")
+
+    family = "packets"
 
     def __init__(
-        self,
-        reactor: ChanproxyReactor,
-        connected: socket.socket,
-        buffer: PeekBuffer,
+        self, reactor: ChanproxyReactor, connected: socket.socket, buffer: PeekBuffer
     ) -> None:
-        self._reactor = reactor
-        self._socket = connected
-        self._buffer = buffer
-        self._poller = Poller(reactor)
-        self._peekedBytes = 0
-        self._wantsReadable = False
-        self._retryRead: IDelayedCall | None = None
-        self._retryWrite: IDelayedCall | None = None
-        self._retrySend = False
-        self._closed = False
-        self.protocol: IProtocol | None = None
+        super().__init__(reactor, connected, buffer)
+        # What the last peek saw and nobody has taken; then the offset is past the head.
+        self._lengths = _NONE
+        self._offset: int | None = None
+        self._single = 0
+        self._heaviest = 0
 
     # The four verbs.
 
-    def peek(self) -> PacketBatch:
-        """See L{IChannel.peek}."""
-        while True:
-            memory = self._buffer.memory
-            try:
-                size, ancillary, flags, _ = self._socket.recvmsg_into([memory], _CONTROL, _PEEK)
-            except BlockingIOError:
-                return PacketBatch()
-            except ConnectionResetError:
-                # Reported once, before what is still pending; the kernel has cleared it now.
-                continue
-            except OSError as error:
-                raise ChannelBroken(f"reading: {error.strerror}") from error
-            batch = PacketBatch(memory[:size], _syscalls.descriptorsIn(ancillary), 1)
-            try:
-                if self._fits(size, batch, flags):
-                    self._peekedBytes = size
-                    keep, batch = batch, PacketBatch()
-                    return keep
-                if self._retryRead is not None:
-                    return PacketBatch()
-                if batch.ended:
-                    return PacketBatch(ended=True)
-            finally:
-                batch.close()
+    def peek(self, most: int = BATCH) -> PacketBatch:
+        """
+        See L{IChannel.peek}.
 
-    def _fits(self, size: int, batch: PacketBatch, flags: int) -> bool:
-        """Whether the peek saw a whole packet; if not, what is needed next has been prepared."""
-        limit = self._buffer
-        if size > limit.messageBytes:
-            raise MessageRefused(
-                "message-bytes",
-                f"a packet of {size} bytes exceeds message-bytes = {limit.messageBytes}; "
-                "raise limits.message-bytes",
-            )
-        if size > len(batch.data):
-            self._buffer.grow(size)
+        @param most: packets at most.
+        """
+        buffer = self._buffer
+        batch = PacketBatch(buffer)
+        if self._closed:
+            return batch
+        headers = buffer.peeked
+        while True:
+            fresh = self._offset == 0 and not (self._lengths or self._single)
+            wanted = most if fresh else self._aim(most)
+            if self._heaviest:
+                wanted = self._roomFor(self._heaviest, wanted)
+            buffer.openControls()
+            seen = _syscalls.recvmmsg(self._socket.fileno(), headers.pointer, wanted, _PEEK)
+            if seen <= 0:
+                if -seen == errno.EAGAIN:
+                    return batch
+                # A reset is reported once, before what is still pending; it is cleared now.
+                if -seen in (errno.ECONNRESET, errno.EINTR):
+                    continue
+                raise ChannelBroken(f"reading: {os.strerror(-seen)}")
+            buffer.seen = count = seen
+            if seen == 1:
+                # Most of what is no flood; single values are cheaper to read than lists.
+                self._lengths = [headers.lengths[0]]
+                special = headers.flags[0] != _PLAIN or not self._lengths[0] or headers.controls[0]
+            else:
+                self._lengths = lengths = headers.lengths[:seen].tolist()
+                special = (
+                    headers.flags[:seen] != _ALL_PLAIN[:seen]
+                    or headers.controls[:seen] != _NO_CONTROLS[:seen]
+                    or not min(lengths)
+                )
+            if special:
+                try:
+                    count = self._examine(batch, seen)
+                except BaseException:
+                    batch.close()
+                    raise
+                if count < 0:
+                    # What was needed has been prepared.
+                    continue
+            else:
+                self._heaviest = 0
+            batch.count = count
+            batch.more = seen == wanted or count < seen
+            batch.source = self._cookie or self.cookie()
+            return batch
+
+    def _aim(self, most: int) -> int:
+        """Put the offset where it has to be.  @return: how many packets to peek at."""
+        if self._lengths:
+            # Seen, and left there.
+            if not self._single:
+                if 0 in self._lengths:
+                    self._single = len(self._lengths)
+                else:
+                    self._offset = None
+            self._lengths = _NONE
+        offset = _OFF if self._single else 0
+        if self._offset != offset:
+            self._socket.setsockopt(socket.SOL_SOCKET, _syscalls.SO_PEEK_OFF, offset)
+            self._offset = offset
+        if self._single:
+            return 1
+        return most
+
+    def inherited(self) -> None:
+        """A predecessor died with this socket: what it had peeked at is not known."""
+        self._single = BATCH
+        self._offset = None
+
+    def _examine(self, batch: PacketBatch, seen: int) -> int:
+        """
+        Look at each packet of a peek that saw something special.
+
+        @return: how many of them can be sent; -1: peek again.  C{batch} has their descriptors.
+        """
+        headers, buffer = self._buffer.peeked, self._buffer
+        lengths, controls = self._lengths, headers.controls[:seen].tolist()
+        flags = headers.flags[:seen].tolist()
+        heaviest = 0
+        if max(flags) == _PLAIN and min(lengths) and buffer.messageDescriptors:
+            # The common case of a descriptor on each.
+            ones = buffer.onlyOneEach(controls)
+            if ones is not None:
+                batch.descriptors, batch.perPacket, self._heaviest = ones, [1] * seen, 1
+                return seen
+        found: list[list[int]] = []
+        for index in range(seen):
+            found.append(buffer.descriptorsOf(index, headers) if controls[index] else [])
+        count = seen
+        try:
+            for index in range(seen):
+                if not self._fits(batch, index, flags[index], len(found[index])):
+                    count = index
+                    break
+                heaviest = max(heaviest, len(found[index]))
+        except BaseException:
+            closeMany([fd for each in found for fd in each])
+            raise
+        closeMany([fd for each in found[count:] for fd in each])
+        self._heaviest = heaviest
+        if heaviest:
+            batch.descriptors = [fd for each in found[:count] for fd in each]
+            batch.perPacket = [len(each) for each in found[:count]]
+        if count or batch.ended or self._retryRead is not None:
+            return count
+        return -1
+
+    def _fits(self, batch: PacketBatch, index: int, flags: int, descriptors: int) -> bool:
+        """
+        Whether a packet was seen whole.  If not, the batch ends before it; and if it is the first,
+        what is needed next is prepared.
+
+        @raise MessageRefused: it is the first, and exceeds a limit.
+        """
+        limits, size = self._buffer, self._lengths[index]
+        if flags & socket.MSG_TRUNC:
+            # The next peek would go on inside it.
+            if index == 0:
+                if size > limits.messageBytes:
+                    raise MessageRefused(
+                        "message-bytes",
+                        f"a packet of {size} bytes exceeds message-bytes = {limits.messageBytes}; "
+                        "raise limits.message-bytes",
+                    )
+                limits.grow(size)
             return False
         if flags & socket.MSG_CTRUNC:
             # At a peek nothing is lost: the packet still holds them all.
-            self._pauseForDescriptors()
+            if index == 0:
+                self._pauseForDescriptors()
             return False
-        if len(batch.descriptors) > limit.messageDescriptors:
-            raise MessageRefused(
-                "message-descriptors",
-                f"a packet with {len(batch.descriptors)} descriptors exceeds "
-                f"message-descriptors = {limit.messageDescriptors}; "
-                "raise limits.message-descriptors",
-            )
-        if size == 0 and not batch.descriptors and self._atEnd():
-            batch.ended = True
+        if descriptors > limits.messageDescriptors:
+            if index == 0:
+                raise self._tooManyDescriptors(descriptors)
             return False
-        return True
+        if size or descriptors or not _syscalls.hungUp(self.fileno()):
+            return True
+        # With a hang-up it may be the end; that is looked at when it is the head.
+        if index == 0:
+            if self._offset != _OFF:
+                self._single = BATCH
+            elif self._atEnd():
+                batch.ended = True
+            else:
+                return True
+        return False
 
     def _atEnd(self) -> bool:
-        """Whether a length of 0 is end-of-file; it is a legal packet as well."""
-        if not _syscalls.hungUp(self._socket.fileno()):
-            return False
-        # With the flag up it may be either.  A packet has a timestamp, also one queued before the
-        # option was on; end-of-file has none.
+        """Whether a length of 0 at the head is end-of-file; it is a legal packet as well."""
+        # A packet has a timestamp, also one queued before the option was on; end-of-file has none.
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMP, 1)
         try:
-            _, ancillary, _, _ = self._socket.recvmsg_into(_SCRATCH, _CONTROL, _PEEK)
+            _, ancillary, _, _ = self._socket.recvmsg_into(_SCRATCH, CONTROL, _PEEK)
         except OSError:
             return False
         finally:
@@ -169,13 +238,27 @@ class SeqpacketChannel:
 
     def take(self, count: int) -> None:
         """See L{IChannel.take}."""
-        for _ in range(count):
-            size = self._drop()
-            if size != self._peekedBytes:
+        buffer = self._buffer
+        lengths = self._lengths
+        if count:
+            headers = buffer.record.take
+            try:
+                done = takeFrom(self.fileno(), headers, 0, count)
+                while done < count:
+                    done += takeFrom(self.fileno(), headers, done, count - done)
+            except OSError as error:
+                raise ChannelBroken(f"taking: {error.strerror}") from error
+            if headers.lengths[0] != lengths[0] or (
+                count > 1 and headers.lengths[:count].tolist() != lengths[:count]
+            ):
                 raise ChannelBroken(
-                    f"took a packet of {size} bytes where one of {self._peekedBytes} was peeked: "
-                    "another process reads from this socket, too"
+                    f"took packets of {headers.lengths[:count].tolist()} bytes where "
+                    f"{lengths[:count]} were peeked: another process reads from this socket, too"
                 )
+            self._lengths = lengths[count:] if count < len(lengths) else _NONE
+            if self._single:
+                self._single = max(self._single - count, 0)
+        buffer.record.end()
 
     def discard(self) -> None:
         """
@@ -183,177 +266,34 @@ class SeqpacketChannel:
 
         For a packet that L{peek} refused.  Harmless when there is none.
         """
-        with contextlib.suppress(BlockingIOError):
-            self._drop()
-
-    def _drop(self) -> int:
-        """Remove the packet at the head.  @return: its size."""
         while True:
-            try:
-                # Without room for control messages the kernel closes the descriptors itself.
-                return self._socket.recvmsg_into(_SCRATCH, 0, _TAKE)[0]
-            except ConnectionResetError:
-                # The peer closed since the peek; as there, reported once, and the packet remains.
-                continue
+            with contextlib.suppress(BlockingIOError):
+                try:
+                    # Without room for control messages the kernel closes the descriptors itself.
+                    self._socket.recvmsg_into(_SCRATCH, 0, TAKE)
+                except ConnectionResetError:
+                    continue
+            return
 
-    def send(self, batch: Batch) -> int:
-        """See L{IChannel.send}."""
-        assert isinstance(batch, PacketBatch), "made by the peek of a packet channel"
-        return int(len(batch) > 0 and self._sendOne(batch.data, batch.descriptors))
-
-    def _sendOne(self, data: memoryview | bytes, descriptors: Sequence[int]) -> bool:
-        ancillary = []
-        if descriptors:
-            rights = array.array("i", descriptors)
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+    def _sendBatch(self, batch: Batch) -> int:
+        if not isinstance(batch, PacketBatch):
+            return self._sendParts(batch)
+        count = batch.count
+        record, peeked = batch.buffer.record, batch.buffer.peeked
+        headers = record.send
+        if count == 1:
+            headers.sizes[0] = peeked.lengths[0]
+            headers.controls[0] = peeked.controls[0]
+        else:
+            headers.sizes[:count] = peeked.lengths[:count]
+            headers.controls[:count] = peeked.controls[:count]
         enlarged = False
         while True:
-            try:
-                self._socket.sendmsg([data], ancillary, _SEND)
-                return True
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
-                    raise ChannelClosed(error.strerror) from error
-                if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM):
-                    self._retrySend = True
-                    return False
-                if error.errno == errno.EMSGSIZE and not enlarged:
-                    enlarged = True
-                    self._enlargeSendBuffer(len(data))
-                    continue
-                raise ChannelBroken(self._explain(error, len(data), descriptors)) from error
-
-    def _enlargeSendBuffer(self, size: int) -> None:
-        for option in (SO_SNDBUFFORCE, socket.SO_SNDBUF):
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, option, size + 4096)
-                return
-            except PermissionError:
-                continue
-
-    def _explain(self, error: OSError, size: int, descriptors: Sequence[int]) -> str:
-        if error.errno == errno.EMSGSIZE:
-            return f"a packet of {size} bytes is too large to send; raise net.core.wmem_max"
-        if error.errno == errno.EPERM and descriptors:
-            return "the receiver refuses descriptors (SO_PASSRIGHTS is off)"
-        return f"sending: {error.strerror}"
-
-    # Events.
-
-    def waitReadable(self, wanted: bool) -> None:
-        """See L{IChannel.waitReadable}."""
-        self._wantsReadable = wanted
-        if self._closed:
-            return
-        if wanted and self._retryRead is None:
-            self._reactor.addReader(self)
-        else:
-            self._reactor.removeReader(self)
-
-    def waitWritable(self) -> None:
-        """See L{IChannel.waitWritable}."""
-        if self._closed or self._retryWrite is not None:
-            return
-        if self._retrySend:
-            self._retrySend = False
-            self._retryWrite = self._reactor.callLater(RETRY_SECONDS, self._retryWriting)
-        else:
-            self._reactor.addWriter(self)
-
-    def waitGone(self) -> None:
-        """See L{IChannel.waitGone}."""
-        if not self._closed:
-            self._poller.watch(self.fileno(), 0, self._peerWent)
-
-    def _peerWent(self, events: int) -> None:
-        self._poller.unwatch(self.fileno())
-        self._user().channelReadable()
-
-    def _pauseForDescriptors(self) -> None:
-        if self._retryRead is None:
-            self._log.warn("out of descriptors: a message waits; raise the limit (ulimit -n)")
-            self._retryRead = self._reactor.callLater(RETRY_SECONDS, self._retryReading)
-            self._reactor.removeReader(self)
-
-    def _retryReading(self) -> None:
-        self._retryRead = None
-        if self._wantsReadable:
-            self._reactor.addReader(self)
-            self._user().channelReadable()
-
-    def _retryWriting(self) -> None:
-        self._retryWrite = None
-        self.doWrite()
-
-    def _user(self) -> IChannelUser:
-        return cast(IChannelUser, self.protocol)
-
-    def fileno(self) -> int:
-        """The socket's descriptor, still owned here; -1 when closed."""
-        return self._socket.fileno()
-
-    def logPrefix(self) -> str:
-        """For the reactor's log lines."""
-        return self.protocol.__class__.__name__
-
-    def doRead(self) -> None:
-        """The reactor says that there is something to peek."""
-        self._user().channelReadable()
-
-    def doWrite(self) -> None:
-        """The reactor says that there is room again."""
-        self._reactor.removeWriter(self)
-        self._user().channelWritable()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        The reactor gave up on the descriptor.
-
-        When that is only because the peer hung up while reading was paused, there may be messages
-        pending: the protocol is told as usual, and finds out by sending and peeking.
-        """
-        if self._closed:
-            return
-        if reason.check(ConnectionLost, ConnectionDone) and self.peerGone():
-            self.doWrite()
-            if not self._closed and self._wantsReadable:
-                self.waitReadable(True)
-        else:
-            self._shut(reason)
-
-    def finishSending(self) -> None:
-        """See L{IChannel.finishSending}."""
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            if error.errno != errno.ENOTCONN:
-                raise
-
-    def peerGone(self) -> bool:
-        """See L{IChannel.peerGone}."""
-        return bool(_syscalls.hungUp(self.fileno()) & select.POLLHUP)
-
-    def close(self) -> None:
-        """See L{IChannel.close}."""
-        self._shut(Failure(ConnectionDone()))
-
-    def _shut(self, reason: Failure) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._reactor.removeReader(self)
-        self._reactor.removeWriter(self)
-        self._poller.unwatch(self.fileno())
-        for call in (self._retryRead, self._retryWrite):
-            if call is not None:
-                call.cancel()
-        self._socket.close()
-        # Not from inside the caller's own method: the order of events stays simple.
-        self._reactor.callLater(0, self._tellLost, reason)
-
-    def _tellLost(self, reason: Failure) -> None:
-        protocol, self.protocol = self.protocol, None
-        if protocol is not None:
-            protocol.connectionLost(reason)
+            record.begin(PACKETS, count, batch.source, self._cookie or self.cookie())
+            sent = _syscalls.sendmmsg(self._socket.fileno(), headers.pointer, count, SEND)
+            if sent > 0:
+                return sent
+            record.end()
+            if not self._mayRetry(-sent, len(batch.message()), len(batch.descriptors), enlarged):
+                return 0
+            enlarged = True

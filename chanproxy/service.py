@@ -18,8 +18,9 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chanproxy import config
+from chanproxy import config, descriptors
 from chanproxy._batch import PeekBuffer
+from chanproxy._record import Record
 from chanproxy.access import Access, AccessError
 from chanproxy.addresses import SeqpacketAddressSpec, parseSeqpacket
 from chanproxy.adopt.rights import whyNotAdopt
@@ -32,6 +33,19 @@ from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.manager import Manager
 from chanproxy.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.recovery import prepareDirectory, runtimeDirectory, thawRecorded
+
+
+class _Only(Factory):
+    """Gives one protocol, which does not keep the factory."""
+
+    noisy = False
+
+    def __init__(self, side: ContainerProtocol | RemoteProtocol) -> None:
+        self._side = side
+
+    def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
+        """The one."""
+        return self._side
 
 
 class ChannelListener(Factory):
@@ -63,9 +77,10 @@ class ChannelListener(Factory):
             parseSeqpacket(channel.connect, listening=False),
             buffer,
             limits.connectTimeout,
+            bare=True,
         )
         self._port = SeqpacketPort(
-            reactor, parseSeqpacket(channel.listen, listening=True), self, buffer
+            reactor, parseSeqpacket(channel.listen, listening=True), self, buffer, bare=True
         )
 
     def start(self) -> None:
@@ -107,7 +122,7 @@ class ChannelListener(Factory):
         if not self._fromContainer and self._counter is None:
             self._noticed.happened()
         other = RemoteProtocol() if self._fromContainer else ContainerProtocol()
-        dial = self._endpoint.connect(Factory.forProtocol(lambda: other))
+        dial = self._endpoint.connect(_Only(other))
         if not dial.called:
             # The backlog is full: only an awake container empties it.
             self._noticed.hold()
@@ -156,7 +171,7 @@ class ChannelListener(Factory):
     def _hangUp(self, side: IProtocol) -> None:
         transport = getattr(side, "transport", None)
         if transport is not None:
-            transport.abortConnection()
+            transport.close()
 
 
 @frozen
@@ -272,7 +287,9 @@ class ChanproxyService(Service):
             self._log.error("left frozen by a predecessor, and not thawed: {why}", why=sentence)
         problems: list[Problem] = []
         limits = self._configuration.limits
-        buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors)
+        descriptors.raiseLimit()
+        record = Record(Record.newDescriptor())
+        buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors, record)
         try:
             for container in self._configuration.containers:
                 self._startContainer(container, limits, buffer, problems)

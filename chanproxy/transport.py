@@ -28,8 +28,14 @@ from zope.interface import implementer
 
 from chanproxy import _syscalls
 from chanproxy._batch import PeekBuffer
-from chanproxy.interfaces import ChannelBroken, ChannelClosed, ChanproxyReactor, IChannelUser
-from chanproxy.seqpacket import MessageRefused, SeqpacketChannel
+from chanproxy.interfaces import (
+    ChannelBroken,
+    ChannelClosed,
+    ChanproxyReactor,
+    IChannelUser,
+    MessageRefused,
+)
+from chanproxy.seqpacket import SeqpacketChannel
 
 
 @implementer(IUNIXTransport, IConsumer, IPushProducer)
@@ -75,7 +81,7 @@ class SeqpacketTransport(SeqpacketChannel):
             return
         if not self._queue:
             try:
-                if self._sendOne(data, descriptors):
+                if self._sendOne(data, descriptors) is not None:
                     return
             except ChannelClosed:
                 # Our read side finds the end, after all that came before it.
@@ -101,13 +107,11 @@ class SeqpacketTransport(SeqpacketChannel):
         """Attach a duplicate of the descriptor to the next L{write}."""
         self._nextDescriptors.append(os.dup(descriptor))
 
-    def doWrite(self) -> None:
-        """The reactor says that there is room again."""
-        self._reactor.removeWriter(self)
+    def _becameWritable(self) -> None:
         while self._queue:
             data, descriptors = self._queue[0]
             try:
-                if not self._sendOne(data, descriptors):
+                if self._sendOne(data, descriptors) is None:
                     self.waitWritable()
                     return
             except ChannelClosed:
@@ -240,12 +244,13 @@ class MessageProtocol(Protocol):
             if transport._closed or not transport._wantsReadable:
                 return
             try:
-                batch = transport.peek()
+                # One at a time: what it does not want to hear yet stays in the kernel.
+                batch = transport.peek(1)
                 if len(batch) == 0:
                     if batch.ended:
                         self.messagesEnded()
                     return
-                data, descriptors = bytes(batch.data), batch.descriptors
+                data, descriptors = bytes(batch.message()), batch.descriptors
                 transport.take(1)
             except MessageRefused as refused:
                 self.messageRefused(refused)

@@ -56,7 +56,7 @@ def packets(box: Box) -> Made:
 
 
 def inet(box: Box) -> Made:
-    return box.socket(socket.AF_INET, socket.SOCK_STREAM), None
+    return box.socket(socket.AF_INET, socket.SOCK_DGRAM), None
 
 
 def unconnected(box: Box) -> Made:
@@ -98,9 +98,8 @@ CHANNELS: list[tuple[Callable[[Box], Made], str]] = [
     (file, "it is no socket"),
     (semaphore, "it is no socket"),
     (path, "it is no socket"),
-    (inet, "it is no Unix socket"),
-    (stream, "it is no SOCK_SEQPACKET socket; only those are carried yet"),
-    (datagram, "it is no SOCK_SEQPACKET socket; only those are carried yet"),
+    (inet, "it is no Unix and no TCP socket; only those are carried"),
+    (datagram, "it is no SOCK_SEQPACKET and no SOCK_STREAM socket; only those are carried"),
     (unconnected, "it is not connected"),
     (listening, "it listens; give a connected socket"),
 ]
@@ -152,6 +151,26 @@ async def test_wrongDescriptor(
         channel.given = (given[0], given[1], given[2])
         reply = await channel.start(client)
         assert refused(reply, "InvalidParameter", says)["parameter"] == field
+        assert gone(channel.container.fileno())
+        assert gone(channel.remote.fileno())
+        assert kept is None or gone(kept)
+        await unharmed(box, client)
+
+
+@pytest.mark.parametrize("field", FIELDS[:2])
+@asynchronous
+async def test_mixed(reactor: ChanproxyReactor, tmp_path: Path, field: str) -> None:
+    """Packets at one end and a stream at the other: the second of them is named."""
+    async with stationed(reactor, tmp_path) as (_, client, box):
+        channel = Channel(box, "rpc")
+        wrong, kept = stream(box)
+        given = list(channel.given)
+        box.give(given[FIELDS.index(field)])
+        given[FIELDS.index(field)] = wrong
+        channel.given = (given[0], given[1], given[2])
+        reply = await channel.start(client)
+        fields = refused(reply, "InvalidParameter", "only one end keeps message boundaries")
+        assert fields["parameter"] == "remote_channel"
         assert gone(channel.container.fileno())
         assert gone(channel.remote.fileno())
         assert kept is None or gone(kept)

@@ -17,7 +17,6 @@ from twisted.internet.error import CannotListenError, ConnectError
 from twisted.internet.interfaces import (
     IConsumer,
     IListeningPort,
-    IReadWriteDescriptor,
     IUNIXTransport,
 )
 from twisted.internet.protocol import Factory
@@ -25,8 +24,13 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from chanproxy._batch import PeekBuffer
-from chanproxy.interfaces import ChannelBroken, ChanproxyReactor, IChannel, IChannelUser
-from chanproxy.seqpacket import MessageRefused
+from chanproxy.interfaces import (
+    ChannelBroken,
+    ChanproxyReactor,
+    IChannel,
+    IChannelUser,
+    MessageRefused,
+)
 from chanproxy.transport import MessageProtocol
 from tests.sides import asynchronous, connect, turns, until
 
@@ -163,7 +167,7 @@ async def test_queueAndProducer(reactor: ChanproxyReactor) -> None:
     """What the kernel does not take waits, in order, with its descriptors; producers pause."""
     protocol, other = connect(reactor, Recorder())
     transport = protocol.transport
-    for interface in (IChannel, IUNIXTransport, IConsumer, IReadWriteDescriptor):
+    for interface in (IChannel, IUNIXTransport, IConsumer):
         assert verifyObject(interface, transport)
     assert verifyObject(IChannelUser, protocol)
     events: list[str] = []
@@ -352,9 +356,9 @@ async def test_peerClosesBetweenPeekAndTake(reactor: ChanproxyReactor) -> None:
     other.send(b"a")
     other.send(b"b")
     batch = transport.peek()
-    assert bytes(batch.data) == b"a"
+    assert bytes(batch.message()) == b"a"
     other.close()
     transport.take(1)
-    assert bytes(transport.peek().data) == b"b"
+    assert bytes(transport.peek().message()) == b"b"
     await protocol.lost
     assert protocol.messages == [(b"b", 0)]
