@@ -333,11 +333,12 @@ class Container:
                 # It has let go of its last connection: nobody says any more what is handled.
                 kept.counter.handled(kept.counter.value())
         else:
+            # First: once it is closed, its wake source cannot be found by it any more.
+            self._forget(proxy.counter)
             opened = self._counters.get(proxy.name)
             if opened is not None and opened.counter is proxy.counter:
                 del self._counters[proxy.name]
                 opened.close()
-            self._forget(proxy.counter)
             proxy.counter.close()
         self._log.info(
             "{name}: ended; messages in {into}, out {out}",

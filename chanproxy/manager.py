@@ -189,6 +189,7 @@ class Manager:
         container = self._container(caller, parameters)
         name = parameters.text("name")
         kind = parameters.choice("counter", "shared", "shared", "handled")
+        initial = parameters.whole("initial", 0, 0, 1)
         lifetime = _lifetime(parameters)
         parameters.end()
         handed.expect("container_channel", "remote_channel", "counter")
@@ -198,10 +199,14 @@ class Manager:
                 "handled messages are written, and counter = handled; or set trusted = true "
                 "in its table [access.NAME]"
             )
+        if kind == "shared" and initial:
+            raise InvalidParameter(
+                "initial", "a shared counter is given with its value; make the eventfd with 1"
+            )
         handed.channel("container_channel")
         handed.channel("remote_channel")
         handed.different("remote_channel", "container_channel")
-        counter, reports = self._counterOf(handed, kind)
+        counter, reports = self._counterOf(handed, kind, initial)
         ends = [
             handed.connect("container_channel", ContainerProtocol(), self._reactor, self._buffer),
             handed.connect("remote_channel", RemoteProtocol(), self._reactor, self._buffer),
@@ -223,7 +228,9 @@ class Manager:
             proxy.whenEnded().addCallback(lambda _: caller.proxies.discard(proxy))
         return Reply()
 
-    def _counterOf(self, handed: Handed, kind: str) -> tuple[MessageCounter, Reports | None]:
+    def _counterOf(
+        self, handed: Handed, kind: str, initial: int
+    ) -> tuple[MessageCounter, Reports | None]:
         descriptor = handed.peek("counter")
         if kind == "shared":
             try:
@@ -232,7 +239,7 @@ class Manager:
                 raise InvalidParameter("counter", str(error)) from error
             handed.taken("counter")
             return counter, None
-        counter = MessageCounter(self._reactor)
+        counter = MessageCounter(self._reactor, initial)
         try:
             reports = Reports(self._reactor, counter, descriptor)
         except CounterError as error:
