@@ -28,6 +28,7 @@ from chanproxy.addresses import (
     parseControl,
     parseSeqpacket,
 )
+from chanproxy.policies import POLICIES, pluginNames
 
 LARGEST_MESSAGE = 64 * 1024 * 1024
 """Bytes; what a privileged process can raise a socket's buffer to is of this order."""
@@ -83,7 +84,8 @@ class Channel:
     C{[containers.NAME.channels.NAME]}.
 
     @ivar initiator: who dials C{listen}: C{remote} or C{container}.
-    @ivar handled: C{consumed} or C{explicit}.
+    @ivar handled: C{consumed}, C{explicit}, C{replied}, or the name of a plugin's policy.
+    @ivar initial: 1: the container stays awake until the first message is handled.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Channel:
     connect: str
     initiator: str = "remote"
     handled: str = "consumed"
+    initial: int = 0
 
 
 @frozen
@@ -152,8 +155,14 @@ class Configuration:
 
 def _checkFreezer(value: str) -> None:
     kind, _, argument = value.partition(":")
-    if value != "none" and not (kind == "cgroup" and argument):
-        raise ValueError(f"{brief(value)} is no freezer; there are none and cgroup:PATH")
+    if value == "none" or (kind == "cgroup" and argument):
+        return
+    from chanproxy.plugins import freezerFactories
+
+    others = freezerFactories()
+    if not (argument and kind in others):
+        there = ", ".join(("none", *(f"{prefix}:..." for prefix in others)))
+        raise ValueError(f"{brief(value)} is no freezer; there are {there} and cgroup:PATH")
 
 
 def _readChannel(name: str, table: Table) -> Channel:
@@ -162,7 +171,8 @@ def _readChannel(name: str, table: Table) -> Channel:
         table.text("listen", lambda v: parseSeqpacket(v, True), f"seqpacket:/run/{name}.sock"),
         table.text("connect", lambda v: parseSeqpacket(v, False), f"seqpacket:/srv/{name}.sock"),
         table.choice("initiator", "remote", "remote", "container"),
-        table.choice("handled", "consumed", "consumed", "explicit"),
+        table.choice("handled", "consumed", *POLICIES, more=pluginNames),
+        int(table.number("initial", 0, 0, 1, whole=True)),
     )
     table.end()
     return channel

@@ -7,7 +7,7 @@ Knows everything below; knows no configuration files and no processes of its own
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
@@ -17,9 +17,10 @@ from chanproxy.alarms import Alarms
 from chanproxy.counter import MessageCounter
 from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezewatch import FreezeWatch
-from chanproxy.handled import Consumed, Explicit, Ledger, Noticed, Reports
+from chanproxy.handled import Ledger, Noticed, Reports
 from chanproxy.idle import IdleWatch
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
+from chanproxy.policies import Channel, Eager, makePolicy
 from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.recovery import FrozenRecord
 from chanproxy.sleepwatch import SleepWatch
@@ -253,9 +254,9 @@ class Container:
         self._noticed.append((noticed, counter))
         return noticed
 
-    def keepCounter(self, name: str) -> MessageCounter:
+    def keepCounter(self, name: str, initial: int = 0) -> MessageCounter:
         """A counter for all connections of a channel, registered and open to all until L{stop}."""
-        counter = MessageCounter(self._reactor)
+        counter = MessageCounter(self._reactor, initial)
         self.sources.add(f"{self.name}/{name}", counter)
         self._counters[name] = OpenCounter(counter, kept=True)
         return counter
@@ -282,15 +283,20 @@ class Container:
         counter: MessageCounter | None = None,
         noticed: Noticed | None = None,
         reports: Reports | None = None,
+        handled: str = "consumed",
+        onHandled: Callable[[], None] | None = None,
     ) -> ChannelProxy:
         """
         Carry messages between two connected ends.
 
         @param counter: with a counter of the caller's, messages are handled when whoever holds it
             reads it down; it is closed when the proxy ends, unless it is one of L{keepCounter}.
-            Without one, a message is handled when the container has read it.
+            Without one, C{handled} says when a message is.
         @param noticed: counts the remote's end-of-file.
         @param reports: where messages on C{counter} are handled; closed when the proxy ends.
+        @param handled: the name of a policy, see L{chanproxy.policies}.
+        @param onHandled: called as soon as that policy has taken something off.
+        @raise ValueError: there is no such policy; the ends are still the caller's.
         @raise OSError: out of descriptors; the ends and all else are still open and the caller's.
         @raise WakeSourceError: the counter is registered already; likewise.
         """
@@ -298,19 +304,21 @@ class Container:
         made = None if counter is not None else MessageCounter(self._reactor)
         counting = counter or made
         assert counting is not None
+        counting.onHandled = onHandled
+        descriptor: int = container.transport.fileno()  # type: ignore[union-attr]  # see IChannel
         try:
+            policy = makePolicy(
+                handled if counter is None else "explicit",
+                Channel(self._reactor, self.ledger, counting, descriptor),
+            )
+            if onHandled is not None:
+                policy = Eager(policy)
             if kept is None:
                 self.sources.add(name, counting)
         except BaseException:
             if made is not None:
                 made.close()
             raise
-        descriptor: int = container.transport.fileno()  # type: ignore[union-attr]  # see IChannel
-        policy = (
-            Explicit(self.ledger)
-            if made is None
-            else Consumed(self._reactor, self.ledger, made, descriptor)
-        )
         happened = None if noticed is None else noticed.happened
         if kept is not None:
             kept.users += 1

@@ -13,10 +13,12 @@ from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
+from zope.interface import implementer
 
 from chanproxy import _syscalls
 from chanproxy._poller import Poller
 from chanproxy.counter import CounterError, MessageCounter
+from chanproxy.interfaces import IHandledPolicy
 
 
 class Settling(Protocol):
@@ -42,6 +44,7 @@ class Ledger:
     unsettled: set[Settling] = field(factory=set)
 
 
+@implementer(IHandledPolicy)
 class Explicit:
     """Whoever holds the counter's descriptor reads it down: nothing to look at."""
 
@@ -54,6 +57,9 @@ class Explicit:
 
     def sending(self, waiting: int) -> None:
         """How many counted messages the container's socket has not accepted."""
+
+    def answered(self, count: int) -> None:
+        """Replies say nothing here."""
 
     def close(self) -> None:
         """The channel has ended."""
@@ -104,6 +110,7 @@ class Reports:
             self.descriptor = -1
 
 
+@implementer(IHandledPolicy)
 class Consumed:
     """
     A message is handled when the container has read it, and all others, from its socket.
@@ -135,6 +142,9 @@ class Consumed:
     def sending(self, waiting: int) -> None:
         """How many counted messages the container's socket has not accepted."""
         self._waiting = waiting
+
+    def answered(self, count: int) -> None:
+        """Replies say nothing here."""
 
     def settle(self) -> None:
         """See L{Settling.settle}."""

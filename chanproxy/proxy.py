@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from chanproxy._batch import PacketBatch
 from chanproxy.counter import CounterError, MessageCounter
-from chanproxy.interfaces import ChannelBroken, ChannelClosed, IChannelUser
+from chanproxy.interfaces import ChannelBroken, ChannelClosed, IChannelUser, IHandledPolicy
 
 TURN = 64
 """Batches that one direction carries before others have their turn."""
@@ -36,14 +36,6 @@ class Channel(TypingProtocol):
     def waitGone(self) -> None: ...
     def finishSending(self) -> None: ...
     def peerGone(self) -> bool: ...
-    def close(self) -> None: ...
-
-
-class Policy(TypingProtocol):
-    """How it is known that a message is handled; see L{chanproxy.handled}."""
-
-    def counted(self, count: int) -> None: ...
-    def sending(self, waiting: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -65,6 +57,7 @@ class _Direction:
         count: Callable[[int], None] | None,
         waiting: Callable[[int], None] | None,
         onEnd: Callable[[], None] | None,
+        carried: Callable[[int], None] | None = None,
     ) -> None:
         self.source = source
         self.sink = sink
@@ -73,6 +66,7 @@ class _Direction:
         self._count = count
         self._waiting = waiting
         self._onEnd = onEnd
+        self._carried = carried
         self._counted = 0
         self._told = 0
         self._blocked = False
@@ -119,6 +113,8 @@ class _Direction:
             return False
         self.source.take(sent)
         self.traffic.messages += sent
+        if self._carried is not None and sent:
+            self._carried(sent)
         self.traffic.descriptors += len(batch.descriptors) if sent else 0
         if self._counted:
             self._counted -= sent
@@ -195,7 +191,7 @@ class ChannelProxy:
         remote: RemoteProtocol,
         counter: MessageCounter,
         name: str,
-        policy: Policy,
+        policy: IHandledPolicy,
         noticed: Callable[[], None] | None = None,
     ) -> None:
         """
@@ -213,7 +209,7 @@ class ChannelProxy:
         containerEnd: Channel = container.transport  # type: ignore[assignment]  # see IChannel
         remoteEnd: Channel = remote.transport  # type: ignore[assignment]  # see IChannel
         self._inbound = _Direction(remoteEnd, containerEnd, self._countIn, policy.sending, noticed)
-        self._outbound = _Direction(containerEnd, remoteEnd, None, None, None)
+        self._outbound = _Direction(containerEnd, remoteEnd, None, None, None, policy.answered)
         container.proxy = remote.proxy = self
         self._run(self._inbound, self._outbound)
 

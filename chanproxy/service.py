@@ -55,8 +55,11 @@ class ChannelListener(Factory):
         self._dials: dict[Deferred[IProtocol], ContainerProtocol | RemoteProtocol] = {}
         explicit = channel.handled == "explicit"
         # One for all its connections, so that its users need not know them apart.
-        self._counter = container.keepCounter(channel.name) if explicit else None
+        self._counter = container.keepCounter(channel.name, channel.initial) if explicit else None
         self._noticed: Noticed = container.notices(self._name)
+        self._unhandled = channel.initial == 1 and not explicit
+        if self._unhandled:
+            self._noticed.hold()
         self._endpoint = SeqpacketClientEndpoint(
             reactor,
             parseSeqpacket(channel.connect, listening=False),
@@ -132,11 +135,24 @@ class ChannelListener(Factory):
         assert isinstance(remote, RemoteProtocol)
         noticed = self._noticed if self._counter is None else None
         try:
-            self._container.proxy(container, remote, name, self._counter, noticed)
+            self._container.proxy(
+                container,
+                remote,
+                name,
+                self._counter,
+                noticed,
+                handled=self._channel.handled,
+                onHandled=self._firstHandled if self._unhandled else None,
+            )
         except Exception:
             self._hangUp(dialled)
             raise
         self._log.info("{name}: open", name=name)
+
+    def _firstHandled(self) -> None:
+        if self._unhandled:
+            self._unhandled = False
+            self._noticed.release()
 
     def _failed(
         self, failure: Failure, name: str, accepted: ContainerProtocol | RemoteProtocol
