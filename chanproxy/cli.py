@@ -10,6 +10,7 @@ import click
 
 from chanproxy import __version__
 from chanproxy.callcommand import command
+from chanproxy.runcommand import hold, run
 
 
 @click.group()
@@ -18,7 +19,8 @@ def main() -> None:
     """Freeze idle containers; lose nothing; wake on the first message."""
 
 
-main.add_command(command)
+for _command in (command, hold, run):
+    main.add_command(_command)
 
 
 @main.command()
@@ -49,6 +51,6 @@ def thaw(everything: bool) -> None:
 )
 def demo(cycles: int) -> None:
     """Put an echo service to sleep and wake it, and show what happens."""
-    from chanproxy.demo import run
+    from chanproxy.demo import run as runDemo
 
-    sys.exit(run(cycles))
+    sys.exit(runDemo(cycles))

@@ -67,6 +67,7 @@ class Limits:
     @ivar controlConnections: the most connections to the control socket.
     @ivar wakeSources: the most wake sources of one container.
     @ivar wakeLocks: the most names of wake locks of one container.
+    @ivar containers: up to how many containers others can be added while running.
     """
 
     messageBytes: int = MESSAGE_BYTES
@@ -76,6 +77,7 @@ class Limits:
     controlConnections: int = 256
     wakeSources: int = 32768
     wakeLocks: int = 1024
+    containers: int = 1024
 
 
 @frozen
@@ -237,6 +239,7 @@ def _readLimits(table: Table) -> Limits:
         whole("control-connections", 256, 1, 65536),
         whole("wake-sources", 32768, 1, MOST_SOURCES),
         whole("wake-locks", 1024, 1, MOST_SOURCES),
+        whole("containers", 1024, 0, MOST_SOURCES),
     )
     table.end()
     return limits

@@ -75,6 +75,7 @@ class Caller:
 
     @ivar who: for people: process and user.
     @ivar watch: makes the connection a watcher, which answers again and again.
+    @ivar ending: what else to do when it is gone, by a name for taking it back.
     """
 
     who: str
@@ -83,9 +84,13 @@ class Caller:
     sources: dict[WakeSource, Container] = field(factory=dict, init=False)
     proxies: set[ChannelProxy] = field(factory=set, init=False)
     holding: set[Container] = field(factory=set, init=False)
+    ending: dict[str, Callable[[], object]] = field(factory=dict, init=False)
 
     def gone(self) -> None:
         """The connection has ended, and with it what was made for its time."""
+        for end in list(self.ending.values()):
+            end()
+        self.ending.clear()
         for proxy in list(self.proxies):
             proxy.stop()
         for source, container in self.sources.items():
@@ -97,7 +102,7 @@ class Caller:
         self.holding.clear()
 
 
-Method = Callable[["Manager", Caller, Call, Parameters, Handed], "Reply | Deferred[Reply] | None"]
+Method = Callable[[Any, Caller, Call, Parameters, Handed], "Reply | Deferred[Reply] | None"]
 
 
 class Manager:
@@ -127,7 +132,7 @@ class Manager:
         @return: the reply, now or later; L{None} when the connection itself goes on answering.
         @raise VarlinkError: the error reply.  A Deferred may fail with it, too.
         """
-        methods = _METHODS.get(call.interface)
+        methods = self.methods().get(call.interface)
         if methods is None:
             raise InterfaceNotFound(call.interface)
         method = methods.get(call.name)
@@ -138,6 +143,10 @@ class Manager:
                 f"{caller.who} has no access; the configuration gives it in a table [access.NAME]"
             )
         return method(self, caller, call, Parameters(call.parameters), handed)
+
+    def methods(self) -> Mapping[str, Mapping[str, Method]]:
+        """What can be called, by interface and name."""
+        return METHODS
 
     def _container(self, caller: Caller, parameters: Parameters) -> Container:
         name = parameters.text("container")
@@ -176,7 +185,7 @@ class Manager:
         interface = parameters.text("interface")
         parameters.end()
         handed.expect()
-        if interface not in _METHODS:
+        if interface not in METHODS:
             raise InterfaceNotFound(interface)
         return Reply({"description": interfaceDescription(interface)})
 
@@ -190,7 +199,7 @@ class Manager:
         name = parameters.text("name")
         kind = parameters.choice("counter", "shared", "shared", "handled")
         initial = parameters.whole("initial", 0, 0, 1)
-        lifetime = _lifetime(parameters)
+        lifetime = lifetimeOf(parameters)
         parameters.end()
         handed.expect("container_channel", "remote_channel", "counter")
         if kind == "shared" and not caller.rights.trusts(container.name):
@@ -258,7 +267,7 @@ class Manager:
         container = self._container(caller, parameters)
         name = parameters.text("name")
         events = parameters.names("events", EVENTS)
-        lifetime = _lifetime(parameters)
+        lifetime = lifetimeOf(parameters)
         parameters.end()
         handed.expect("source")
         descriptor = handed.peek("source")
@@ -357,7 +366,7 @@ class Manager:
         container = self._container(caller, parameters)
         name = parameters.text("name")
         timeout = parameters.number("timeout", None, 0, LONGEST)
-        lifetime = _lifetime(parameters)
+        lifetime = lifetimeOf(parameters)
         parameters.end()
         handed.expect()
         holder = caller if lifetime == "connection" else None
@@ -375,7 +384,7 @@ class Manager:
         """Let go of it."""
         container = self._container(caller, parameters)
         name = parameters.text("name")
-        lifetime = _lifetime(parameters)
+        lifetime = lifetimeOf(parameters)
         parameters.end()
         handed.expect()
         try:
@@ -448,7 +457,7 @@ class Manager:
         return Reply(description(container, first))
 
 
-_METHODS: dict[str, dict[str, Method]] = {
+METHODS: dict[str, dict[str, Method]] = {
     SERVICE: {
         "GetInfo": Manager.getInfo,
         "GetInterfaceDescription": Manager.getInterfaceDescription,
@@ -470,7 +479,8 @@ _METHODS: dict[str, dict[str, Method]] = {
 }
 
 
-def _lifetime(parameters: Parameters) -> str:
+def lifetimeOf(parameters: Parameters) -> str:
+    """Until the connection ends, or longer."""
     return parameters.choice("lifetime", "service", "service", "connection")
 
 

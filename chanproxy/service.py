@@ -7,6 +7,7 @@ Below a parent service of any Twisted application, or under C{twistd} by L{chanp
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import cast
 
 from attrs import frozen
@@ -22,13 +23,13 @@ from chanproxy import config
 from chanproxy._batch import PeekBuffer
 from chanproxy.access import Access, AccessError
 from chanproxy.addresses import SeqpacketAddressSpec, parseSeqpacket
+from chanproxy.administration import ServiceManager
 from chanproxy.container import Bounds, Container
 from chanproxy.control import ControlFactory
 from chanproxy.endpoints import SeqpacketClientEndpoint, SeqpacketPort, whyNotBindable
 from chanproxy.freezers import makeFreezer
 from chanproxy.handled import Noticed
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
-from chanproxy.manager import Manager
 from chanproxy.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.recovery import prepareDirectory, runtimeDirectory, thawRecorded
 
@@ -87,6 +88,11 @@ class ChannelListener(Factory):
             dial.cancel()
             self._hangUp(accepted)
         return self._port.stopListening()
+
+    @property
+    def container(self) -> Container:
+        """Whose channel it is."""
+        return self._container
 
     @property
     def port(self) -> IListeningPort:
@@ -262,6 +268,7 @@ class ChanproxyService(Service):
     _log = Logger()
 
     def __init__(self, configuration: config.Configuration, reactor: ChanproxyReactor) -> None:
+        """@param configuration: may be empty; containers can be added while running."""
         Service.setName(self, "chanproxy")
         self._configuration = configuration
         self._reactor = reactor
@@ -269,6 +276,7 @@ class ChanproxyService(Service):
         self._listeners: list[ChannelListener] = []
         self._control: SeqpacketPort | None = None
         self._clients: ControlFactory | None = None
+        self._buffer: PeekBuffer | None = None
 
     def startService(self) -> None:
         """
@@ -283,7 +291,7 @@ class ChanproxyService(Service):
             self._log.error("left frozen by a predecessor, and not thawed: {why}", why=sentence)
         problems: list[Problem] = []
         limits = self._configuration.limits
-        buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors)
+        self._buffer = buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors)
         try:
             for container in self._configuration.containers:
                 self._startContainer(container, limits, buffer, problems)
@@ -296,6 +304,49 @@ class ChanproxyService(Service):
         for started in self.containers.values():
             started.start()
         Service.startService(self)
+
+    @property
+    def mostContainers(self) -> int:
+        """Up to how many containers can be added."""
+        return self._configuration.limits.containers
+
+    def addContainer(self, container: config.Container) -> Container:
+        """
+        Run one more container, until L{removeContainer}, or until the service stops.
+
+        @raise StartError: all that is wrong; nothing of it is left.
+        """
+        path = f"containers.{container.name}"
+        if not self.running or self._buffer is None:
+            raise StartError([Problem(path, "the service does not run")])
+        if container.name in self.containers:
+            raise StartError([Problem(path, "is there already")])
+        if len(self.containers) >= self.mostContainers:
+            raise StartError([Problem("limits.containers", "there are as many already; raise it")])
+        problems: list[Problem] = []
+        try:
+            self._startContainer(container, self._configuration.limits, self._buffer, problems)
+            if problems:
+                raise StartError(problems)
+        except BaseException:
+            if container.name in self.containers:
+                self.removeContainer(container.name)
+            raise
+        made = self.containers[container.name]
+        made.start()
+        return made
+
+    def removeContainer(self, name: str) -> Deferred[object]:
+        """
+        Thaw a container, end its channels, forget it.
+
+        @return: fires when it listens no more; all else is done at once.
+        @raise KeyError: there is none of that name.
+        """
+        container = self.containers.pop(name)
+        mine = [listener for listener in self._listeners if listener.container is container]
+        self._listeners = [listener for listener in self._listeners if listener not in mine]
+        return self._stop([container], mine)
 
     def _startContainer(
         self,
@@ -343,7 +394,7 @@ class ChanproxyService(Service):
         except FreezerError as error:
             problems.append(Problem("control", str(error)))
             return
-        manager = Manager(self._reactor, lambda: self.containers, buffer)
+        manager = ServiceManager(self._reactor, self, buffer)
         clients = ControlFactory(manager, access, limits.controlBytes, limits.controlConnections)
         port = SeqpacketPort(self._reactor, control, clients, PeekBuffer(limits.controlBytes))
         try:
@@ -361,19 +412,27 @@ class ChanproxyService(Service):
     def _stopAll(self) -> Deferred[object]:
         containers, self.containers = self.containers, {}
         listeners, self._listeners = self._listeners, []
-        for container in containers.values():
+        control: list[Deferred[None]] = []
+        if self._control is not None and self._clients is not None:
+            control.append(self._control.stopListening())
+            self._clients.closeAll()
+            self._control = self._clients = None
+        return self._stop(list(containers.values()), listeners, control)
+
+    def _stop(
+        self,
+        containers: list[Container],
+        listeners: list[ChannelListener],
+        others: Sequence[Deferred[None]] = (),
+    ) -> Deferred[object]:
+        for container in containers:
             # Thawed before anything else that could fail.
             try:
                 container.suspension.stop()
             except FreezerError as error:
                 self._log.error("{name}: {error}", name=container.name, error=error)
-        stopping = [listener.stop() for listener in listeners]
-        if self._control is not None and self._clients is not None:
-            stopping.append(self._control.stopListening())
-            self._clients.closeAll()
-            self._control = self._clients = None
-        stopped = DeferredList(stopping)
-        for container in containers.values():
+        stopped = DeferredList([*others, *(listener.stop() for listener in listeners)])
+        for container in containers:
             try:
                 container.stop()
             except Exception:

@@ -122,6 +122,28 @@ class ContainerNotFound(VarlinkError):
         )
 
 
+class ContainerExists(VarlinkError):
+    """There is a container of that name already."""
+
+    def __init__(self, container: str) -> None:
+        super().__init__(
+            f"{MANAGER}.ContainerExists",
+            f"there is a container {brief(container)} already; take another name",
+            {"container": container},
+        )
+
+
+class ContainerConfigured(VarlinkError):
+    """The container is the configuration's, and cannot be removed by a call."""
+
+    def __init__(self, container: str) -> None:
+        super().__init__(
+            f"{MANAGER}.ContainerConfigured",
+            f"the container {brief(container)} is in the configuration; take it out there",
+            {"container": container},
+        )
+
+
 class WakeSourceExists(VarlinkError):
     """The name or the descriptor is registered already."""
 
