@@ -1,17 +1,21 @@
 """
-ServiceManager: the manager's methods that are about the service itself: which containers it runs.
+ServiceManager: the manager's methods that are about the service itself: which containers it runs,
+and its traces.
 
 For callers who could stop the service anyway: root, and the user that it runs as.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+import stat
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from chanproxy import config
+from chanproxy import config, trace
 from chanproxy._batch import PeekBuffer
 from chanproxy._clashes import plain
 from chanproxy.container import Container
@@ -19,6 +23,7 @@ from chanproxy.handed import Handed
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager import METHODS, Caller, Manager, Method, Reply, lifetimeOf
 from chanproxy.parameters import Parameters
+from chanproxy.trace import ChromeFormat, Format, Recording
 from chanproxy.varlink import Call
 from chanproxy.varlinkerrors import (
     MANAGER,
@@ -28,6 +33,8 @@ from chanproxy.varlinkerrors import (
     InvalidParameter,
     LimitExceeded,
     PermissionDenied,
+    TraceNotRunning,
+    TraceRunning,
 )
 
 
@@ -36,6 +43,8 @@ class Administered(Protocol):
 
     @property
     def containers(self) -> Mapping[str, Container]: ...
+    @property
+    def mostTraceBytes(self) -> int: ...
     @property
     def mostContainers(self) -> int: ...
     def addContainer(self, container: config.Container) -> Container: ...
@@ -51,6 +60,7 @@ class ServiceManager(Manager):
         super().__init__(reactor, lambda: service.containers, buffer)
         self._service = service
         self._added: dict[str, Container] = {}
+        self._traces: dict[Caller, Recording] = {}
 
     def methods(self) -> Mapping[str, Mapping[str, Method]]:
         """Those of the containers, and those of the service."""
@@ -130,11 +140,72 @@ class ServiceManager(Manager):
         removed = self._forget(name, self._added[name])
         return Reply() if removed is None else removed.addCallback(lambda _: Reply())
 
+    def startTrace(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """Trace into a file."""
+        self._admit(caller)
+        kind = parameters.choice("format", "json", "json", "perfetto")
+        parameters.end()
+        handed.expect("file")
+        descriptor = handed.peek("file")
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InvalidParameter("file", "it is no regular file, and could make the service wait")
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise InvalidParameter("file", "it is open for reading only; open it for writing")
+        if trace.active is not None:
+            raise TraceRunning()
+        writer = _format(kind)
+        handed.taken("file")
+        recording = Recording(self._reactor, writer, descriptor, self._service.mostTraceBytes)
+        self._traces[caller] = recording
+        caller.ending["trace"] = lambda: self._endTrace(caller)
+        return Reply()
+
+    def _endTrace(self, caller: Caller) -> Recording | None:
+        recording = self._traces.pop(caller, None)
+        if recording is not None:
+            recording.stop()
+        return recording
+
+    def stopTrace(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """End it."""
+        self._admit(caller)
+        parameters.end()
+        handed.expect()
+        caller.ending.pop("trace", None)
+        recording = self._endTrace(caller)
+        if recording is None:
+            raise TraceNotRunning()
+        return Reply(
+            {
+                "events": recording.tracer.count,
+                "bytes": recording.bytes,
+                "complete": recording.complete,
+            }
+        )
+
 
 _METHODS: dict[str, Method] = {
+    "StartTrace": ServiceManager.startTrace,
+    "StopTrace": ServiceManager.stopTrace,
     "AddContainer": ServiceManager.addContainer,
     "RemoveContainer": ServiceManager.removeContainer,
 }
+
+
+def _format(kind: str) -> Format:
+    if kind == "json":
+        return ChromeFormat()
+    try:
+        from chanproxy.traceperfetto import PerfettoFormat
+    except ImportError as error:
+        raise InvalidParameter(
+            "format", "the service has no package perfetto; install chanproxy[perfetto] there"
+        ) from error
+    return PerfettoFormat()
 
 
 def _invalid(name: str, path: str, text: str) -> InvalidParameter:

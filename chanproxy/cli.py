@@ -11,6 +11,7 @@ import click
 from chanproxy import __version__
 from chanproxy.callcommand import command
 from chanproxy.runcommand import hold, run
+from chanproxy.tracecommand import trace
 
 
 @click.group()
@@ -19,7 +20,7 @@ def main() -> None:
     """Freeze idle containers; lose nothing; wake on the first message."""
 
 
-for _command in (command, hold, run):
+for _command in (command, hold, run, trace):
     main.add_command(_command)
 
 

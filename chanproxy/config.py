@@ -67,6 +67,7 @@ class Limits:
     @ivar controlConnections: the most connections to the control socket.
     @ivar wakeSources: the most wake sources of one container.
     @ivar wakeLocks: the most names of wake locks of one container.
+    @ivar traceBytes: the largest trace, in bytes.
     @ivar containers: up to how many containers others can be added while running.
     """
 
@@ -78,6 +79,7 @@ class Limits:
     wakeSources: int = 32768
     wakeLocks: int = 1024
     containers: int = 1024
+    traceBytes: int = 64 * 1024 * 1024
 
 
 @frozen
@@ -240,6 +242,7 @@ def _readLimits(table: Table) -> Limits:
         whole("wake-sources", 32768, 1, MOST_SOURCES),
         whole("wake-locks", 1024, 1, MOST_SOURCES),
         whole("containers", 1024, 0, MOST_SOURCES),
+        whole("trace-bytes", 64 * 1024 * 1024, 4096, 2**40),
     )
     table.end()
     return limits

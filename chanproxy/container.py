@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
+from chanproxy import trace
 from chanproxy.alarms import Alarms
 from chanproxy.counter import MessageCounter
 from chanproxy.freezers.dry import DryRunFreezer
@@ -195,6 +196,8 @@ class Container:
             self._record = None
 
     def _stateChanged(self, state: str, reason: str) -> None:
+        if trace.active is not None:
+            trace.active.stateChanged(self.name, state, reason)
         if state == "suspending":
             self._freezeWatch.start()
         else:

@@ -8,6 +8,7 @@ freezers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 from typing import Protocol as TypingProtocol
 
 from attrs import define
@@ -17,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chanproxy import trace
 from chanproxy._batch import PacketBatch
 from chanproxy.counter import CounterError, MessageCounter
 from chanproxy.interfaces import ChannelBroken, ChannelClosed, IChannelUser, IHandledPolicy
@@ -58,6 +60,7 @@ class _Direction:
         waiting: Callable[[int], None] | None,
         onEnd: Callable[[], None] | None,
         carried: Callable[[int], None] | None = None,
+        traced: tuple[str, str] = ("", ""),
     ) -> None:
         self.source = source
         self.sink = sink
@@ -67,6 +70,7 @@ class _Direction:
         self._waiting = waiting
         self._onEnd = onEnd
         self._carried = carried
+        self._traced = traced
         self._counted = 0
         self._told = 0
         self._blocked = False
@@ -90,11 +94,21 @@ class _Direction:
                     else:
                         self.source.waitReadable(True)
                     return
-                if not self._carry(batch):
+                if not self._carryTraced(batch):
                     return
             finally:
                 batch.close()
         self.source.waitReadable(True)
+
+    def _carryTraced(self, batch: PacketBatch) -> bool:
+        tracing = trace.active
+        if tracing is None:
+            return self._carry(batch)
+        tracing.forwarding(*self._traced, len(batch))
+        try:
+            return self._carry(batch)
+        finally:
+            tracing.forwarded(self._traced[0])
 
     def _carry(self, batch: PacketBatch) -> bool:
         """Count, send, take one batch; whether all of it went."""
@@ -143,6 +157,7 @@ class _Direction:
 class _Side(Protocol):
     """One end of a channel proxy; silent until it is paired."""
 
+    called: ClassVar[str]
     proxy: ChannelProxy | None = None
     onConnected: Callable[[], None] | None = None
 
@@ -170,9 +185,13 @@ class _Side(Protocol):
 class RemoteProtocol(_Side):
     """The end towards the peer outside."""
 
+    called = "remote"
+
 
 class ContainerProtocol(_Side):
     """The end towards the container."""
+
+    called = "container"
 
 
 class ChannelProxy:
@@ -208,9 +227,15 @@ class ChannelProxy:
         self._over = False
         containerEnd: Channel = container.transport  # type: ignore[assignment]  # see IChannel
         remoteEnd: Channel = remote.transport  # type: ignore[assignment]  # see IChannel
-        self._inbound = _Direction(remoteEnd, containerEnd, self._countIn, policy.sending, noticed)
-        self._outbound = _Direction(containerEnd, remoteEnd, None, None, None, policy.answered)
+        self._inbound = _Direction(
+            remoteEnd, containerEnd, self._countIn, policy.sending, noticed, traced=(name, "to")
+        )
+        self._outbound = _Direction(
+            containerEnd, remoteEnd, None, None, None, policy.answered, (name, "from")
+        )
         container.proxy = remote.proxy = self
+        if trace.active is not None:
+            trace.active.channelEntered(name)
         self._run(self._inbound, self._outbound)
 
     @property
@@ -230,14 +255,20 @@ class ChannelProxy:
 
     def _countIn(self, count: int) -> None:
         self.counter.add(count)
+        if trace.active is not None:
+            trace.active.counted(self.name, count)
         self._policy.counted(count)
 
     def readable(self, side: _Side) -> None:
         """A side has something to peek, or its peer has gone."""
+        if trace.active is not None and not self._over:
+            trace.active.channelReady(self.name, f"{side.called} readable")
         self._run(self._inbound if side is self._remote else self._outbound)
 
     def writable(self, side: _Side) -> None:
         """A side has room again."""
+        if trace.active is not None and not self._over:
+            trace.active.channelReady(self.name, f"{side.called} writable")
         direction = self._inbound if side is self._container else self._outbound
         self._guard("to" if side is self._container else "from", direction.writable)
         self._afterwards()
@@ -253,6 +284,8 @@ class ChannelProxy:
         try:
             step()
         except (ChannelBroken, CounterError, OSError) as error:
+            if trace.active is not None:
+                trace.active.channelFailed(self.name, towards, str(error))
             self._log.warn(
                 "{name}: closed, {towards} the container: {error}",
                 name=self.name,
@@ -272,6 +305,8 @@ class ChannelProxy:
             or (outbound.ended and outbound.source.peerGone())
         ):
             self._end()
+        elif trace.active is not None:
+            trace.active.channelWaiting(self.name)
 
     def sideLost(self, side: _Side, reason: Failure) -> None:
         """A side's transport is closed, by us or by the reactor's end."""
@@ -288,6 +323,8 @@ class ChannelProxy:
         if self._over:
             return
         self._over = True
+        if trace.active is not None:
+            trace.active.channelExited(self.name)
         self._policy.close()
         for direction in (self._inbound, self._outbound):
             direction.source.close()

@@ -310,6 +310,11 @@ class ChanproxyService(Service):
         """Up to how many containers can be added."""
         return self._configuration.limits.containers
 
+    @property
+    def mostTraceBytes(self) -> int:
+        """The largest trace."""
+        return self._configuration.limits.traceBytes
+
     def addContainer(self, container: config.Container) -> Container:
         """
         Run one more container, until L{removeContainer}, or until the service stops.

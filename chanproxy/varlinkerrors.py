@@ -144,6 +144,22 @@ class ContainerConfigured(VarlinkError):
         )
 
 
+class TraceRunning(VarlinkError):
+    """Somebody traces already."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"{MANAGER}.TraceRunning", "a trace is running already; have it stopped first"
+        )
+
+
+class TraceNotRunning(VarlinkError):
+    """Nobody traces."""
+
+    def __init__(self) -> None:
+        super().__init__(f"{MANAGER}.TraceNotRunning", "no trace is running on this connection")
+
+
 class WakeSourceExists(VarlinkError):
     """The name or the descriptor is registered already."""
 
