@@ -39,6 +39,9 @@ LONGEST_LINGER = 86400.0
 MOST_SOURCES = 1_000_000
 """More wake sources or wake locks than this are a mistake."""
 
+MOST_CPUS = 8192
+"""C{CONFIG_NR_CPUS} of the largest kernels."""
+
 _IDENTIFIERS = 2**32 - 2
 """The largest user or group; the kernel keeps the one after it for none."""
 
@@ -144,6 +147,23 @@ class AccessEntry:
 
 
 @frozen
+class Scheduling:
+    """
+    C{[scheduling]}: how the kernel schedules the service; L{None} and empty: as it was started.
+
+    @ivar nice: -20 to 19; less is more.
+    @ivar policy: C{other}, C{batch}, C{idle}, C{fifo} or C{rr}.
+    @ivar priority: 1 to 99, for C{fifo} and C{rr}; more is more.
+    @ivar affinity: numbers of CPUs.
+    """
+
+    nice: int | None = None
+    policy: str | None = None
+    priority: int = 1
+    affinity: tuple[int, ...] = ()
+
+
+@frozen
 class Configuration:
     """
     The whole file.
@@ -155,6 +175,7 @@ class Configuration:
     containers: tuple[Container, ...] = ()
     control: SeqpacketAddressSpec | None = None
     access: tuple[AccessEntry, ...] = ()
+    scheduling: Scheduling = Factory(Scheduling)
 
 
 def _checkFreezer(value: str) -> None:
@@ -248,6 +269,30 @@ def _readLimits(table: Table) -> Limits:
     return limits
 
 
+def _checkCpu(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"holds {kind(value)}")
+    if not 0 <= value < MOST_CPUS:
+        raise ValueError(f"holds {brief(value)}, which is no CPU's number")
+
+
+def _readScheduling(table: Table) -> Scheduling:
+    real = ("fifo", "rr")
+    policy = None
+    if table.has("policy"):
+        policy = table.choice("policy", "other", "other", "batch", "idle", *real)
+    if table.has("priority") and policy not in real:
+        table.note("priority", "is for the policies fifo and rr", "leave it out, or write one")
+    scheduling = Scheduling(
+        int(table.number("nice", 0, -20, 19, whole=True)) if table.has("nice") else None,
+        policy,
+        int(table.number("priority", 1, 1, 99, whole=True)),
+        tuple(sorted(table.items("affinity", _checkCpu, "[0, 1]"))),
+    )
+    table.end()
+    return scheduling
+
+
 def _checkReach(top: Table, control: SeqpacketAddressSpec | None) -> None:
     """Whether those that access entries name can connect at all."""
     if control is None:
@@ -311,13 +356,14 @@ def fromTree(tree: Any) -> Configuration:
     access = tuple(_readAccess(name, table, names) for name, table in top.tables("access"))
     if access and (written or not top.has("control")):
         _checkReach(top, control)
+    scheduling = _readScheduling(top.table("scheduling"))
     top.end()
     if isinstance(tree, dict) and tree.get("containers", {}) == {}:
         top.note("containers", "has no container", "write at least one table, [containers.NAME]")
     _checkTogether(containers, control, problems)
     if problems:
         raise ConfigurationError(problems)
-    return Configuration(limits, containers, control, access)
+    return Configuration(limits, containers, control, access, scheduling)
 
 
 def load(text: str) -> Configuration:

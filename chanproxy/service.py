@@ -32,6 +32,7 @@ from chanproxy.handled import Noticed
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.recovery import prepareDirectory, runtimeDirectory, thawRecorded
+from chanproxy.scheduling import schedule
 
 
 class ChannelListener(Factory):
@@ -289,6 +290,7 @@ class ChanproxyService(Service):
             self._log.warn("{spec}: left frozen by a predecessor that died; thawed", spec=spec)
         for sentence in failed:
             self._log.error("left frozen by a predecessor, and not thawed: {why}", why=sentence)
+        schedule(self._configuration.scheduling)
         problems: list[Problem] = []
         limits = self._configuration.limits
         self._buffer = buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors)

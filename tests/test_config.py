@@ -164,7 +164,7 @@ def test_unknownKeyLikeNoOther() -> None:
     """Without a near key, the known ones are listed."""
     assert problems(f"{MINIMAL}[limits]\nzzz = 1") == [
         "limits.zzz: is not known; known are message-bytes, message-descriptors, connect-timeout, "
-        "control-bytes, control-connections, wake-sources, wake-locks"
+        "control-bytes, control-connections, wake-sources, wake-locks, containers, trace-bytes"
     ]
 
 
