@@ -303,7 +303,7 @@ class Container:
         @raise OSError: out of descriptors; the ends and all else are still open and the caller's.
         @raise WakeSourceError: the counter is registered already; likewise.
         """
-        kept = next((o for o in self._counters.values() if o.counter is counter), None)
+        kept = next((o for o in self._counters.values() if o.kept and o.counter is counter), None)
         made = None if counter is not None else MessageCounter(self._reactor)
         counting = counter or made
         assert counting is not None

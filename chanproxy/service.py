@@ -200,12 +200,18 @@ class StartError(Exception):
         self.problems = problems
 
 
-def thawNow(spec: str) -> None:
-    """Thaw by specification.  @raise FreezerError: it did not work."""
-    # Nothing waits here, but making a freezer takes a reactor; any one will do.
-    from twisted.internet import reactor
+def thawNow(spec: str, reactor: ChanproxyReactor | None = None) -> None:
+    """
+    Thaw by specification.
 
-    makeFreezer(spec, cast(ChanproxyReactor, reactor)).thawNow()
+    @param reactor: nothing waits here, but making a freezer takes one; without it the global one.
+    @raise FreezerError: it did not work.
+    """
+    if reactor is None:
+        from twisted.internet import reactor as installed
+
+        reactor = cast(ChanproxyReactor, installed)
+    makeFreezer(spec, reactor).thawNow()
 
 
 def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) -> list[Problem]:
@@ -285,7 +291,7 @@ class ChanproxyService(Service):
 
         @raise StartError: all that is wrong; nothing is half started.
         """
-        thawed, failed = thawRecorded(thawNow, everything=False)
+        thawed, failed = thawRecorded(lambda spec: thawNow(spec, self._reactor), everything=False)
         for spec in thawed:
             self._log.warn("{spec}: left frozen by a predecessor that died; thawed", spec=spec)
         for sentence in failed:

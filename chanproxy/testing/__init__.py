@@ -1,1 +1,9 @@
-"""Public helpers for tests of programs that use chanproxy."""
+"""
+Public helpers for tests of programs that use chanproxy.
+
+  - L{chanproxy.testing.freezers}: a freezer that does what the test says, and the suite for any.
+  - L{chanproxy.testing.reactor}: a reactor in which time stands still.
+  - L{chanproxy.testing.channels}: channels in memory.
+  - L{chanproxy.testing.cases}: base classes for trial.
+  - L{chanproxy.testing.plugin}: fixtures for pytest, by C{pytest_plugins}.
+"""
