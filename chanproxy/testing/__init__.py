@@ -1,7 +1,8 @@
 """
 Public helpers for tests of programs that use chanproxy.
 
-  - L{chanproxy.testing.freezers}: a freezer that does what the test says, and the suite for any.
+  - L{chanproxy.testing.fakefreezer}: a freezer that does what the test says.
+  - L{chanproxy.testing.freezers}: the suite for any freezer.
   - L{chanproxy.testing.reactor}: a reactor in which time stands still.
   - L{chanproxy.testing.channels}: channels in memory.
   - L{chanproxy.testing.cases}: base classes for trial.

@@ -17,7 +17,7 @@ from chanproxy import config
 from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
-from chanproxy.testing.freezers import FakeFreezer
+from chanproxy.testing.fakefreezer import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
 
 __all__ = [

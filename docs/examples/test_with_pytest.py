@@ -8,7 +8,7 @@ from twisted.internet.threads import deferToThread
 
 from chanproxy.container import Container
 from chanproxy.service import ChanproxyService
-from chanproxy.testing.freezers import FakeFreezer
+from chanproxy.testing.fakefreezer import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
 
 pytest_plugins = ["chanproxy.testing.plugin"]
