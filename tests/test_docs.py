@@ -135,3 +135,15 @@ def test_configuration() -> None:
     text = reference.read_text()
     for name, *_ in Options.optParameters:
         assert f"`--{name} " in text
+
+
+def test_wake(tmp_path: Path) -> None:
+    """The picture of a wake is that of the recorded trace; a trace without one is a sentence."""
+    draw = [sys.executable, str(DOCS / "draw_trace.py"), "--check"]
+    same = subprocess.run(draw, capture_output=True, text=True, timeout=PATIENCE)
+    assert (same.returncode, same.stderr) == (0, "")
+    empty = tmp_path / "empty.json"
+    empty.write_text("[]")
+    other = subprocess.run([*draw, empty], capture_output=True, text=True, timeout=PATIENCE)
+    assert other.returncode == 1
+    assert "it has no wake by a message" in other.stderr
