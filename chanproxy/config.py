@@ -29,6 +29,8 @@ from chanproxy.addresses import (
     parseSeqpacket,
 )
 from chanproxy.policies import POLICIES, pluginNames
+from chanproxy.scheduling import Scheduling as Scheduling
+from chanproxy.scheduling import readScheduling
 
 LARGEST_MESSAGE = 64 * 1024 * 1024
 """Bytes; what a privileged process can raise a socket's buffer to is of this order."""
@@ -38,9 +40,6 @@ LONGEST_LINGER = 86400.0
 
 MOST_SOURCES = 1_000_000
 """More wake sources or wake locks than this are a mistake."""
-
-MOST_CPUS = 8192
-"""C{CONFIG_NR_CPUS} of the largest kernels."""
 
 _IDENTIFIERS = 2**32 - 2
 """The largest user or group; the kernel keeps the one after it for none."""
@@ -144,23 +143,6 @@ class AccessEntry:
     groups: tuple[str | int, ...] = ()
     containers: tuple[str, ...] = ()
     trusted: bool = False
-
-
-@frozen
-class Scheduling:
-    """
-    C{[scheduling]}: how the kernel schedules the service; L{None} and empty: as it was started.
-
-    @ivar nice: -20 to 19; less is more.
-    @ivar policy: C{other}, C{batch}, C{idle}, C{fifo} or C{rr}.
-    @ivar priority: 1 to 99, for C{fifo} and C{rr}; more is more.
-    @ivar affinity: numbers of CPUs.
-    """
-
-    nice: int | None = None
-    policy: str | None = None
-    priority: int = 1
-    affinity: tuple[int, ...] = ()
 
 
 @frozen
@@ -269,30 +251,6 @@ def _readLimits(table: Table) -> Limits:
     return limits
 
 
-def _checkCpu(value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"holds {kind(value)}")
-    if not 0 <= value < MOST_CPUS:
-        raise ValueError(f"holds {brief(value)}, which is no CPU's number")
-
-
-def _readScheduling(table: Table) -> Scheduling:
-    real = ("fifo", "rr")
-    policy = None
-    if table.has("policy"):
-        policy = table.choice("policy", "other", "other", "batch", "idle", *real)
-    if table.has("priority") and policy not in real:
-        table.note("priority", "is for the policies fifo and rr", "leave it out, or write one")
-    scheduling = Scheduling(
-        int(table.number("nice", 0, -20, 19, whole=True)) if table.has("nice") else None,
-        policy,
-        int(table.number("priority", 1, 1, 99, whole=True)),
-        tuple(sorted(table.items("affinity", _checkCpu, "[0, 1]"))),
-    )
-    table.end()
-    return scheduling
-
-
 def _checkReach(top: Table, control: SeqpacketAddressSpec | None) -> None:
     """Whether those that access entries name can connect at all."""
     if control is None:
@@ -356,7 +314,7 @@ def fromTree(tree: Any) -> Configuration:
     access = tuple(_readAccess(name, table, names) for name, table in top.tables("access"))
     if access and (written or not top.has("control")):
         _checkReach(top, control)
-    scheduling = _readScheduling(top.table("scheduling"))
+    scheduling = readScheduling(top.table("scheduling"))
     top.end()
     if isinstance(tree, dict) and tree.get("containers", {}) == {}:
         top.note("containers", "has no container", "write at least one table, [containers.NAME]")

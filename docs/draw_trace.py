@@ -80,9 +80,7 @@ def window(spans: list[Span]) -> tuple[list[Span], float, float]:
             begin, end = zero - margin, last + margin
             inside = [s for s in spans if s.track in tracks and s.end >= begin and s.begin <= end]
             return inside, zero, last
-    raise ValueError(
-        "the trace has no wake by a message that is answered; trace one, and try again"
-    )
+    raise ValueError("it has no wake by a message that is answered; trace one, and try again")
 
 
 def svgText(spans: list[Span], zero: float, last: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,15 +15,21 @@ import pytest
 from twisted.internet.threads import deferToThread
 from zope.interface.verify import verifyObject
 
+from chanproxy._batch import PeekBuffer
+from chanproxy.administration import ServiceManager
+from chanproxy.config import Configuration
 from chanproxy.container import Container
 from chanproxy.counter import MessageCounter
 from chanproxy.handled import Explicit, Ledger
 from chanproxy.interfaces import ChannelBroken, ChanproxyReactor, IChannel
 from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.service import ChanproxyService
 from chanproxy.sockets import proxySockets
 from chanproxy.testing.channels import MemoryChannel
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.transport import MessageProtocol
+from chanproxy.varlink import interfaceDescription
+from chanproxy.varlinkerrors import MANAGER
 from chanproxy.wake import WakeSourceError
 from tests.managing import gone
 from tests.sides import asynchronous, connect, turns, until
@@ -131,6 +138,15 @@ print("twisted.internet.reactor" in sys.modules)
         timeout=60,
     )
     assert (done.stderr, done.stdout) == ("", "False\n")
+
+
+@asynchronous
+async def test_allMethods(reactor: ChanproxyReactor) -> None:
+    """The interface file has exactly the methods that a service answers."""
+    service = ChanproxyService(Configuration(), reactor)
+    answered = ServiceManager(reactor, service, PeekBuffer()).methods()[MANAGER]
+    declared = re.findall(r"^method (\w+)", interfaceDescription(), re.MULTILINE)
+    assert sorted(declared) == sorted(answered)
 
 
 @asynchronous
