@@ -233,8 +233,12 @@ async def test_error(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 
 
 @asynchronous
-async def test_refused(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+async def test_refused(
+    reactor: ChanproxyReactor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No pipe, no file for reading, no second trace; and what is none cannot be stopped."""
+    # As where the package perfetto is not installed.
+    monkeypatch.setitem(sys.modules, "chanproxy.traceperfetto", None)
     traced = Traced(reactor, tmp_path)
     reading, writing = os.pipe()
     output = tmp_path / "trace"
@@ -256,6 +260,8 @@ async def test_refused(reactor: ChanproxyReactor, tmp_path: Path) -> None:
                     await start(guest, only.fileno())
                 with pytest.raises(CallRefused, match="format"):
                     await start(guest, file.fileno(), "xml")
+                with pytest.raises(CallRefused, match=r"install chanproxy\[perfetto\] there"):
+                    await start(guest, file.fileno(), "perfetto")
                 await start(guest, file.fileno())
                 with pytest.raises(CallRefused, match="running already") as refused:
                     await start(other, file.fileno())
