@@ -32,6 +32,7 @@ types: $(VENV)/.developed
 
 docs: $(VENV)/.documented
 	$(BIN)/python docs/draw_lifecycle.py --check
+	$(BIN)/python docs/draw_trace.py --check
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 
 # Install the wheel into a clean environment, and use it from another directory.
@@ -42,6 +43,10 @@ wheel: $(VENV)/.developed
 	build/wheel/venv/bin/pip install --quiet build/wheel/*.whl
 	cd / && $(CURDIR)/build/wheel/venv/bin/twistd chanproxy --help
 	cd / && $(CURDIR)/build/wheel/venv/bin/chanproxy demo --cycles 20
+	cp docs/examples/test_with_*.py build/wheel
+	cd build/wheel && venv/bin/python -P venv/bin/trial $(CURDIR)/build/wheel/test_with_trial.py
+	build/wheel/venv/bin/pip install --quiet pytest pytest-twisted
+	cd build/wheel && venv/bin/python -P -m pytest -c /dev/null -W error test_with_pytest.py
 
 ci: lint types test wheel docs
 

@@ -7,7 +7,7 @@ Pure; knows no key of ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -72,9 +72,18 @@ class Table:
             return default
         return value
 
-    def choice(self, key: str, default: str, *choices: str) -> str:
+    def choice(
+        self,
+        key: str,
+        default: str,
+        *choices: str,
+        more: Callable[[], Iterable[str]] | None = None,
+    ) -> str:
+        """@param more: other choices, asked for only when it is none of the first ones."""
         self._known.append(key)
         value = self._values.get(key, default)
+        if more is not None and isinstance(value, str) and value not in choices:
+            choices = (*choices, *more())
         wanted = f"write one of {', '.join(choices)}"
         if not isinstance(value, str):
             self.note(key, f"is {kind(value)}", wanted)

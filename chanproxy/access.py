@@ -54,10 +54,12 @@ class Rights:
 
     @ivar containers: whose methods it may call; L{None}: of all.
     @ivar trusted: for which of them it may also share a counter; L{None}: for all.
+    @ivar administers: whether it may also add containers, and trace all of them.
     """
 
     containers: frozenset[str] | None = frozenset()
     trusted: frozenset[str] | None = frozenset()
+    administers: bool = False
 
     def allows(self, container: str) -> bool:
         """Whether it may call methods for the container."""
@@ -73,7 +75,7 @@ class Rights:
         return self.containers is None or bool(self.containers)
 
 
-EVERYTHING = Rights(None, None)
+EVERYTHING = Rights(None, None, administers=True)
 """For root, and for the user that the service itself runs as: they could stop it anyway."""
 
 

@@ -10,6 +10,8 @@ import click
 
 from chanproxy import __version__
 from chanproxy.callcommand import command as callCommand
+from chanproxy.runcommand import hold, run
+from chanproxy.tracecommand import trace
 from chanproxy.watchcommand import command as watchCommand
 
 
@@ -19,8 +21,8 @@ def main() -> None:
     """Freeze idle containers; lose nothing; wake on the first message."""
 
 
-main.add_command(callCommand)
-main.add_command(watchCommand)
+for _command in (callCommand, hold, run, trace, watchCommand):
+    main.add_command(_command)
 
 
 @main.command()
@@ -51,6 +53,6 @@ def thaw(everything: bool) -> None:
 )
 def demo(cycles: int) -> None:
     """Put an echo service to sleep and wake it, and show what happens."""
-    from chanproxy.demo import run
+    from chanproxy.demo import run as runDemo
 
-    sys.exit(run(cycles))
+    sys.exit(runDemo(cycles))

@@ -201,12 +201,23 @@ class ManagerClient:
         remoteChannel: int,
         counter: int,
         kind: str = "shared",
+        initial: int = 0,
         lifetime: str = "service",
     ) -> Deferred[Mapping[str, Any]]:
-        """Have messages carried and counted between two connected packet sockets."""
+        """
+        Have messages carried and counted between two connected sockets.
+
+        @param initial: 1, for the kind C{handled}: awake until the first message is handled.
+        """
         return self._plain(
             "ProxyWakeChannel",
-            {"container": container, "name": name, "counter": kind, "lifetime": lifetime},
+            {
+                "container": container,
+                "name": name,
+                "counter": kind,
+                "initial": initial,
+                "lifetime": lifetime,
+            },
             [containerChannel, remoteChannel, counter],
         )
 
@@ -280,6 +291,51 @@ class ManagerClient:
     ) -> Deferred[Mapping[str, Any]]:
         """Set an alarm (Unix time, seconds), or cancel it (L{None})."""
         return self._plain("WakeAt", {"container": container, "at": at, "name": name})
+
+    def addContainer(
+        self,
+        name: str,
+        freezer: str,
+        linger: float | None = None,
+        suspend: str | None = None,
+        channels: Mapping[str, Mapping[str, Any]] | None = None,
+        lifetime: str = "service",
+    ) -> Deferred[Mapping[str, Any]]:
+        """
+        Have the service run one more container.
+
+        @param linger: seconds.
+        @param suspend: C{auto}, C{manual}, C{off} or C{dry_run}.
+        @param channels: by name, each with the keys of the configuration.
+        """
+        return self._plain(
+            "AddContainer",
+            {
+                "name": name,
+                "freezer": freezer,
+                "linger": linger,
+                "suspend": suspend,
+                "channels": channels,
+                "lifetime": lifetime,
+            },
+        )
+
+    def removeContainer(self, name: str) -> Deferred[Mapping[str, Any]]:
+        """Have a container that was added thawed and forgotten."""
+        return self._plain("RemoveContainer", {"name": name})
+
+    def startTrace(self, descriptor: int, format: str = "json") -> Deferred[Mapping[str, Any]]:
+        """
+        Have the service trace, until L{stopTrace} or until this client is closed.
+
+        @param descriptor: a regular file, opened for writing.
+        @param format: C{json} or C{perfetto}.
+        """
+        return self._plain("StartTrace", {"format": format}, [descriptor])
+
+    def stopTrace(self) -> Deferred[Mapping[str, Any]]:
+        """End the trace; C{events}, C{bytes}, and whether it is C{complete}."""
+        return self._plain("StopTrace", {})
 
     def listContainers(self) -> Deferred[list[Mapping[str, Any]]]:
         """Name, state and mode of each container."""

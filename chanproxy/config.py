@@ -32,6 +32,9 @@ from chanproxy.adopt.deadlines import parseTimeouts
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.settings import SHORT_SLEEP, TIMEOUTS, Adoption
 from chanproxy.adopt.usage import BUSY_CPU, BUSY_SWITCHES
+from chanproxy.policies import POLICIES, pluginNames
+from chanproxy.scheduling import Scheduling as Scheduling
+from chanproxy.scheduling import readScheduling
 
 LARGEST_MESSAGE = 64 * 1024 * 1024
 """Bytes; what a privileged process can raise a socket's buffer to is of this order."""
@@ -71,6 +74,8 @@ class Limits:
     @ivar wakeSources: the most wake sources of one container.
     @ivar wakeLocks: the most names of wake locks of one container.
     @ivar wakeWatchers: the most watchers of one container.
+    @ivar traceBytes: the largest trace, in bytes.
+    @ivar containers: up to how many containers others can be added while running.
     """
 
     messageBytes: int = MESSAGE_BYTES
@@ -81,6 +86,8 @@ class Limits:
     wakeSources: int = 32768
     wakeLocks: int = 1024
     wakeWatchers: int = 256
+    containers: int = 1024
+    traceBytes: int = 64 * 1024 * 1024
 
 
 @frozen
@@ -89,7 +96,8 @@ class Channel:
     C{[containers.NAME.channels.NAME]}.
 
     @ivar initiator: who dials C{listen}: C{remote} or C{container}.
-    @ivar handled: C{consumed} or C{explicit}.
+    @ivar handled: C{consumed}, C{explicit}, C{replied}, or the name of a plugin's policy.
+    @ivar initial: 1: the container stays awake until the first message is handled.
     """
 
     name: str
@@ -97,6 +105,7 @@ class Channel:
     connect: str
     initiator: str = "remote"
     handled: str = "consumed"
+    initial: int = 0
 
 
 @frozen
@@ -158,12 +167,19 @@ class Configuration:
     containers: tuple[Container, ...] = ()
     control: SeqpacketAddressSpec | None = None
     access: tuple[AccessEntry, ...] = ()
+    scheduling: Scheduling = Factory(Scheduling)
 
 
 def _checkFreezer(value: str) -> None:
     kind, _, argument = value.partition(":")
-    if value != "none" and not (kind == "cgroup" and argument):
-        raise ValueError(f"{brief(value)} is no freezer; there are none and cgroup:PATH")
+    if value == "none" or (kind == "cgroup" and argument):
+        return
+    from chanproxy.plugins import freezerFactories
+
+    others = freezerFactories()
+    if not (argument and kind in others):
+        there = ", ".join(("none", *(f"{prefix}:..." for prefix in others)))
+        raise ValueError(f"{brief(value)} is no freezer; there are {there} and cgroup:PATH")
 
 
 def _readChannel(name: str, table: Table) -> Channel:
@@ -172,7 +188,8 @@ def _readChannel(name: str, table: Table) -> Channel:
         table.text("listen", lambda v: parseSeqpacket(v, True), f"seqpacket:/run/{name}.sock"),
         table.text("connect", lambda v: parseSeqpacket(v, False), f"seqpacket:/srv/{name}.sock"),
         table.choice("initiator", "remote", "remote", "container"),
-        table.choice("handled", "consumed", "consumed", "explicit"),
+        table.choice("handled", "consumed", *POLICIES, more=pluginNames),
+        int(table.number("initial", 0, 0, 1, whole=True)),
     )
     table.end()
     return channel
@@ -275,6 +292,8 @@ def _readLimits(table: Table) -> Limits:
         whole("wake-sources", 32768, 1, MOST_SOURCES),
         whole("wake-locks", 1024, 1, MOST_SOURCES),
         whole("wake-watchers", 256, 0, MOST_SOURCES),
+        whole("containers", 1024, 0, MOST_SOURCES),
+        whole("trace-bytes", 64 * 1024 * 1024, 4096, 2**40),
     )
     table.end()
     return limits
@@ -343,13 +362,14 @@ def fromTree(tree: Any) -> Configuration:
     access = tuple(_readAccess(name, table, names) for name, table in top.tables("access"))
     if access and (written or not top.has("control")):
         _checkReach(top, control)
+    scheduling = readScheduling(top.table("scheduling"))
     top.end()
     if isinstance(tree, dict) and tree.get("containers", {}) == {}:
         top.note("containers", "has no container", "write at least one table, [containers.NAME]")
     _checkTogether(containers, control, problems)
     if problems:
         raise ConfigurationError(problems)
-    return Configuration(limits, containers, control, access)
+    return Configuration(limits, containers, control, access, scheduling)
 
 
 def load(text: str) -> Configuration:

@@ -7,13 +7,14 @@ Knows everything below; knows no configuration files and no processes of its own
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
+from chanproxy import policies, trace
 from chanproxy.adopt.deadlines import IGNORE, Deadlines
 from chanproxy.adopt.drywatch import DryWatch
 from chanproxy.adopt.inspector import Inspector
@@ -25,7 +26,7 @@ from chanproxy.alarms import Alarms
 from chanproxy.counter import MAXIMUM, MessageCounter
 from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezewatch import FreezeWatch
-from chanproxy.handled import SILENCE, Consumed, Explicit, Idle, Ledger, Noticed, Reports
+from chanproxy.handled import SILENCE, Ledger, Noticed, Reports
 from chanproxy.idle import IdleWatch
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
 from chanproxy.proxy import (
@@ -33,7 +34,6 @@ from chanproxy.proxy import (
     Channel,
     ChannelProxy,
     ContainerProtocol,
-    Policy,
     RemoteProtocol,
     whyNotPaired,
 )
@@ -282,6 +282,8 @@ class Container:
             self._record = None
 
     def _stateChanged(self, state: str, reason: str) -> None:
+        if trace.active is not None:
+            trace.active.stateChanged(self.name, state, reason)
         if state == "suspending":
             self._freezeWatch.start()
         else:
@@ -346,9 +348,9 @@ class Container:
         self._noticed.append((noticed, counter))
         return noticed
 
-    def keepCounter(self, name: str) -> MessageCounter:
+    def keepCounter(self, name: str, initial: int = 0) -> MessageCounter:
         """A counter for all connections of a channel, registered and open to all until L{stop}."""
-        counter = MessageCounter(self._reactor)
+        counter = MessageCounter(self._reactor, initial)
         self.sources.add(f"{self.name}/{name}", counter)
         self._counters[name] = OpenCounter(counter, kept=True)
         return counter
@@ -377,6 +379,7 @@ class Container:
         reports: Reports | None = None,
         handled: str = "consumed",
         silence: float = SILENCE,
+        onHandled: Callable[[], None] | None = None,
     ) -> ChannelProxy:
         """
         Carry messages between two connected ends.
@@ -386,10 +389,12 @@ class Container:
             Without one, C{handled} says when a message is handled.
         @param noticed: counts the remote's end-of-file.
         @param reports: where messages on C{counter} are handled; closed when the proxy ends.
-        @param handled: C{consumed}: when the container has read it; C{idle}: after C{silence}
-            seconds without a message in either direction.
+        @param handled: the name of a policy, see L{chanproxy.policies}.
+        @param silence: seconds without a message in either direction, for the policy C{idle}.
+        @param onHandled: called as soon as that policy has taken something off.
         @raise CannotPair: the two ends do not go together, or nothing shows what the container has
             read; all is still open and the caller's.
+        @raise ValueError: there is no such policy; the ends are still the caller's.
         @raise OSError: out of descriptors; the ends and all else are still open and the caller's.
         @raise WakeSourceError: the counter is registered already; likewise.
         """
@@ -403,24 +408,24 @@ class Container:
             )
         if wrong is not None:
             raise CannotPair(wrong)
-        kept = next((o for o in self._counters.values() if o.counter is counter), None)
+        kept = next((o for o in self._counters.values() if o.kept and o.counter is counter), None)
         made = None if counter is not None else MessageCounter(self._reactor)
         counting = counter or made
         assert counting is not None
+        counting.onHandled = onHandled
         try:
+            policy = policies.makePolicy(
+                handled if counter is None else "explicit",
+                policies.Channel(self._reactor, self.ledger, counting, inner.fileno(), silence),
+            )
+            if onHandled is not None:
+                policy = policies.Eager(policy)
             if kept is None:
                 self.sources.add(name, counting)
         except BaseException:
             if made is not None:
                 made.close()
             raise
-        policy: Policy
-        if made is None:
-            policy = Explicit(self.ledger)
-        elif handled == "idle":
-            policy = Idle(self._reactor, self.ledger, made, silence)
-        else:
-            policy = Consumed(self._reactor, self.ledger, made, inner.fileno())
         happened = None if noticed is None else noticed.happened
         if kept is not None:
             kept.users += 1

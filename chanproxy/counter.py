@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet
@@ -30,11 +31,12 @@ class MessageCounter:
 
     @ivar identity: the kernel's name for the eventfd; equal for all duplicates of it.
     @ivar added: messages added through this object, ever.
+    @ivar onHandled: when set, called as soon as L{handled} has taken something off.
     """
 
     __slots__ = (
         *("__weakref__", "_fd", "_given", "_poller", "_waitingPositive", "_waitingZero"),
-        *("_watched", "added", "identity"),
+        *("_watched", "added", "identity", "onHandled"),
     )
 
     def __init__(self, reactor: IReactorFDSet, initial: int = 0) -> None:
@@ -57,6 +59,7 @@ class MessageCounter:
         self._fd = fd
         self._given = False
         self.added = 0
+        self.onHandled: Callable[[], None] | None = None
         self._poller = Poller(reactor)
         self._watched = 0
         self._waitingPositive: list[Deferred[None]] = []
@@ -138,6 +141,8 @@ class MessageCounter:
         # who waits for zero would never hear of this one.
         if taken and self._waitingZero and not self.positive():
             self._changed(0)
+        if taken and self.onHandled is not None:
+            self.onHandled()
         return taken
 
     def value(self) -> int:

@@ -13,10 +13,12 @@ from typing import Protocol
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
+from zope.interface import implementer
 
 from chanproxy import _syscalls
 from chanproxy._poller import Poller
 from chanproxy.counter import CounterError, MessageCounter
+from chanproxy.interfaces import IHandledPolicy
 
 SILENCE = 10.0
 """Seconds of silence after which the policy C{idle} takes messages as handled, by default."""
@@ -45,6 +47,7 @@ class Ledger:
     unsettled: set[Settling] = field(factory=set)
 
 
+@implementer(IHandledPolicy)
 class Explicit:
     """Whoever holds the counter's descriptor reads it down: nothing to look at."""
 
@@ -57,11 +60,11 @@ class Explicit:
         """Messages were added to the counter."""
         self._ledger.activity += count
 
-    def answered(self) -> None:
-        """Something came out of the container, which says nothing here."""
-
     def sending(self, waiting: int) -> None:
         """How many counted messages the container's socket has not accepted."""
+
+    def answered(self, count: int) -> None:
+        """Replies say nothing here."""
 
     def close(self) -> None:
         """The channel has ended."""
@@ -119,6 +122,7 @@ class Reports:
             self.descriptor = -1
 
 
+@implementer(IHandledPolicy)
 class Consumed:
     """
     A message is handled when the container has read it, and all others, from its socket.
@@ -149,12 +153,12 @@ class Consumed:
             self._ledger.unsettled.add(self)
         self._owed += count
 
-    def answered(self) -> None:
-        """Something came out of the container, which says nothing here."""
-
     def sending(self, waiting: int) -> None:
         """How many counted messages the container's socket has not accepted."""
         self._waiting = waiting
+
+    def answered(self, count: int) -> None:
+        """Replies say nothing here."""
 
     def settle(self) -> None:
         """See L{Settling.settle}."""
@@ -180,6 +184,7 @@ class Consumed:
         self._ledger.unsettled.discard(self)
 
 
+@implementer(IHandledPolicy)
 class Idle:
     """
     All messages are handled after some seconds of silence in both directions.
@@ -220,7 +225,7 @@ class Idle:
         if self._owed and self._call is None:
             self._call = self._clock.callLater(self._seconds, self._look)
 
-    def answered(self) -> None:
+    def answered(self, count: int) -> None:
         """Something came out of the container."""
         if self._owed:
             self._last = self._clock.seconds()

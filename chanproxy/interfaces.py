@@ -7,7 +7,7 @@ Imports nothing else of the package; everything else may import this.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -178,6 +178,39 @@ class IChannelUser(Interface):
         """A send that was refused before is worth trying again."""
 
 
+class IHandledPolicy(Interface):
+    """
+    How it is known that the container is done with messages: one for each channel.
+
+    Told of what the channel carries, from inside the loop that carries it: it must not wait.
+    """
+
+    def counted(count: int) -> None:
+        """
+        Messages were added to the channel's counter, and go to the container next.
+
+        The policy adds them to its container's C{ledger.activity}.
+        """
+
+    def sending(waiting: int) -> None:
+        """How many counted messages the container's socket has not accepted; told on a change."""
+
+    def answered(count: int) -> None:
+        """Messages from the container have been accepted by the remote's socket."""
+
+    def close() -> None:
+        """The channel has ended; its counter is closed next.  Called once."""
+
+
+class IHandledPolicyFactory(Interface):
+    """Makes policies of one name; a Twisted plugin of another package."""
+
+    name = Attribute("What a configuration writes: C{handled = NAME}.")
+
+    def makePolicy(channel: Any) -> IHandledPolicy:
+        """Make one.  @param channel: a L{chanproxy.policies.Channel}."""
+
+
 class IWakeWatcher(Interface):
     """A subscriber told each time a container has gone asleep or is awake again."""
 
@@ -280,6 +313,19 @@ class IFreezer(Interface):
         How much the container has used the processor so far, in microseconds.
 
         @raise FreezerError: it is not known.
+        """
+
+
+class IFreezerFactory(Interface):
+    """Makes freezers of one prefix; a Twisted plugin of another package."""
+
+    prefix = Attribute("What a configuration writes: C{freezer = PREFIX:ARGUMENT}.")
+
+    def makeFreezer(argument: str, reactor: ChanproxyReactor) -> IFreezer:
+        """
+        Make one; nothing is opened yet.
+
+        @raise ValueError: the argument cannot be used; the text is a sentence for the user.
         """
 
 

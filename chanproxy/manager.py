@@ -76,6 +76,7 @@ class Caller:
 
     @ivar who: for people: process and user.
     @ivar watch: makes the connection a watcher, which answers again and again.
+    @ivar ending: what else to do when it is gone, by a name for taking it back.
     """
 
     who: str
@@ -84,9 +85,13 @@ class Caller:
     sources: dict[WakeSource, Container] = field(factory=dict, init=False)
     proxies: set[ChannelProxy] = field(factory=set, init=False)
     holding: set[Container] = field(factory=set, init=False)
+    ending: dict[str, Callable[[], object]] = field(factory=dict, init=False)
 
     def gone(self) -> None:
         """The connection has ended, and with it what was made for its time."""
+        for end in list(self.ending.values()):
+            end()
+        self.ending.clear()
         for proxy in list(self.proxies):
             proxy.stop()
         for source, container in self.sources.items():
@@ -98,7 +103,7 @@ class Caller:
         self.holding.clear()
 
 
-Method = Callable[["Manager", Caller, Call, Parameters, Handed], "Reply | Deferred[Reply] | None"]
+Method = Callable[[Any, Caller, Call, Parameters, Handed], "Reply | Deferred[Reply] | None"]
 
 
 class Manager:
@@ -128,7 +133,7 @@ class Manager:
         @return: the reply, now or later; L{None} when the connection itself goes on answering.
         @raise VarlinkError: the error reply.  A Deferred may fail with it, too.
         """
-        methods = _METHODS.get(call.interface)
+        methods = self.methods().get(call.interface)
         if methods is None:
             raise InterfaceNotFound(call.interface)
         method = methods.get(call.name)
@@ -139,6 +144,10 @@ class Manager:
                 f"{caller.who} has no access; the configuration gives it in a table [access.NAME]"
             )
         return method(self, caller, call, Parameters(call.parameters), handed)
+
+    def methods(self) -> Mapping[str, Mapping[str, Method]]:
+        """What can be called, by interface and name."""
+        return METHODS
 
     def _container(self, caller: Caller, parameters: Parameters) -> Container:
         name = parameters.text("container")
@@ -177,7 +186,7 @@ class Manager:
         interface = parameters.text("interface")
         parameters.end()
         handed.expect()
-        if interface not in _METHODS:
+        if interface not in METHODS:
             raise InterfaceNotFound(interface)
         return Reply({"description": interfaceDescription(interface)})
 
@@ -190,7 +199,8 @@ class Manager:
         container = self._container(caller, parameters)
         name = parameters.text("name")
         kind = parameters.choice("counter", "shared", "shared", "handled")
-        lifetime = _lifetime(parameters)
+        initial = parameters.whole("initial", 0, 0, 1)
+        lifetime = lifetimeOf(parameters)
         parameters.end()
         handed.expect("container_channel", "remote_channel", "counter")
         if kind == "shared" and not caller.rights.trusts(container.name):
@@ -199,10 +209,14 @@ class Manager:
                 "handled messages are written, and counter = handled; or set trusted = true "
                 "in its table [access.NAME]"
             )
+        if kind == "shared" and initial:
+            raise InvalidParameter(
+                "initial", "a shared counter is given with its value; make the eventfd with 1"
+            )
         handed.channel("container_channel")
         handed.channel("remote_channel")
         handed.different("remote_channel", "container_channel")
-        counter, reports = self._counterOf(handed, kind)
+        counter, reports = self._counterOf(handed, kind, initial)
         ends = [
             handed.connect("container_channel", ContainerProtocol(), self._reactor, self._buffer),
             handed.connect("remote_channel", RemoteProtocol(), self._reactor, self._buffer),
@@ -226,7 +240,9 @@ class Manager:
             proxy.whenEnded().addCallback(lambda _: caller.proxies.discard(proxy))
         return Reply()
 
-    def _counterOf(self, handed: Handed, kind: str) -> tuple[MessageCounter, Reports | None]:
+    def _counterOf(
+        self, handed: Handed, kind: str, initial: int
+    ) -> tuple[MessageCounter, Reports | None]:
         descriptor = handed.peek("counter")
         if kind == "shared":
             try:
@@ -235,7 +251,7 @@ class Manager:
                 raise InvalidParameter("counter", str(error)) from error
             handed.taken("counter")
             return counter, None
-        counter = MessageCounter(self._reactor)
+        counter = MessageCounter(self._reactor, initial)
         try:
             reports = Reports(self._reactor, counter, descriptor)
         except CounterError as error:
@@ -254,7 +270,7 @@ class Manager:
         container = self._container(caller, parameters)
         name = parameters.text("name")
         events = parameters.names("events", EVENTS)
-        lifetime = _lifetime(parameters)
+        lifetime = lifetimeOf(parameters)
         parameters.end()
         handed.expect("source")
         descriptor = handed.peek("source")
@@ -357,7 +373,7 @@ class Manager:
         container = self._container(caller, parameters)
         name = parameters.text("name")
         timeout = parameters.number("timeout", None, 0, LONGEST)
-        lifetime = _lifetime(parameters)
+        lifetime = lifetimeOf(parameters)
         parameters.end()
         handed.expect()
         holder = caller if lifetime == "connection" else None
@@ -375,7 +391,7 @@ class Manager:
         """Let go of it."""
         container = self._container(caller, parameters)
         name = parameters.text("name")
-        lifetime = _lifetime(parameters)
+        lifetime = lifetimeOf(parameters)
         parameters.end()
         handed.expect()
         try:
@@ -448,7 +464,7 @@ class Manager:
         return Reply(description(container, first))
 
 
-_METHODS: dict[str, dict[str, Method]] = {
+METHODS: dict[str, dict[str, Method]] = {
     SERVICE: {
         "GetInfo": Manager.getInfo,
         "GetInterfaceDescription": Manager.getInterfaceDescription,
@@ -470,7 +486,8 @@ _METHODS: dict[str, dict[str, Method]] = {
 }
 
 
-def _lifetime(parameters: Parameters) -> str:
+def lifetimeOf(parameters: Parameters) -> str:
+    """Until the connection ends, or longer."""
     return parameters.choice("lifetime", "service", "service", "connection")
 
 

@@ -136,6 +136,13 @@ class Parameters:
             raise self._wrong(name, value, "true or false")
         return value
 
+    def tree(self, name: str) -> dict[str, Any] | None:
+        """An object, not checked any further; it may be left out."""
+        value = self._value(name, None)
+        if value is not None and not isinstance(value, dict):
+            raise self._wrong(name, value, "an object")
+        return value
+
     def names(self, name: str, allowed: Collection[str]) -> tuple[str, ...]:
         """At least one of some words, each once in the result."""
         value = self._value(name, _REQUIRED)

@@ -8,6 +8,7 @@ freezers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 from typing import Protocol as TypingProtocol
 
 from attrs import define
@@ -17,8 +18,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chanproxy import trace
 from chanproxy.counter import CounterError, MessageCounter
-from chanproxy.interfaces import Batch, ChannelBroken, ChannelClosed, IChannelUser
+from chanproxy.interfaces import (
+    Batch,
+    ChannelBroken,
+    ChannelClosed,
+    IChannelUser,
+    IHandledPolicy,
+)
 
 TURN = 4
 """
@@ -68,15 +76,6 @@ def whyNotPaired(
     return None
 
 
-class Policy(TypingProtocol):
-    """How it is known that a message is handled; see L{chanproxy.handled}."""
-
-    def counted(self, count: int) -> None: ...
-    def sending(self, waiting: int) -> None: ...
-    def answered(self) -> None: ...
-    def close(self) -> None: ...
-
-
 @define
 class Traffic:
     """What went through, in one direction."""
@@ -89,8 +88,8 @@ class _Direction:
     """One loop of four verbs, from one channel to the other."""
 
     __slots__ = (
-        *("_blocked", "_carried", "_count", "_counted", "_onEnd", "_told", "_waiting"),
-        *("ended", "sink", "source", "traffic"),
+        *("_blocked", "_carried", "_count", "_counted", "_onEnd", "_told", "_traced"),
+        *("_waiting", "ended", "sink", "source", "traffic"),
     )
 
     def __init__(
@@ -99,8 +98,9 @@ class _Direction:
         sink: Channel,
         count: Callable[[int], None] | None,
         waiting: Callable[[int], None] | None,
-        carried: Callable[[], None] | None,
+        carried: Callable[[int], None] | None,
         onEnd: Callable[[], None] | None,
+        traced: tuple[str, str],
     ) -> None:
         self.source = source
         self.sink = sink
@@ -110,6 +110,7 @@ class _Direction:
         self._waiting = waiting
         self._carried = carried
         self._onEnd = onEnd
+        self._traced = traced
         self._counted = 0
         self._told = 0
         self._blocked = False
@@ -133,7 +134,7 @@ class _Direction:
                         self._finish()
                         return
                     break
-                if not self._carry(batch):
+                if not self._carryTraced(batch):
                     return
                 # Without more, it is cheaper to be told than to look.
                 if not batch.more:
@@ -141,6 +142,16 @@ class _Direction:
             finally:
                 batch.close()
         source.waitReadable(True)
+
+    def _carryTraced(self, batch: Batch) -> bool:
+        tracing = trace.active
+        if tracing is None:
+            return self._carry(batch)
+        tracing.forwarding(*self._traced, batch.messagesIn(len(batch)))
+        try:
+            return self._carry(batch)
+        finally:
+            tracing.forwarded(self._traced[0])
 
     def _carry(self, batch: Batch) -> bool:
         """Count, send, take one batch; whether all of it went."""
@@ -162,7 +173,7 @@ class _Direction:
         traffic.messages += went
         traffic.descriptors += batch.descriptorsIn(sent)
         if self._carried is not None and sent:
-            self._carried()
+            self._carried(went)
         if self._count is not None:
             self._counted -= went
             if sent < units:
@@ -199,6 +210,7 @@ class _Direction:
 class _Side(Protocol):
     """One end of a channel proxy; silent until it is paired."""
 
+    called: ClassVar[str]
     proxy: ChannelProxy | None = None
     onConnected: Callable[[], None] | None = None
 
@@ -228,9 +240,13 @@ class _Side(Protocol):
 class RemoteProtocol(_Side):
     """The end towards the peer outside."""
 
+    called = "remote"
+
 
 class ContainerProtocol(_Side):
     """The end towards the container."""
+
+    called = "container"
 
 
 class ChannelProxy:
@@ -254,7 +270,7 @@ class ChannelProxy:
         remote: RemoteProtocol,
         counter: MessageCounter,
         name: str,
-        policy: Policy,
+        policy: IHandledPolicy,
         noticed: Callable[[], None] | None = None,
         refuseDescriptors: bool = False,
         onEnd: Callable[[ChannelProxy], None] | None = None,
@@ -281,12 +297,16 @@ class ChannelProxy:
         self._waitingForEnd: list[Deferred[None]] | None = None
         self._over = False
         self._inbound = _Direction(
-            *(remoteEnd, containerEnd, self._countIn, policy.sending, None, noticed)
+            *(remoteEnd, containerEnd, self._countIn, policy.sending, None, noticed),
+            traced=(name, "to"),
         )
         self._outbound = _Direction(
             *(containerEnd, remoteEnd, None, None, policy.answered, None),
+            traced=(name, "from"),
         )
         container.proxy = remote.proxy = self
+        if trace.active is not None:
+            trace.active.channelEntered(name)
         self._run(self._inbound, self._outbound)
 
     @property
@@ -311,14 +331,20 @@ class ChannelProxy:
 
     def _countIn(self, count: int) -> None:
         self.counter.add(count)
+        if trace.active is not None:
+            trace.active.counted(self.name, count)
         self._policy.counted(count)
 
     def readable(self, side: _Side) -> None:
         """A side has something to peek, or its peer has gone."""
+        if trace.active is not None and not self._over:
+            trace.active.channelReady(self.name, f"{side.called} readable")
         self._run(self._inbound if side is self._remote else self._outbound)
 
     def writable(self, side: _Side) -> None:
         """A side has room again."""
+        if trace.active is not None and not self._over:
+            trace.active.channelReady(self.name, f"{side.called} writable")
         direction = self._inbound if side is self._container else self._outbound
         self._guard("to" if side is self._container else "from", direction.writable)
         self._afterwards()
@@ -334,6 +360,8 @@ class ChannelProxy:
         try:
             step()
         except (ChannelBroken, CounterError, OSError) as error:
+            if trace.active is not None:
+                trace.active.channelFailed(self.name, towards, str(error))
             self._log.warn(
                 "{name}: closed, {towards} the container: {error}",
                 name=self.name,
@@ -353,6 +381,8 @@ class ChannelProxy:
             or (outbound.ended and outbound.source.peerGone())
         ):
             self._end()
+        elif trace.active is not None:
+            trace.active.channelWaiting(self.name)
 
     def sideLost(self, side: _Side, reason: Failure) -> None:
         """A side's transport is closed, by us or by the reactor's end."""
@@ -369,6 +399,8 @@ class ChannelProxy:
         if self._over:
             return
         self._over = True
+        if trace.active is not None:
+            trace.active.channelExited(self.name)
         self._policy.close()
         for direction in (self._inbound, self._outbound):
             direction.source.close()

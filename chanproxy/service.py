@@ -7,6 +7,7 @@ Below a parent service of any Twisted application, or under C{twistd} by L{chanp
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from attrs import frozen
@@ -23,6 +24,7 @@ from chanproxy._batch import PeekBuffer
 from chanproxy._record import Record
 from chanproxy.access import Access, AccessError
 from chanproxy.addresses import SeqpacketAddressSpec, parseSeqpacket
+from chanproxy.administration import ServiceManager
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.container import Bounds, Container
 from chanproxy.control import ControlFactory
@@ -30,9 +32,9 @@ from chanproxy.endpoints import SeqpacketClientEndpoint, SeqpacketPort, whyNotBi
 from chanproxy.freezers import makeFreezer
 from chanproxy.handled import Noticed
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
-from chanproxy.manager import Manager
 from chanproxy.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.recovery import prepareDirectory, runtimeDirectory, thawRecorded
+from chanproxy.scheduling import schedule
 
 
 class _Only(Factory):
@@ -70,8 +72,11 @@ class ChannelListener(Factory):
         self._dials: dict[Deferred[IProtocol], ContainerProtocol | RemoteProtocol] = {}
         explicit = channel.handled == "explicit"
         # One for all its connections, so that its users need not know them apart.
-        self._counter = container.keepCounter(channel.name) if explicit else None
+        self._counter = container.keepCounter(channel.name, channel.initial) if explicit else None
         self._noticed: Noticed = container.notices(self._name)
+        self._unhandled = channel.initial == 1 and not explicit
+        if self._unhandled:
+            self._noticed.hold()
         self._endpoint = SeqpacketClientEndpoint(
             reactor,
             parseSeqpacket(channel.connect, listening=False),
@@ -100,6 +105,11 @@ class ChannelListener(Factory):
             dial.cancel()
             self._hangUp(accepted)
         return self._port.stopListening()
+
+    @property
+    def container(self) -> Container:
+        """Whose channel it is."""
+        return self._container
 
     @property
     def port(self) -> IListeningPort:
@@ -148,11 +158,24 @@ class ChannelListener(Factory):
         assert isinstance(remote, RemoteProtocol)
         noticed = self._noticed if self._counter is None else None
         try:
-            self._container.proxy(container, remote, name, self._counter, noticed)
+            self._container.proxy(
+                container,
+                remote,
+                name,
+                self._counter,
+                noticed,
+                handled=self._channel.handled,
+                onHandled=self._firstHandled if self._unhandled else None,
+            )
         except Exception:
             self._hangUp(dialled)
             raise
         self._log.info("{name}: open", name=name)
+
+    def _firstHandled(self) -> None:
+        if self._unhandled:
+            self._unhandled = False
+            self._noticed.release()
 
     def _failed(
         self, failure: Failure, name: str, accepted: ContainerProtocol | RemoteProtocol
@@ -193,12 +216,18 @@ class StartError(Exception):
         self.problems = problems
 
 
-def thawNow(spec: str) -> None:
-    """Thaw by specification.  @raise FreezerError: it did not work."""
-    # Nothing waits here, but making a freezer takes a reactor; any one will do.
-    from twisted.internet import reactor
+def thawNow(spec: str, reactor: ChanproxyReactor | None = None) -> None:
+    """
+    Thaw by specification.
 
-    makeFreezer(spec, cast(ChanproxyReactor, reactor)).thawNow()
+    @param reactor: nothing waits here, but making a freezer takes one; without it the global one.
+    @raise FreezerError: it did not work.
+    """
+    if reactor is None:
+        from twisted.internet import reactor as installed
+
+        reactor = cast(ChanproxyReactor, installed)
+    makeFreezer(spec, reactor).thawNow()
 
 
 def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) -> list[Problem]:
@@ -266,6 +295,7 @@ class ChanproxyService(Service):
     _log = Logger()
 
     def __init__(self, configuration: config.Configuration, reactor: ChanproxyReactor) -> None:
+        """@param configuration: may be empty; containers can be added while running."""
         Service.setName(self, "chanproxy")
         self._configuration = configuration
         self._reactor = reactor
@@ -273,6 +303,7 @@ class ChanproxyService(Service):
         self._listeners: list[ChannelListener] = []
         self._control: SeqpacketPort | None = None
         self._clients: ControlFactory | None = None
+        self._buffer: PeekBuffer | None = None
 
     def startService(self) -> None:
         """
@@ -280,16 +311,18 @@ class ChanproxyService(Service):
 
         @raise StartError: all that is wrong; nothing is half started.
         """
-        thawed, failed = thawRecorded(thawNow, everything=False)
+        thawed, failed = thawRecorded(lambda spec: thawNow(spec, self._reactor), everything=False)
         for spec in thawed:
             self._log.warn("{spec}: left frozen by a predecessor that died; thawed", spec=spec)
         for sentence in failed:
             self._log.error("left frozen by a predecessor, and not thawed: {why}", why=sentence)
+        schedule(self._configuration.scheduling)
         problems: list[Problem] = []
         limits = self._configuration.limits
         descriptors.raiseLimit()
         record = Record(Record.newDescriptor())
         buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors, record)
+        self._buffer = buffer
         try:
             for container in self._configuration.containers:
                 self._startContainer(container, limits, buffer, problems)
@@ -302,6 +335,54 @@ class ChanproxyService(Service):
         for started in self.containers.values():
             started.start()
         Service.startService(self)
+
+    @property
+    def mostContainers(self) -> int:
+        """Up to how many containers can be added."""
+        return self._configuration.limits.containers
+
+    @property
+    def mostTraceBytes(self) -> int:
+        """The largest trace."""
+        return self._configuration.limits.traceBytes
+
+    def addContainer(self, container: config.Container) -> Container:
+        """
+        Run one more container, until L{removeContainer}, or until the service stops.
+
+        @raise StartError: all that is wrong; nothing of it is left.
+        """
+        path = f"containers.{container.name}"
+        if not self.running or self._buffer is None:
+            raise StartError([Problem(path, "the service does not run")])
+        if container.name in self.containers:
+            raise StartError([Problem(path, "is there already")])
+        if len(self.containers) >= self.mostContainers:
+            raise StartError([Problem("limits.containers", "there are as many already; raise it")])
+        problems: list[Problem] = []
+        try:
+            self._startContainer(container, self._configuration.limits, self._buffer, problems)
+            if problems:
+                raise StartError(problems)
+        except BaseException:
+            if container.name in self.containers:
+                self.removeContainer(container.name)
+            raise
+        made = self.containers[container.name]
+        made.start()
+        return made
+
+    def removeContainer(self, name: str) -> Deferred[object]:
+        """
+        Thaw a container, end its channels, forget it.
+
+        @return: fires when it listens no more; all else is done at once.
+        @raise KeyError: there is none of that name.
+        """
+        container = self.containers.pop(name)
+        mine = [listener for listener in self._listeners if listener.container is container]
+        self._listeners = [listener for listener in self._listeners if listener not in mine]
+        return self._stop([container], mine)
 
     def _startContainer(
         self,
@@ -351,7 +432,7 @@ class ChanproxyService(Service):
         except FreezerError as error:
             problems.append(Problem("control", str(error)))
             return
-        manager = Manager(self._reactor, lambda: self.containers, buffer)
+        manager = ServiceManager(self._reactor, self, buffer)
         clients = ControlFactory(manager, access, limits.controlBytes, limits.controlConnections)
         port = SeqpacketPort(self._reactor, control, clients, PeekBuffer(limits.controlBytes))
         try:
@@ -369,19 +450,33 @@ class ChanproxyService(Service):
     def _stopAll(self) -> Deferred[object]:
         containers, self.containers = self.containers, {}
         listeners, self._listeners = self._listeners, []
-        for container in containers.values():
-            # Thawed before anything else that could fail.
+        # Before the control socket is closed: who waits for a resume is answered.
+        self._thaw(containers.values())
+        self._buffer = None
+        control: list[Deferred[None]] = []
+        if self._control is not None and self._clients is not None:
+            control.append(self._control.stopListening())
+            self._clients.closeAll()
+            self._control = self._clients = None
+        return self._stop(list(containers.values()), listeners, control)
+
+    def _thaw(self, containers: Iterable[Container]) -> None:
+        """For good, and before anything else that could fail."""
+        for container in containers:
             try:
                 container.suspension.stop()
             except FreezerError as error:
                 self._log.error("{name}: {error}", name=container.name, error=error)
-        stopping = [listener.stop() for listener in listeners]
-        if self._control is not None and self._clients is not None:
-            stopping.append(self._control.stopListening())
-            self._clients.closeAll()
-            self._control = self._clients = None
-        stopped = DeferredList(stopping)
-        for container in containers.values():
+
+    def _stop(
+        self,
+        containers: list[Container],
+        listeners: list[ChannelListener],
+        others: Sequence[Deferred[None]] = (),
+    ) -> Deferred[object]:
+        self._thaw(containers)
+        stopped = DeferredList([*others, *(listener.stop() for listener in listeners)])
+        for container in containers:
             try:
                 container.stop()
             except Exception:

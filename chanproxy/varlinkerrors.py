@@ -122,6 +122,44 @@ class ContainerNotFound(VarlinkError):
         )
 
 
+class ContainerExists(VarlinkError):
+    """There is a container of that name already."""
+
+    def __init__(self, container: str) -> None:
+        super().__init__(
+            f"{MANAGER}.ContainerExists",
+            f"there is a container {brief(container)} already; take another name",
+            {"container": container},
+        )
+
+
+class ContainerConfigured(VarlinkError):
+    """The container is the configuration's, and cannot be removed by a call."""
+
+    def __init__(self, container: str) -> None:
+        super().__init__(
+            f"{MANAGER}.ContainerConfigured",
+            f"the container {brief(container)} is in the configuration; take it out there",
+            {"container": container},
+        )
+
+
+class TraceRunning(VarlinkError):
+    """Somebody traces already."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"{MANAGER}.TraceRunning", "a trace is running already; have it stopped first"
+        )
+
+
+class TraceNotRunning(VarlinkError):
+    """Nobody traces."""
+
+    def __init__(self) -> None:
+        super().__init__(f"{MANAGER}.TraceNotRunning", "no trace is running on this connection")
+
+
 class WakeSourceExists(VarlinkError):
     """The same open file is registered already, under whatever name."""
 

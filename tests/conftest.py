@@ -12,6 +12,8 @@ import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 from twisted.internet import reactor as _module
 from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
+from zope.interface import implementer
 
 from chanproxy.interfaces import ChanproxyReactor
 from tests.leaks import nothingCritical, nothingLeft
@@ -26,9 +28,16 @@ def reactor() -> ChanproxyReactor:
     return cast(ChanproxyReactor, _reactor)
 
 
+@implementer(ILogObserver)
+def _unheard(event: LogEvent) -> None:
+    """Each test that wants to hear has an observer of its own."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def running() -> None:
     """Let the reactor open what it keeps for good, before anybody counts descriptors."""
+    # Until logging has begun, Twisted keeps the latest events, and all that they speak of.
+    globalLogBeginner.beginLoggingTo([_unheard], redirectStandardIO=False, discardBuffer=True)
     pytest_twisted.blockon(deferLater(_reactor, 0))
     # What is there now stays: not to be gone through after each test.
     gc.collect()

@@ -14,12 +14,13 @@ from twisted.internet.threads import deferToThread
 from chanproxy._batch import PeekBuffer
 from chanproxy.access import Access
 from chanproxy.addresses import SeqpacketAddressSpec
-from chanproxy.config import AccessEntry
+from chanproxy.administration import ServiceManager
+from chanproxy.config import AccessEntry, Configuration
 from chanproxy.container import Bounds, Container
 from chanproxy.control import ControlFactory
 from chanproxy.endpoints import SeqpacketPort
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.manager import Manager
+from chanproxy.service import ChanproxyService
 from chanproxy.testing.freezers import FakeFreezer
 from tests.sides import turns
 
@@ -31,7 +32,10 @@ class Station:
     """
     Two containers, C{editor} and C{shop}, with L{FakeFreezer}s, suspended only when asked.
 
+    They are of a service that is there for what is added by calls.
+
     @ivar path: the control socket.
+    @ivar containers: those of the service.
     """
 
     def __init__(
@@ -47,12 +51,15 @@ class Station:
         self.reactor = reactor
         self.path = str(directory / "control.sock")
         self.freezers = {name: FakeFreezer(name) for name in ("editor", "shop")}
-        self.containers = {
-            name: Container(reactor, name, freezer, 0.05, mode, recorded=False, bounds=bounds)
-            for name, freezer in self.freezers.items()
-        }
-        manager = Manager(reactor, lambda: self.containers, PeekBuffer())
-        self.factory = ControlFactory(manager, Access(access), messageBytes, connections)
+        self._service = ChanproxyService(Configuration(), reactor)
+        self._service.startService()
+        self.containers = self._service.containers
+        for name, freezer in self.freezers.items():
+            self.containers[name] = Container(
+                reactor, name, freezer, 0.05, mode, recorded=False, bounds=bounds
+            )
+        self.manager = ServiceManager(reactor, self._service, PeekBuffer())
+        self.factory = ControlFactory(self.manager, Access(access), messageBytes, connections)
         self._port = SeqpacketPort(
             reactor, SeqpacketAddressSpec(self.path), self.factory, PeekBuffer(messageBytes)
         )
@@ -82,8 +89,7 @@ class Station:
             client.close()
         stopped = self._port.stopListening()
         self.factory.closeAll()
-        for container in self.containers.values():
-            container.stop()
+        await self._service.stopService()
         await stopped
         await turns(self.reactor)
 

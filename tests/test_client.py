@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -73,6 +74,74 @@ async def test_channels(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         await until(reactor, lambda: count(fd) == 0)
         error = await fails(client.openCounter("editor", "handled"), "CounterNotFound")
         assert error.parameters["name"] == "handled"
+
+
+@asynchronous
+async def test_initial(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """One message counts from the start: awake until it is reported as handled."""
+    async with connected(reactor, tmp_path) as (_, client, box):
+        channel = Channel(box, "rpc", "handled")
+        await client.proxyWakeChannel("editor", "rpc", *channel.given, kind="handled", initial=1)
+        box.give(*channel.given)
+        error = await fails(client.suspendContainer("editor"), "WakeLocksExist")
+        assert error.parameters["names"] == ["rpc"]
+        os.eventfd_write(channel.counter, 1)
+        answer = await client.suspendContainer("editor", timeout=0.001)
+        assert answer["resume_reason"] == "timeout"
+        shared = Channel(box, "shared")
+        refused = client.proxyWakeChannel("editor", "shared", *shared.given, initial=1)
+        error = await fails(refused, "InvalidParameter")
+        assert error.parameters["parameter"] == "initial"
+
+
+@asynchronous
+async def test_containers(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Added with its channels, and removed; or for the client's time."""
+    async with connected(reactor, tmp_path) as (station, client, _):
+        owner = await ManagerClient.connect(reactor, station.path)
+        listen, connect = f"seqpacket:{tmp_path}/out", f"seqpacket:{tmp_path}/in"
+        await owner.addContainer(
+            "build",
+            "none",
+            linger=2,
+            suspend="dry_run",
+            channels={"rpc": {"listen": listen, "connect": connect, "handled": "explicit"}},
+        )
+        await owner.addContainer("passing", "none", lifetime="connection")
+        description = await client.describe("build")
+        assert (description["linger"], description["mode"]) == (2, "dry_run")
+        assert (tmp_path / "out").is_socket()
+        opened = await client.openCounter("build", "rpc")
+        os.close(opened.descriptors[0])
+        await fails(client.addContainer("build", "none"), "ContainerExists")
+        await fails(client.removeContainer("editor"), "ContainerConfigured")
+        owner.close()
+        await until(reactor, lambda: "passing" not in station.containers)
+        await client.removeContainer("build")
+        assert not (tmp_path / "out").exists()
+        await fails(client.removeContainer("build"), "ContainerNotFound")
+        listed = await client.listContainers()
+        assert [container["name"] for container in listed] == ["editor", "shop"]
+
+
+@asynchronous
+async def test_trace(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """What happens is in the file, which may be closed as soon as the call is sent."""
+    async with connected(reactor, tmp_path) as (_, client, _):
+        path = tmp_path / "trace"
+        await fails(client.stopTrace(), "TraceNotRunning")
+        with path.open("wb") as file:
+            started = client.startTrace(file.fileno())
+        await started
+        with path.open("ab") as file:
+            await fails(client.startTrace(file.fileno(), format="perfetto"), "TraceRunning")
+        await client.suspendContainer("editor", timeout=0.001)
+        answer = await client.stopTrace()
+        events = json.loads(path.read_bytes())
+        assert "asleep" in {event["name"] for event in events}
+        assert answer["complete"]
+        assert answer["bytes"] == path.stat().st_size
+        assert 0 < answer["events"] <= len(events)
 
 
 @asynchronous

@@ -167,7 +167,8 @@ def test_unknownKeyLikeNoOther() -> None:
     """Without a near key, the known ones are listed."""
     assert problems(f"{MINIMAL}[limits]\nzzz = 1") == [
         "limits.zzz: is not known; known are message-bytes, message-descriptors, connect-timeout, "
-        "control-bytes, control-connections, wake-sources, wake-locks, wake-watchers"
+        "control-bytes, control-connections, wake-sources, wake-locks, wake-watchers, containers, "
+        "trace-bytes"
     ]
 
 

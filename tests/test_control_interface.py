@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 from attrs import frozen
 
 from chanproxy import __version__, manager
@@ -29,7 +28,7 @@ class Signature:
 
 def fieldsOf(text: str) -> dict[str, str]:
     """C{a: int, b: ?(x, y)} as a dictionary."""
-    found = re.findall(r"(\w+)\s*:\s*([?\[\]]*(?:\([^()]*\)|\w+))", text)
+    found = re.findall(r"(\w+)\s*:\s*((?:\?|\[\w*\])*(?:\([^()]*\)|\w+))", text)
     return dict(found)
 
 
@@ -47,24 +46,37 @@ def described(interface: str) -> tuple[dict[str, Signature], dict[str, dict[str,
 
 METHODS, TYPES = described(MANAGER)
 
-SENSE: dict[str, Any] = {"container": "editor", "name": "n", "events": ["in"]}
+SENSE: dict[str, Any] = {
+    "container": "editor",
+    "name": "n",
+    "events": ["in"],
+    "freezer": "none",
+}
 """What the parameters that are required may be."""
 
 
 def test_readsTheFile() -> None:
     """This file's own reading of it finds what is there."""
-    assert len(METHODS) == len(re.findall(r"^method ", interfaceDescription(), re.MULTILINE)) == 12
+    assert len(METHODS) == len(re.findall(r"^method ", interfaceDescription(), re.MULTILINE)) == 16
     assert METHODS["WakeAt"] == Signature(
         {"container": "string", "name": "?string", "at": "?float"}, {}
     )
     assert METHODS["ProxyWakeChannel"].parameters["counter"] == "?(shared, handled)"
+    assert METHODS["AddContainer"].parameters["channels"] == "?[string]Channel"
     assert TYPES["Alarm"] == {"name": "string", "at": "float"}
 
 
-@pytest.mark.parametrize("interface", [MANAGER, SERVICE])
-def test_methods(interface: str) -> None:
+@asynchronous
+async def test_methods(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """Every method of the file is the manager's, and every method of the manager is in the file."""
-    assert set(described(interface)[0]) == set(manager._METHODS[interface])
+    async with stationed(reactor, tmp_path) as (station, _, _):
+        methods = station.manager.methods()
+    assert set(methods) == {MANAGER, SERVICE}
+    for interface, its in methods.items():
+        assert set(described(interface)[0]) == set(its)
+    # Those of one container at a time, which need no service, are fewer.
+    others = {"AddContainer", "RemoveContainer", "StartTrace", "StopTrace"}
+    assert set(METHODS) - set(manager.METHODS[MANAGER]) == others
 
 
 def test_clientMethods() -> None:
@@ -120,8 +132,10 @@ async def test_parameters(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         for method, signature in METHODS.items():
             sense = {name: SENSE[name] for name in signature.parameters if name in SENSE}
             for name, type_ in signature.parameters.items():
-                reply = await client.call(method, {**sense, name: {}})
-                assert refused(reply, "InvalidParameter", "is an object")["parameter"] == name
+                takesObject = type_.lstrip("?").startswith("[string]")
+                says = "is a list" if takesObject else "is an object"
+                reply = await client.call(method, {**sense, name: [] if takesObject else {}})
+                assert refused(reply, "InvalidParameter", says)["parameter"] == name
                 if not type_.startswith("?"):
                     without = {key: value for key, value in sense.items() if key != name}
                     for given in (without, {**sense, name: None}):
@@ -167,7 +181,13 @@ async def test_answers(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         accepted(await client.call("WakeAt", {"container": "editor", "at": 2**33}))
         source = {"container": "editor", "name": "bell", "events": ["in"]}
         accepted(await client.call("AddWakeSource", source, box.eventfd()))
+        with (tmp_path / "trace").open("wb") as file:
+            reply = await client.call("StartTrace", {}, file.fileno())
+            checkFields(accepted(reply), METHODS["StartTrace"].answer)
         for method, parameters in (
+            ("AddContainer", {"name": "added", "freezer": "none"}),
+            ("RemoveContainer", {"name": "added"}),
+            ("StopTrace", {}),
             ("SuspendContainer", {"container": "editor", "timeout": 0.001}),
             ("ResumeContainer", {"container": "editor"}),
             ("ListContainers", {}),

@@ -34,7 +34,9 @@ def outcome(deferred: Deferred[None]) -> list[object]:
 
 
 def test_addAndHandled(counter: MessageCounter) -> None:
-    """What is added is taken off one by one, and looking changes nothing."""
+    """
+    starnix: message counter: 1: what is added is taken off one by one, and looking changes nothing.
+    """
     assert counter.value() == 0
     assert not counter.positive()
     counter.add(3)
@@ -64,7 +66,10 @@ def test_initial(fake: FakeReactor) -> None:
 
 
 def test_overflow(counter: MessageCounter) -> None:
-    """The largest value is the kernel's; adding beyond it is refused and changes nothing."""
+    """
+    starnix: message counter: 3: the largest value is the kernel's; adding beyond it is refused and
+    changes nothing.
+    """
     counter.add(MAXIMUM)
     assert counter.value() == MAXIMUM
     with pytest.raises(CounterError, match="adding 1 would overflow"):
@@ -77,7 +82,10 @@ def test_overflow(counter: MessageCounter) -> None:
 
 
 def test_duplicateReadByOthers(counter: MessageCounter) -> None:
-    """Whoever holds a duplicate takes one off with each read; the identity is the same."""
+    """
+    starnix: message counter: 4: whoever holds a duplicate takes one off with each read; the
+    identity is the same.
+    """
     counter.add(2)
     duplicate = counter.duplicate()
     assert os.eventfd_read(duplicate) == 1
@@ -89,7 +97,10 @@ def test_duplicateReadByOthers(counter: MessageCounter) -> None:
 
 
 def test_whenPositive(fake: FakeReactor, counter: MessageCounter) -> None:
-    """It fires for all who wait when the count becomes positive, and at once while it is."""
+    """
+    starnix: message counter: 2: it fires for all who wait when the count becomes positive, and at
+    once while it is.
+    """
     first, second = outcome(counter.whenPositive()), outcome(counter.whenPositive())
     fake.turn()
     assert first == second == []
@@ -102,7 +113,10 @@ def test_whenPositive(fake: FakeReactor, counter: MessageCounter) -> None:
 
 
 def test_whenZero(fake: FakeReactor, counter: MessageCounter) -> None:
-    """It fires at zero, not before, whatever comes and goes; and at once while it is zero."""
+    """
+    starnix: message counter: 2: it fires at zero, not before, whatever comes and goes; and at once
+    while it is zero.
+    """
     assert outcome(counter.whenZero()) == [None]
     counter.add(2)
     first, second = outcome(counter.whenZero()), outcome(counter.whenZero())

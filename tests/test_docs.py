@@ -187,3 +187,15 @@ def test_configuration() -> None:
             key = called.get(key, key)
             # Names of tables, and tables in tables, are no keys of their own.
             assert f"| `{key}` |" in text or field.name in ("name", "channels")
+
+
+def test_wake(tmp_path: Path) -> None:
+    """The picture of a wake is that of the recorded trace; a trace without one is a sentence."""
+    draw = [sys.executable, str(DOCS / "draw_trace.py"), "--check"]
+    same = subprocess.run(draw, capture_output=True, text=True, timeout=PATIENCE)
+    assert (same.returncode, same.stderr) == (0, "")
+    empty = tmp_path / "empty.json"
+    empty.write_text("[]")
+    other = subprocess.run([*draw, empty], capture_output=True, text=True, timeout=PATIENCE)
+    assert other.returncode == 1
+    assert "it has no wake by a message" in other.stderr

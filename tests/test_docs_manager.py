@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,18 +46,23 @@ def shape(value: object) -> object:
 class Reader:
     """Somebody who follows the page, on a connection of its own for watching."""
 
-    def __init__(self, station: Station, client: Client, box: Box) -> None:
+    def __init__(self, station: Station, client: Client, box: Box, directory: Path) -> None:
         self._station = station
         self._client = client
         self._box = box
-        self._channel = Channel(box, "rpc")
+        self._directory = directory
+        self._channels: list[Channel] = []
         self._doorbell, _ = box.pair()
 
-    def _descriptors(self, method: str) -> tuple[int, ...]:
+    def _descriptors(self, method: str, parameters: Tree) -> tuple[int, ...]:
         if method == "ProxyWakeChannel":
-            return self._channel.given
+            self._channels.append(Channel(self._box, parameters["name"], parameters["counter"]))
+            return self._channels[-1].given
         if method in ("AddWakeSource", "RemoveWakeSource"):
             return (self._box.duplicate(self._doorbell),)
+        if method == "StartTrace":
+            path = self._directory / "wake.json"
+            return (self._box.own(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)),)
         return ()
 
     async def _move(self, expected: Tree) -> None:
@@ -75,8 +81,10 @@ class Reader:
         """Send a call, and compare what comes."""
         client = self._station.client() if call.get("more") else self._client
         method = call["method"].rpartition(".")[2]
-        given = self._descriptors(method)
-        client.sendRaw(json.dumps(call).encode(), *given)
+        given = self._descriptors(method, call.get("parameters", {}))
+        # The page's sockets are made here.
+        text = json.dumps(call).replace("/run/chanproxy/", f"{self._directory}/")
+        client.sendRaw(text.encode(), *given)
         self._box.give(*given)
         for expected in replies:
             await self._move(expected)
@@ -95,7 +103,7 @@ async def test_exchanges(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """In their order on one service: errors and states to the letter, the rest in its shape."""
     called = set()
     async with stationed(reactor, tmp_path) as (station, client, box):
-        reader = Reader(station, client, box)
+        reader = Reader(station, client, box, tmp_path)
         for call, replies in exchanges():
             assert replies, call
             await reader.follow(call, replies)

@@ -106,13 +106,13 @@ def test_idle(reactor: ChanproxyReactor) -> None:
     idle.counted(2)
     assert ledger.activity == 2
     clock.advance(1.5)
-    idle.answered()
+    idle.answered(1)
     clock.advance(1.5)
     assert counter.value() == 2
     clock.advance(0.5)
     assert counter.value() == 0
     assert clock.getDelayedCalls() == []
-    idle.answered()
+    idle.answered(1)
     counter.add(3)
     idle.counted(3)
     idle.sending(1)

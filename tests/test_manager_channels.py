@@ -142,7 +142,10 @@ async def test_handledCannotStall(reactor: ChanproxyReactor, tmp_path: Path) -> 
 @pytest.mark.parametrize("blocking", [False, True])
 @asynchronous
 async def test_sharedIsFull(reactor: ChanproxyReactor, tmp_path: Path, blocking: bool) -> None:
-    """A shared counter that its holder has filled costs that channel alone, and says why."""
+    """
+    starnix: channel proxy: 9: a shared counter that its holder has filled costs that channel alone,
+    and says why.
+    """
     async with stationed(reactor, tmp_path) as (_, client, box):
         first, second = Channel(box, "first"), Channel(box, "second")
         os.set_blocking(first.counter, blocking)
@@ -162,7 +165,10 @@ async def test_sharedIsFull(reactor: ChanproxyReactor, tmp_path: Path, blocking:
 @pytest.mark.parametrize("side", ["container", "remote"])
 @asynchronous
 async def test_end(reactor: ChanproxyReactor, tmp_path: Path, side: str) -> None:
-    """What one end has sent arrives before the other sees the end; then the wake source goes."""
+    """
+    starnix: channel proxy: 11: what one end has sent arrives before the other sees the end; then
+    the wake source goes.
+    """
     async with stationed(reactor, tmp_path) as (_, client, box):
         channel = Channel(box, "rpc")
         await channel.start(client)

@@ -20,7 +20,10 @@ from tests.sides import Pair, asynchronous, turns, until
 
 @asynchronous
 async def test_containerPeerClosed(reactor: ChanproxyReactor) -> None:
-    """Original, test 1: the container's peer closes, the remote's peer sees closed."""
+    """
+    starnix: channel proxy's own tests: 1: the container's peer closes, the remote's peer sees
+    closed.
+    """
     pair = Pair(reactor)
     pair.container.close()
     await pair.proxy.whenEnded()
@@ -30,7 +33,10 @@ async def test_containerPeerClosed(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_remotePeerClosed(reactor: ChanproxyReactor) -> None:
-    """Original, test 2: the remote's peer closes, the container's peer sees closed."""
+    """
+    starnix: channel proxy's own tests: 2: the remote's peer closes, the container's peer sees
+    closed.
+    """
     pair = Pair(reactor)
     pair.remote.close()
     await pair.proxy.whenEnded()
@@ -41,7 +47,10 @@ async def test_remotePeerClosed(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_counter(reactor: ChanproxyReactor) -> None:
-    """Original, test 3: zero, a message, positive, decrement, zero, a message, positive."""
+    """
+    starnix: channel proxy's own tests: 3: zero, a message, positive, decrement, zero, a message,
+    positive.
+    """
     pair = Pair(reactor)
     assert pair.counter.value() == 0
     for _ in range(2):
@@ -59,7 +68,9 @@ async def test_counter(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_threeMessages(reactor: ChanproxyReactor) -> None:
-    """Original, test 4: three messages without a decrement, the counter reads 3."""
+    """
+    starnix: channel proxy's own tests: 4: three messages without a decrement, the counter reads 3.
+    """
     pair = Pair(reactor)
     for _ in range(3):
         pair.remote.send(b"x")
@@ -70,7 +81,7 @@ async def test_threeMessages(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_outboundIsNotCounted(reactor: ChanproxyReactor) -> None:
-    """Only messages into the container count."""
+    """starnix: channel proxy: 7: only messages into the container count."""
     pair = Pair(reactor)
     pair.container.send(b"x")
     await until(reactor, lambda: pair.proxy.outbound.messages)
@@ -94,7 +105,10 @@ async def test_emptyPackets(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_descriptors(reactor: ChanproxyReactor) -> None:
-    """Each packet has its own descriptors; 253 are the most that the kernel carries."""
+    """
+    starnix: channel proxy: 6: each packet has its own descriptors; 253 are the most that the kernel
+    carries.
+    """
     pair = Pair(reactor)
     readEnd, writeEnd = os.pipe()
     for count in (0, 1, 253, 0, 2):
@@ -113,7 +127,10 @@ async def test_descriptors(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_drainOnClose(reactor: ChanproxyReactor) -> None:
-    """Everything that was sent before the close arrives, though the sink was full for long."""
+    """
+    starnix: channel proxy: 8: everything that was sent before the close arrives, though the sink
+    was full for long.
+    """
     pair = Pair(reactor)
     pair.remote.setblocking(False)
     sent = 0
@@ -188,7 +205,10 @@ async def test_fullBothWays(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_resetDoesNotHideData(reactor: ChanproxyReactor) -> None:
-    """A peer that closes with data of ours unread resets; what it sent before still arrives."""
+    """
+    starnix: channel proxy: 8: a peer that closes with data of ours unread resets; what it sent
+    before still arrives.
+    """
     pair = Pair(reactor)
     pair.container.send(b"never read")
     await until(reactor, lambda: pair.proxy.outbound.messages)
@@ -204,7 +224,9 @@ async def test_resetDoesNotHideData(reactor: ChanproxyReactor) -> None:
 @pytest.mark.parametrize("direction", ["in", "out"])
 @asynchronous
 async def test_halfClose(reactor: ChanproxyReactor, direction: str) -> None:
-    """One direction ends, the other goes on, until that ends as well."""
+    """
+    starnix: channel proxy: 10: one direction ends, the other goes on, until that ends as well.
+    """
     pair = Pair(reactor)
     closing, other = pair.remote, pair.container
     if direction == "out":
@@ -225,7 +247,10 @@ async def test_halfClose(reactor: ChanproxyReactor, direction: str) -> None:
 
 @asynchronous
 async def test_halfClosedThenGone(reactor: ChanproxyReactor) -> None:
-    """A peer that closed half, then the rest, ends the proxy though nothing is sent to it."""
+    """
+    starnix: channel proxy: 5: a peer that closed half, then the rest, ends the proxy though nothing
+    is sent to it.
+    """
     pair = Pair(reactor)
     pair.remote.shutdown(socket.SHUT_WR)
     await turns(reactor, 10)
@@ -236,7 +261,10 @@ async def test_halfClosedThenGone(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_tooLarge(reactor: ChanproxyReactor) -> None:
-    """A packet over the limit closes this channel, after what came before it."""
+    """
+    starnix: channel proxy: 4: a packet over the limit closes this channel, after what came before
+    it.
+    """
     pair = Pair(reactor, buffer=PeekBuffer(messageBytes=1000))
     other = Pair(reactor)
     pair.remote.send(b"x" * 1000)
@@ -252,7 +280,9 @@ async def test_tooLarge(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_tooManyDescriptors(reactor: ChanproxyReactor) -> None:
-    """A packet with more descriptors than the limit closes this channel."""
+    """
+    starnix: channel proxy: 4: a packet with more descriptors than the limit closes this channel.
+    """
     pair = Pair(reactor, buffer=PeekBuffer(messageDescriptors=1))
     socket.send_fds(pair.remote, [b"x"], [0])
     socket.send_fds(pair.remote, [b"x"], [0, 1])
@@ -305,7 +335,10 @@ async def test_outOfDescriptors(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_countOverflow(reactor: ChanproxyReactor) -> None:
-    """A counter that cannot be added to ends this proxy, and what was not sent is not sent."""
+    """
+    starnix: channel proxy: 7: a counter that cannot be added to ends this proxy, and what was not
+    sent is not sent.
+    """
     pair = Pair(reactor)
     pair.counter.add(2**64 - 2)
     pair.remote.send(b"x")
@@ -316,7 +349,7 @@ async def test_countOverflow(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_countedOnceWhileWaiting(reactor: ChanproxyReactor) -> None:
-    """What waits because the sink is full is counted, and once."""
+    """starnix: channel proxy: 7: what waits because the sink is full is counted, and once."""
     pair = Pair(reactor)
     sent = 0
     pair.remote.setblocking(False)
@@ -332,7 +365,7 @@ async def test_countedOnceWhileWaiting(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_flood(reactor: ChanproxyReactor) -> None:
-    """A channel that is always readable does not starve another one."""
+    """starnix: channel proxy: 2: a channel that is always readable does not starve another one."""
     flooding, other = Pair(reactor), Pair(reactor)
     flooding.remote.setblocking(False)
     flooding.container.setblocking(False)
@@ -377,7 +410,10 @@ packets = st.lists(
 async def test_sequences(
     reactor: ChanproxyReactor, sequence: list[tuple[str, bytes, int]], close: bool
 ) -> None:
-    """Any packets with any descriptors, both ways: the same come out, in order."""
+    """
+    starnix: channel proxy: 6: any packets with any descriptors, both ways: the same come out, in
+    order.
+    """
     pair = Pair(reactor)
     ends = {"in": (pair.remote, pair.container), "out": (pair.container, pair.remote)}
     for direction, data, count in sequence:
@@ -403,7 +439,7 @@ async def test_sequences(
 
 @asynchronous
 async def test_idleCostsNothing(reactor: ChanproxyReactor) -> None:
-    """An idle channel has no delayed calls and no event."""
+    """starnix: channel proxy: 5: an idle channel has no delayed calls and no event."""
     pair = Pair(reactor)
     await turns(reactor)
     before = len(reactor.getDelayedCalls())

@@ -106,7 +106,10 @@ def test_race(live: Live) -> None:
 
 
 def test_peersComeAndGo(live: Live) -> None:
-    """A connection and an end-of-file wake the container as well, and it sees both."""
+    """
+    starnix: channel proxy: 2: a connection and an end-of-file wake the container as well, and it
+    sees both.
+    """
     live.start()
     for _ in range(10):
         live.waitFrozen()

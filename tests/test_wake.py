@@ -55,7 +55,10 @@ def test_addAndRemove(sources: WakeSources, counters: list[MessageCounter]) -> N
 def test_duplicates(
     fake: FakeReactor, sources: WakeSources, counters: list[MessageCounter]
 ) -> None:
-    """The kernel's object counts, not the descriptor: a duplicate is registered, and removes."""
+    """
+    starnix: channel proxy: 11: the kernel's object counts, not the descriptor: a duplicate is
+    registered, and removes.
+    """
     sources.add("one", counters[0])
     duplicate = MessageCounter.fromDescriptor(fake, counters[0].duplicate())
     with pytest.raises(WakeSourceError, match=r"two: .* already registered as one"):

@@ -18,7 +18,7 @@ def makeFreezer(spec: str, reactor: ChanproxyReactor) -> IFreezer:
     """
     Make the freezer that a configuration string names.
 
-    @param spec: C{cgroup:PATH} or C{none}.
+    @param spec: C{cgroup:PATH}, C{none}, or the prefix of a plugin and its argument.
     @raise ValueError: anything else; the text is a sentence for the user.
     """
     kind, colon, argument = spec.partition(":")
@@ -30,4 +30,10 @@ def makeFreezer(spec: str, reactor: ChanproxyReactor) -> IFreezer:
                 "The freezer 'cgroup' needs the path of a cgroup, such as cgroup:editor."
             )
         return CgroupFreezer(argument, reactor)
-    raise ValueError(f"Unknown freezer {spec!r}: the known ones are cgroup:PATH and none.")
+    from chanproxy.plugins import freezerFactories
+
+    others = freezerFactories()
+    if kind in others and argument:
+        return others[kind].makeFreezer(argument, reactor)
+    known = ", ".join(("cgroup:PATH", *(f"{prefix}:..." for prefix in others)))
+    raise ValueError(f"Unknown freezer {spec!r}: the known ones are {known} and none.")

@@ -1,0 +1,118 @@
+"""
+What trace points cost: C{python bench/trace.py}.
+
+Carries packets through one channel proxy in this process, turn by turn, with its trace points cut
+out, with tracing off, and while tracing into a file.  Prints the medians of rounds that alternate.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import tempfile
+import time
+from typing import cast
+
+from rich.console import Console
+from rich.table import Table
+from twisted.internet.address import UNIXAddress
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.protocol import Protocol
+
+from chanproxy import trace
+from chanproxy._batch import PeekBuffer
+from chanproxy.counter import MessageCounter
+from chanproxy.handled import Explicit, Ledger
+from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol, _Direction
+from chanproxy.trace import ChromeFormat, Recording
+from chanproxy.transport import SeqpacketTransport
+
+TURNS = 400
+ROUNDS = 15
+
+
+class Rig:
+    """A proxy whose reactor stands still: a turn happens when it is told to."""
+
+    def __init__(self) -> None:
+        # It is never run.
+        reactor = cast(ChanproxyReactor, EPollReactor())
+        self.reactor = reactor
+        self.buffer = PeekBuffer()
+        self.container = ContainerProtocol()
+        self.remote = RemoteProtocol()
+        self.inside, self.outside = self._connect(self.container), self._connect(self.remote)
+        self.counter = MessageCounter(reactor)
+        self.proxy = ChannelProxy(
+            self.container, self.remote, self.counter, "bench#1", Explicit(Ledger())
+        )
+
+    def _connect(self, protocol: Protocol) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        nowhere = UNIXAddress(None)
+        transport = SeqpacketTransport(self.reactor, ours, self.buffer, nowhere, nowhere)
+        transport.protocol = protocol
+        Protocol.makeConnection(protocol, transport)
+        return theirs
+
+    def measure(self, packets: int) -> float:
+        """Seconds of the proxy's own time per packet, for turns of so many packets."""
+        spent = 0.0
+        for _ in range(TURNS):
+            for _ in range(packets):
+                self.outside.send(b"x" * 64)
+            begin = time.perf_counter()
+            self.proxy.readable(self.remote)
+            spent += time.perf_counter() - begin
+            for _ in range(packets):
+                self.inside.recv(64)
+        return spent / TURNS / packets
+
+
+def withoutPoints(rig: Rig, packets: int) -> float:
+    """With the point in the loop cut out; those outside of it look once a turn."""
+    kept = _Direction._carryTraced
+    _Direction._carryTraced = _Direction._carry  # type: ignore[method-assign]
+    try:
+        return rig.measure(packets)
+    finally:
+        _Direction._carryTraced = kept  # type: ignore[method-assign]
+
+
+def whileTracing(rig: Rig, packets: int) -> float:
+    """Into a file that is thrown away."""
+    with tempfile.TemporaryFile() as file:
+        recording = Recording(rig.reactor, ChromeFormat(), os.dup(file.fileno()), 2**30)
+        try:
+            return rig.measure(packets)
+        finally:
+            recording.stop()
+
+
+def main() -> None:
+    rig = Rig()
+    table = Table("packets a turn", "points cut out", "tracing off", "tracing on")
+    for packets in (1, 8, 32):
+        rounds: list[tuple[float, float, float]] = [
+            (
+                withoutPoints(rig, packets),
+                rig.measure(packets),
+                whileTracing(rig, packets),
+            )
+            for _ in range(ROUNDS)
+        ]
+        medians = [statistics.median(column) * 1e6 for column in zip(*rounds, strict=True)]
+        table.add_row(str(packets), *(f"{each:.2f} µs" for each in medians))
+    begin = time.perf_counter()
+    for _ in range(1_000_000):
+        if trace.active is not None:
+            raise AssertionError
+    look = (time.perf_counter() - begin) * 1e3
+    Console().print(table)
+    Console().print(f"one look at trace.active: {look:.0f} ns; a turn has six at most")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""
+What other packages add: policies and freezers, as Twisted plugins, found only when one is named.
+
+A plugin is an object in a module of the namespace package C{twisted.plugins} that provides
+L{IHandledPolicyFactory} or L{IFreezerFactory}, and L{twisted.plugin.IPlugin}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.plugin import getPlugins
+from zope.interface import Interface
+
+from chanproxy.interfaces import IFreezerFactory, IHandledPolicyFactory
+
+
+def _found(interface: type[Interface], attribute: str) -> dict[str, Any]:
+    # The first one of a name counts, as with Twisted's own endpoint prefixes.
+    found: dict[str, Any] = {}
+    for plugin in getPlugins(interface):
+        found.setdefault(getattr(plugin, attribute), plugin)
+    return found
+
+
+def policyFactories() -> dict[str, IHandledPolicyFactory]:
+    """The policies of other packages, by their names."""
+    return _found(IHandledPolicyFactory, "name")
+
+
+def freezerFactories() -> dict[str, IFreezerFactory]:
+    """The freezers of other packages, by their prefixes."""
+    return _found(IFreezerFactory, "prefix")
