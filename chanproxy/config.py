@@ -10,30 +10,32 @@ import contextlib
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from attrs import Factory, frozen
 
 from chanproxy._batch import MESSAGE_BYTES
-from chanproxy._clashes import noteShared, plain
+from chanproxy._channelconfig import LONGEST_LINGER as LONGEST_LINGER
+from chanproxy._channelconfig import Channel as Channel
+from chanproxy._channelconfig import Container as Container
+from chanproxy._channelconfig import checkTogether, readContainer
 from chanproxy._syscalls import SCM_MAX_FD
 from chanproxy._tables import Problem as Problem
-from chanproxy._tables import Table, join, kind
+from chanproxy._tables import Table, kind
 from chanproxy._words import brief, meant
 from chanproxy.addresses import (
     SeqpacketAddressSpec,
     describe,
     othersMayConnect,
     parseControl,
-    parseSeqpacket,
 )
+from chanproxy.endpointchannel import BUFFER
+from chanproxy.framing import FRAME_BYTES, HEADER_BYTES
+from chanproxy.kinds import OtherAddressSpec, parseAddress
 
 LARGEST_MESSAGE = 64 * 1024 * 1024
 """Bytes; what a privileged process can raise a socket's buffer to is of this order."""
-
-LONGEST_LINGER = 86400.0
-"""Seconds: a day.  More is a mistake in the unit."""
 
 MOST_SOURCES = 1_000_000
 """More wake sources or wake locks than this are a mistake."""
@@ -61,11 +63,13 @@ class Limits:
 
     @ivar messageBytes: the largest packet carried, in bytes.
     @ivar messageDescriptors: the most descriptors on one packet.
-    @ivar connectTimeout: seconds to go on trying while the container's backlog is full.
+    @ivar connectTimeout: seconds until a connection fails that is not made; on Unix sockets, to go
+        on trying while the backlog is full.
     @ivar controlBytes: the largest call, in bytes.
     @ivar controlConnections: the most connections to the control socket.
     @ivar wakeSources: the most wake sources of one container.
     @ivar wakeLocks: the most names of wake locks of one container.
+    @ivar endpointBuffer: bytes that wait in one direction of an endpoint of Twisted's.
     """
 
     messageBytes: int = MESSAGE_BYTES
@@ -75,47 +79,7 @@ class Limits:
     controlConnections: int = 256
     wakeSources: int = 32768
     wakeLocks: int = 1024
-
-
-@frozen
-class Channel:
-    """
-    C{[containers.NAME.channels.NAME]}.
-
-    @ivar initiator: who dials C{listen}: C{remote} or C{container}.
-    @ivar handled: C{consumed} or C{explicit}.
-    """
-
-    name: str
-    listen: str
-    connect: str
-    initiator: str = "remote"
-    handled: str = "consumed"
-
-
-@frozen
-class Container:
-    """
-    C{[containers.NAME]}.
-
-    @ivar linger: seconds that every counter must have been zero before suspending.
-    @ivar suspend: C{auto}, C{manual}, C{dry-run} or C{off}.
-    @ivar freezeWarning: seconds until the first warning about a freeze that does not finish.
-    @ivar freezeLimit: seconds until such a freeze fails.
-    @ivar signalInterval: seconds between looks for signals that wait for frozen processes; 0:
-        never.
-    @ivar watchedProcesses: how many processes are watched while frozen.
-    """
-
-    name: str
-    freezer: str
-    linger: float = 0.5
-    suspend: str = "auto"
-    channels: tuple[Channel, ...] = ()
-    freezeWarning: float = 1.0
-    freezeLimit: float = 30.0
-    signalInterval: float = 2.0
-    watchedProcesses: int = 256
+    endpointBuffer: int = BUFFER
 
 
 @frozen
@@ -148,40 +112,6 @@ class Configuration:
     containers: tuple[Container, ...] = ()
     control: SeqpacketAddressSpec | None = None
     access: tuple[AccessEntry, ...] = ()
-
-
-def _checkFreezer(value: str) -> None:
-    kind, _, argument = value.partition(":")
-    if value != "none" and not (kind == "cgroup" and argument):
-        raise ValueError(f"{brief(value)} is no freezer; there are none and cgroup:PATH")
-
-
-def _readChannel(name: str, table: Table) -> Channel:
-    channel = Channel(
-        name,
-        table.text("listen", lambda v: parseSeqpacket(v, True), f"seqpacket:/run/{name}.sock"),
-        table.text("connect", lambda v: parseSeqpacket(v, False), f"seqpacket:/srv/{name}.sock"),
-        table.choice("initiator", "remote", "remote", "container"),
-        table.choice("handled", "consumed", "consumed", "explicit"),
-    )
-    table.end()
-    return channel
-
-
-def _readContainer(name: str, table: Table) -> Container:
-    container = Container(
-        name,
-        table.text("freezer", _checkFreezer, f"cgroup:/sys/fs/cgroup/{name}"),
-        float(table.number("linger", 0.5, 0, LONGEST_LINGER)),
-        table.choice("suspend", "auto", "auto", "manual", "dry-run", "off"),
-        tuple(_readChannel(channel, content) for channel, content in table.tables("channels")),
-        float(table.number("freeze-warning", 1.0, 0.001, LONGEST_LINGER)),
-        float(table.number("freeze-limit", 30.0, 0.001, LONGEST_LINGER)),
-        float(table.number("signal-interval", 2.0, 0, LONGEST_LINGER)),
-        int(table.number("watched-processes", 256, 0, 65536, whole=True)),
-    )
-    table.end()
-    return container
 
 
 def _checkIdentifier(value: Any) -> None:
@@ -227,6 +157,7 @@ def _readLimits(table: Table) -> Limits:
         whole("control-connections", 256, 1, 65536),
         whole("wake-sources", 32768, 1, MOST_SOURCES),
         whole("wake-locks", 1024, 1, MOST_SOURCES),
+        whole("endpoint-buffer", BUFFER, 1024, LARGEST_MESSAGE),
     )
     table.end()
     return limits
@@ -245,36 +176,24 @@ def _checkReach(top: Table, control: SeqpacketAddressSpec | None) -> None:
         )
 
 
-def _checkTogether(
-    containers: Iterable[Container], control: SeqpacketAddressSpec | None, problems: list[Problem]
-) -> None:
-    """What only shows when all channels are looked at."""
-    listening: dict[str, list[str]] = {}
-    controlPath = plain(control.path) if control is not None else None
-    if controlPath is not None:
-        listening[controlPath] = ["control"]
-    freezers: dict[str, list[str]] = {}
+def _checkFrames(top: Table, limits: Limits, containers: Iterable[Container]) -> None:
+    """Whether a frame fits where it waits."""
+    needed = min(limits.messageBytes, FRAME_BYTES) + HEADER_BYTES
     for container in containers:
-        base = join("containers", container.name)
-        if container.freezer not in ("", "none"):
-            freezers.setdefault(plain(container.freezer), []).append(f"{base}.freezer")
         for channel in container.channels:
-            key = join(f"{base}.channels", channel.name)
-            listen = channel.listen and plain(parseSeqpacket(channel.listen, True).path)
-            connect = channel.connect and plain(parseSeqpacket(channel.connect, False).path)
-            if listen:
-                listening.setdefault(listen, []).append(f"{key}.listen")
-            for ours, path in ((f"{key}.listen", listen), ("control", controlPath)):
-                if connect and connect == path:
-                    problems.append(
-                        Problem(
-                            f"{key}.connect",
-                            f"is the same socket as {ours}, chanproxy would dial itself",
-                            "give the container another path",
-                        )
-                    )
-    noteShared(freezers, "freezer", "give each container a cgroup of its own", problems)
-    noteShared(listening, "socket", "give each channel a path of its own", problems)
+            others = [
+                address
+                for address, listening in ((channel.listen, True), (channel.connect, False))
+                if address and isinstance(parseAddress(address, listening), OtherAddressSpec)
+            ]
+            if channel.framing != "none" and others and limits.endpointBuffer < needed:
+                top.note(
+                    "limits",
+                    f"endpoint-buffer = {limits.endpointBuffer} holds no frame of message-bytes = "
+                    f"{limits.messageBytes}, as {others[0]} is to carry",
+                    f"write endpoint-buffer = {needed}, or a smaller message-bytes",
+                )
+                return
 
 
 def fromTree(tree: Any) -> Configuration:
@@ -289,7 +208,7 @@ def fromTree(tree: Any) -> Configuration:
     if written := top.text("control", parseControl, "/run/chanproxy/control.sock", required=False):
         control = parseControl(written)
     limits = _readLimits(top.table("limits"))
-    containers = tuple(_readContainer(name, table) for name, table in top.tables("containers"))
+    containers = tuple(readContainer(name, table) for name, table in top.tables("containers"))
     # A name that does not print is a problem already, and would break a sentence.
     names = [container.name for container in containers if container.name.isprintable()]
     access = tuple(_readAccess(name, table, names) for name, table in top.tables("access"))
@@ -298,7 +217,8 @@ def fromTree(tree: Any) -> Configuration:
     top.end()
     if isinstance(tree, dict) and tree.get("containers", {}) == {}:
         top.note("containers", "has no container", "write at least one table, [containers.NAME]")
-    _checkTogether(containers, control, problems)
+    checkTogether(containers, control, problems)
+    _checkFrames(top, limits, containers)
     if problems:
         raise ConfigurationError(problems)
     return Configuration(limits, containers, control, access)
@@ -363,9 +283,12 @@ def fromOptions(
     initiator: str = "remote",
     name: str = "container",
     control: str | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Configuration:
     """
     One container with one channel, C{channel}, from command-line options.
+
+    @param extra: more keys of the channel.
 
     @raise ConfigurationError: with all problems, named as in a file.
     """
@@ -374,7 +297,13 @@ def fromOptions(
         # What is no number stays as it is: the check of the number says what is wrong.
         with contextlib.suppress(ValueError):
             seconds = float(linger)
-    channel = {"listen": listen, "connect": connect, "handled": handled, "initiator": initiator}
+    channel: dict[str, Any] = {
+        "listen": listen,
+        "connect": connect,
+        "handled": handled,
+        "initiator": initiator,
+    }
+    channel |= extra or {}
     container = {
         "freezer": freezer,
         "linger": seconds,

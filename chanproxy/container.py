@@ -292,6 +292,7 @@ class Container:
         reports: Reports | None = None,
         handled: str = "consumed",
         silence: float = SILENCE,
+        refuseDescriptors: bool = False,
     ) -> ChannelProxy:
         """
         Carry messages between two connected ends.
@@ -303,6 +304,7 @@ class Container:
         @param reports: where messages on C{counter} are handled; closed when the proxy ends.
         @param handled: C{consumed}: when the container has read it; C{idle}: after C{silence}
             seconds without a message in either direction.
+        @param refuseDescriptors: see L{whyNotPaired}.
         @raise CannotPair: the two ends do not go together, or nothing shows what the container has
             read; all is still open and the caller's.
         @raise OSError: out of descriptors; the ends and all else are still open and the caller's.
@@ -310,7 +312,7 @@ class Container:
         """
         inner: Channel = container.transport  # type: ignore[assignment]  # see IChannel
         outer: Channel = remote.transport  # type: ignore[assignment]  # see IChannel
-        wrong = whyNotPaired(inner, outer)
+        wrong = whyNotPaired(inner, outer, refuseDescriptors)
         if counter is None and handled == "consumed" and not inner.showsUnread:
             wrong = (
                 "handled = consumed: on this kind of channel nothing shows what the container has "
@@ -341,7 +343,9 @@ class Container:
             kept.users += 1
         elif made is None and reports is None and name not in self._counters:
             self._counters[name] = OpenCounter(counting, kept=False)
-        proxy = ChannelProxy(container, remote, counting, name, policy, happened)
+        proxy = ChannelProxy(
+            *(container, remote, counting, name, policy, happened, refuseDescriptors)
+        )
         self._proxies.add(proxy)
         proxy.whenEnded().addCallback(lambda _: self._ended(proxy, kept, reports))
         return proxy

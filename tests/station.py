@@ -17,9 +17,9 @@ from chanproxy.addresses import SeqpacketAddressSpec
 from chanproxy.config import AccessEntry
 from chanproxy.container import Bounds, Container
 from chanproxy.control import ControlFactory
-from chanproxy.endpoints import SeqpacketPort
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager import Manager
+from chanproxy.ports import ChannelPort
 from chanproxy.testing.freezers import FakeFreezer
 from tests.sides import turns
 
@@ -53,7 +53,7 @@ class Station:
         }
         manager = Manager(reactor, lambda: self.containers, PeekBuffer())
         self.factory = ControlFactory(manager, Access(access), messageBytes, connections)
-        self._port = SeqpacketPort(
+        self._port = ChannelPort(
             reactor, SeqpacketAddressSpec(self.path), self.factory, PeekBuffer(messageBytes)
         )
         self._port.startListening()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.internet import endpoints
 
 from chanproxy import config
-from chanproxy.addresses import PATH_BYTES, SeqpacketAddressSpec, _split, parseSeqpacket
+from chanproxy.addresses import PATH_BYTES, SeqpacketAddressSpec, parseSeqpacket, split
 from chanproxy.config import Channel, Configuration, ConfigurationError, Container, Limits
 
 MINIMAL = '[containers.a]\nfreezer = "none"\n'
@@ -101,7 +101,7 @@ def test_everythingGiven() -> None:
 def test_defaults() -> None:
     """A freezer is all that must be said."""
     read = config.load(MINIMAL + channel("r", "seqpacket:/run/r"))
-    assert read.limits == Limits(212992, 253, 10.0, 65536, 256, 32768, 1024)
+    assert read.limits == Limits(212992, 253, 10.0, 65536, 256, 32768, 1024, 262144)
     assert (read.control, read.access) == (None, ())
     (container,) = read.containers
     assert (container.linger, container.suspend) == (0.5, "auto")
@@ -501,8 +501,8 @@ def test_parse() -> None:
 @pytest.mark.parametrize(
     ("description", "says"),
     [
-        ("", "is no kind that is carried yet"),
-        ("unix:/a", "'unix' is no kind that is carried yet"),
+        ("", "is no kind that takes calls"),
+        ("unix:/a", "'unix' is no kind that takes calls"),
         ("seqpacket", "exactly one path"),
         ("seqpacket:", "exactly one path"),
         ("seqpacket:@", "exactly one path"),
@@ -554,10 +554,10 @@ def test_syntaxIsTwisteds(description: str) -> None:
     except RuntimeError:
         # How Twisted reports a backslash at the end.
         with pytest.raises(ValueError, match="backslash"):
-            _split(description)
+            split(description)
         return
     kind, *rest = arguments or [""]
-    assert _split(description) == (kind, rest, options)
+    assert split(description) == (kind, rest, options)
 
 
 @given(st.text(), st.booleans())
