@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.interfaces import IReactorFDSet
 
 from chanproxy import _syscalls
@@ -35,6 +35,9 @@ CONTROL_BYTES = 23 * _LINE
 Room for control messages: the most descriptors (1032 bytes), and credentials, a pidfd, a time and
 a label, which may come because the options of a socket that was given are its giver's.
 """
+
+_NONE: list[int] = []
+"""Shared by all that have none, and never changed."""
 
 _ONE = socket.CMSG_SPACE(4)
 _LENGTH_OF_ONE = socket.CMSG_LEN(4)
@@ -61,6 +64,7 @@ class PeekBuffer:
     @ivar messageBytes: the largest message carried, in bytes.
     @ivar messageDescriptors: the most descriptors on one message.
     @ivar slotBytes: the room for one packet now.
+    @ivar seen: how many packets the last peek saw.
     """
 
     def __init__(
@@ -85,8 +89,17 @@ class PeekBuffer:
         self._lengths = self._control.cast("Q")[:: CONTROL_BYTES // 8]
         self._rights = self._control.cast("Q")[1 :: CONTROL_BYTES // 8]
         self._firsts = self._control.cast("i")[4 :: CONTROL_BYTES // 4]
-        self.controlSizes = memoryview(struct.pack("Q", CONTROL_BYTES) * BATCH).cast("Q")
+        self._controlSizes = memoryview(struct.pack("Q", CONTROL_BYTES) * BATCH).cast("Q")
+        self.seen = BATCH
         self._grow(min(_FIRST_SLOT, messageBytes))
+
+    def openControls(self) -> None:
+        """Give the control messages their room again, which the last peek took off."""
+        seen = self.seen
+        if seen == 1:
+            self.peeked.controls[0] = CONTROL_BYTES
+        else:
+            self.peeked.controls[:seen] = self._controlSizes[:seen]
 
     def grow(self, size: int) -> None:
         """Make room for packets of C{size} bytes; what was peeked before is gone."""
@@ -189,8 +202,8 @@ class PacketBatch:
     count: int = 0
     ended: bool = False
     more: bool = False
-    descriptors: list[int] = field(factory=list)
-    perPacket: list[int] = field(factory=list)
+    descriptors: list[int] = _NONE
+    perPacket: list[int] = _NONE
     source: int = 0
 
     family = "packets"
@@ -221,7 +234,7 @@ class PacketBatch:
     def close(self) -> None:
         """Close the duplicates."""
         if self.descriptors:
-            descriptors, self.descriptors = self.descriptors, []
+            descriptors, self.descriptors = self.descriptors, _NONE
             closeMany(descriptors)
 
 
@@ -239,7 +252,7 @@ class RunBatch:
     count: int = 0
     ended: bool = False
     more: bool = False
-    descriptors: list[int] = field(factory=list)
+    descriptors: list[int] = _NONE
     position: int = 0
     source: int = 0
 
@@ -267,5 +280,5 @@ class RunBatch:
     def close(self) -> None:
         """Close the duplicates."""
         if self.descriptors:
-            descriptors, self.descriptors = self.descriptors, []
+            descriptors, self.descriptors = self.descriptors, _NONE
             closeMany(descriptors)

@@ -37,19 +37,23 @@ class Headers:
     """
     Headers, each with one iovec of its own, in memory that is given.
 
-    @ivar address: of the first header.
+    @ivar address: of the first header; C{pointer}: the same, as calls take it.
     @ivar lengths: of the messages, as the kernel stores them (C{msg_len}).
     @ivar sizes: of the iovecs, as the kernel reads them (C{iov_len}).
     @ivar controls: the lengths of the control messages, as the kernel reads and stores them.
     @ivar flags: as the kernel stores them.
     """
 
-    __slots__ = ("_iovecs", "_words", "address", "controls", "count", "flags", "lengths", "sizes")
+    __slots__ = (
+        *("_iovecs", "_words", "address", "controls", "count", "flags", "lengths", "pointer"),
+        "sizes",
+    )
 
     def __init__(self, memory: memoryview, count: int) -> None:
         """@param memory: zeroed, L{size} bytes of it are used; it has to outlive this object."""
         self.count = count
         self.address = addressOf(memory)
+        self.pointer = ctypes.c_void_p(self.address)
         iovecs = count * HEADER_BYTES
         self._words = memory[:iovecs].cast("Q")
         self._iovecs = memory[iovecs : iovecs + count * IOVEC_BYTES].cast("Q")
@@ -62,6 +66,10 @@ class Headers:
     def size(count: int) -> int:
         """The memory that so many need, in bytes."""
         return count * (HEADER_BYTES + IOVEC_BYTES)
+
+    def at(self, index: int) -> ctypes.c_void_p:
+        """The address of a header."""
+        return ctypes.c_void_p(self.address + index * HEADER_BYTES) if index else self.pointer
 
     def link(self, index: int, data: int, control: int = 0) -> None:
         """Say where a message's bytes and its control messages lie."""

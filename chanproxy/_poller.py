@@ -15,6 +15,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+_NOTHING: dict[int, Callable[[int], None]] = {}
+
 ROUND = 64
 """Descriptors of one round; by level, the others come in the next."""
 
@@ -27,12 +29,15 @@ class Poller:
     Descriptors stay the caller's: L{unwatch} before closing one.
     """
 
+    __slots__ = ("__weakref__", "_callbacks", "_epoll", "_reactor")
+
     _log = Logger()
 
     def __init__(self, reactor: IReactorFDSet) -> None:
         self._reactor = reactor
         self._epoll: select.epoll | None = None
-        self._callbacks: dict[int, Callable[[int], None]] = {}
+        # Shared by all that watch nothing, as most do that a channel has: so they cost little.
+        self._callbacks: dict[int, Callable[[int], None]] = _NOTHING
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """
@@ -49,6 +54,7 @@ class Poller:
         else:
             self._epoll.register(fd, events)
         if not self._callbacks:
+            self._callbacks = {}
             self._reactor.addReader(self)
         self._callbacks[fd] = callback
 
@@ -58,6 +64,7 @@ class Poller:
             return
         self._epoll.unregister(fd)
         if not self._callbacks:
+            self._callbacks = _NOTHING
             self._reactor.removeReader(self)
             self._epoll.close()
             self._epoll = None

@@ -33,7 +33,7 @@ import socket
 import weakref
 
 from chanproxy import _syscalls
-from chanproxy._headers import HEADER_BYTES, Headers, addressOf
+from chanproxy._headers import UNSET, Headers, addressOf
 
 BATCH = 64
 """
@@ -50,6 +50,7 @@ TAKES = 8
 PACKETS, BYTES = 1, 2
 """Kinds of batches: messages with boundaries, and runs of a stream."""
 
+_TAKING = socket.MSG_TRUNC | socket.MSG_DONTWAIT
 _SIZE, _KIND, _SOURCE, _SINK = range(4)
 _STATE_BYTES = 64
 _UNSET = memoryview(bytes(4 * [0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0] * (BATCH // 4))).cast("Q")
@@ -118,7 +119,9 @@ class Record:
         @param count: headers of the send.
         @param source: the source's cookie, and C{sink}: the sink's; see L{_syscalls.socketCookie}.
         """
-        if kind == PACKETS:
+        if kind == PACKETS and count == 1:
+            self.send.lengths[0] = self.take.lengths[0] = UNSET
+        elif kind == PACKETS:
             self.send.lengths[:count] = self.take.lengths[:count] = _UNSET[:count]
         else:
             self.parts.lengths[:] = _UNSET[:PARTS]
@@ -183,9 +186,8 @@ def takeFrom(fd: int, headers: Headers, first: int, count: int) -> int:
     @return: how many; their lengths are stored.
     @raise OSError: there are none (C{EAGAIN}), or it cannot be read.
     """
-    flags = socket.MSG_TRUNC | socket.MSG_DONTWAIT
     while True:
-        got = _syscalls.recvmmsg(fd, headers.address + first * HEADER_BYTES, count, flags)
+        got = _syscalls.recvmmsg(fd, headers.at(first), count, _TAKING)
         if got > 0:
             return got
         # A peer that closed with data unread is reported before what is still pending, once.

@@ -162,7 +162,7 @@ class SocketChannel:
     def cookie(self) -> int:
         """The kernel's name of the socket."""
         if not self._cookie:
-            self._cookie = _syscalls.socketCookie(self.fileno())
+            self._cookie = _syscalls.socketCookie(self._socket)
         return self._cookie
 
     # Events.

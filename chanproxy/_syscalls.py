@@ -73,28 +73,32 @@ SO_PEEK_OFF = 42
 _SO_COOKIE = 57
 """C{asm-generic/socket.h}; likewise."""
 
-_recvmmsg = _libc.recvmmsg
-_sendmmsg = _libc.sendmmsg
-_sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
-_recvmmsg.argtypes = (*_sendmmsg.argtypes, ctypes.c_void_p)
+# Without letting go of the interpreter lock: these calls never wait, and whoever got the lock in
+# between could keep us from it.  Without argument types: that is half of what a call costs, so what
+# is passed has to be right.
+_fast = ctypes.PyDLL(None, use_errno=True)
+_recvmmsg = _fast.recvmmsg
+_sendmmsg = _fast.sendmmsg
 
 
-def recvmmsg(fd: int, headers: int, count: int, flags: int) -> int:
+def recvmmsg(fd: int, headers: ctypes.c_void_p, count: int, flags: int) -> int:
     """
     Receive into C{struct mmsghdr}s, which have to be right: the kernel writes where they point.
 
     @param headers: the address of the first.
+    @param flags: C{MSG_DONTWAIT} has to be among them.
     @return: how many were filled, or the error's number, negated.
     """
     got: int = _recvmmsg(fd, headers, count, flags, None)
     return got if got >= 0 else -ctypes.get_errno()
 
 
-def sendmmsg(fd: int, headers: int, count: int, flags: int) -> int:
+def sendmmsg(fd: int, headers: ctypes.c_void_p, count: int, flags: int) -> int:
     """
     Send C{struct mmsghdr}s.
 
     @param headers: the address of the first.
+    @param flags: C{MSG_DONTWAIT} has to be among them.
     @return: how many were accepted, or the error's number, negated.
     """
     sent: int = _sendmmsg(fd, headers, count, flags)
@@ -109,11 +113,9 @@ def lockMemory(address: int, size: int) -> None:
     _libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(size))
 
 
-def socketCookie(fd: int) -> int:
+def socketCookie(looked: socket.socket) -> int:
     """The kernel's name of a socket: never used again, the same in every process."""
-    with socket.socket(fileno=os.dup(fd)) as looked:
-        value = looked.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
-    return int.from_bytes(value, sys.byteorder)
+    return int.from_bytes(looked.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
 
 
 def compareFiles(one: int, other: int) -> int:

@@ -123,6 +123,19 @@ def _explain(spec: OtherAddressSpec, error: Exception) -> str:
     return f"Twisted says of {spec.scheme}: {text or type(error).__name__}; correct its arguments"
 
 
+class _Only(Factory):
+    """Gives one protocol, which does not keep the factory."""
+
+    noisy = False
+
+    def __init__(self, side: ContainerProtocol | RemoteProtocol) -> None:
+        self._side = side
+
+    def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
+        """The one."""
+        return self._side
+
+
 class ChannelListener(Factory):
     """Makes one channel proxy of each connection to a channel's C{listen} address."""
 
@@ -260,8 +273,7 @@ class ChannelListener(Factory):
         other: ContainerProtocol | RemoteProtocol,
     ) -> Deferred[IProtocol]:
         """@raise OSError: the kernel does not say who the peer is."""
-        factory = Factory.forProtocol(lambda: other)
-        factory.noisy = False
+        factory = _Only(other)
         if not isinstance(self._connecting, ChannelClientEndpoint):
             most = self._limits.endpointBuffer
             return dialEndpoint(self._connecting, self._reactor, factory, most)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
@@ -343,16 +344,21 @@ class Container:
             kept.users += 1
         elif made is None and reports is None and name not in self._counters:
             self._counters[name] = OpenCounter(counting, kept=False)
+        extras = (kept, reports)
         proxy = ChannelProxy(
-            *(container, remote, counting, name, policy, happened, refuseDescriptors)
+            *(container, remote, counting, name, policy, happened, refuseDescriptors),
+            onEnd=self._ended if extras == (None, None) else partial(self._ended, extras=extras),
         )
-        self._proxies.add(proxy)
-        proxy.whenEnded().addCallback(lambda _: self._ended(proxy, kept, reports))
+        if not proxy.ended:
+            self._proxies.add(proxy)
         return proxy
 
     def _ended(
-        self, proxy: ChannelProxy, kept: OpenCounter | None, reports: Reports | None
+        self,
+        proxy: ChannelProxy,
+        extras: tuple[OpenCounter | None, Reports | None] = (None, None),
     ) -> None:
+        kept, reports = extras
         self._proxies.discard(proxy)
         if reports is not None:
             reports.close()

@@ -32,6 +32,11 @@ class MessageCounter:
     @ivar added: messages added through this object, ever.
     """
 
+    __slots__ = (
+        *("__weakref__", "_fd", "_given", "_poller", "_waitingPositive", "_waitingZero"),
+        *("_watched", "added", "identity"),
+    )
+
     def __init__(self, reactor: IReactorFDSet, initial: int = 0) -> None:
         """
         Make a counter of our own.

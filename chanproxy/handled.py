@@ -48,6 +48,8 @@ class Ledger:
 class Explicit:
     """Whoever holds the counter's descriptor reads it down: nothing to look at."""
 
+    __slots__ = ("_ledger",)
+
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
@@ -117,6 +119,8 @@ class Consumed:
     Takes off what it counted itself and never more: others may add to the same counter.
     """
 
+    __slots__ = ("_counter", "_descriptor", "_ledger", "_owed", "_poller", "_waiting")
+
     def __init__(
         self, reactor: IReactorFDSet, ledger: Ledger, counter: MessageCounter, descriptor: int
     ) -> None:
@@ -177,6 +181,10 @@ class Idle:
     answer.  A message that waits because the container does not read is not handled, however silent
     it is.
     """
+
+    __slots__ = (
+        *("_call", "_clock", "_counter", "_last", "_ledger", "_owed", "_seconds", "_waiting"),
+    )
 
     def __init__(
         self, clock: IReactorTime, ledger: Ledger, counter: MessageCounter, seconds: float

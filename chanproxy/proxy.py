@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol as TypingProtocol
 
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -204,8 +204,10 @@ class _Side(Protocol):
 
     def connectionMade(self) -> None:
         """The transport is ready."""
-        if self.onConnected is not None:
-            self.onConnected()
+        # Once, and it holds what was needed for that.
+        connected, self.onConnected = self.onConnected, None
+        if connected is not None:
+            connected()
 
     def channelReadable(self) -> None:
         """See L{IChannelUser}."""
@@ -239,6 +241,11 @@ class ChannelProxy:
     @ivar counter: counts messages into the container; its owner's, not closed here.
     """
 
+    __slots__ = (
+        *("__weakref__", "_container", "_inbound", "_onEnd", "_outbound", "_over", "_policy"),
+        *("_remote", "_waitingForEnd", "counter", "name"),
+    )
+
     _log = Logger()
 
     def __init__(
@@ -250,12 +257,14 @@ class ChannelProxy:
         policy: Policy,
         noticed: Callable[[], None] | None = None,
         refuseDescriptors: bool = False,
+        onEnd: Callable[[ChannelProxy], None] | None = None,
     ) -> None:
         """
         @param container: connected, and not paired yet; as is C{remote}.
         @param policy: told of each counted message; closed with the proxy.
         @param noticed: called when the remote's end-of-file goes to the container.
         @param refuseDescriptors: see L{whyNotPaired}.
+        @param onEnd: called when both ends are closed; cheaper than L{whenEnded}.
         @raise CannotPair: see L{whyNotPaired}; nothing has been touched.
         """
         containerEnd: Channel = container.transport  # type: ignore[assignment]  # see IChannel
@@ -268,7 +277,8 @@ class ChannelProxy:
         self._policy = policy
         self._container = container
         self._remote = remote
-        self._waitingForEnd: list[Deferred[None]] = []
+        self._onEnd = onEnd
+        self._waitingForEnd: list[Deferred[None]] | None = None
         self._over = False
         self._inbound = _Direction(
             *(remoteEnd, containerEnd, self._countIn, policy.sending, None, noticed)
@@ -288,6 +298,11 @@ class ChannelProxy:
     def outbound(self) -> Traffic:
         """What came out of it."""
         return self._outbound.traffic
+
+    @property
+    def ended(self) -> bool:
+        """Whether both ends are closed."""
+        return self._over
 
     @property
     def closedByContainer(self) -> bool:
@@ -357,15 +372,18 @@ class ChannelProxy:
         self._policy.close()
         for direction in (self._inbound, self._outbound):
             direction.source.close()
-        waiting, self._waitingForEnd = self._waitingForEnd, []
-        for waiter in waiting:
+        if self._onEnd is not None:
+            self._onEnd(self)
+        waiting, self._waitingForEnd = self._waitingForEnd, None
+        for waiter in waiting or ():
             waiter.callback(None)
 
     def whenEnded(self) -> Deferred[None]:
         """Fires when both ends are closed; at once if they are.  Cancellable."""
-        waiter: Deferred[None] = Deferred(self._waitingForEnd.remove)
         if self._over:
-            waiter.callback(None)
-        else:
-            self._waitingForEnd.append(waiter)
+            return succeed(None)
+        if self._waitingForEnd is None:
+            self._waitingForEnd = []
+        waiter: Deferred[None] = Deferred(self._waitingForEnd.remove)
+        self._waitingForEnd.append(waiter)
         return waiter

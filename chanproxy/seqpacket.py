@@ -78,9 +78,12 @@ class SeqpacketChannel(SocketChannel):
             return batch
         headers = buffer.peeked
         while True:
-            wanted = self._aim(most)
-            headers.controls[:wanted] = buffer.controlSizes[:wanted]
-            seen = _syscalls.recvmmsg(self._socket.fileno(), headers.address, wanted, _PEEK)
+            fresh = self._offset == 0 and not (self._lengths or self._single)
+            wanted = most if fresh else self._aim(most)
+            if self._heaviest:
+                wanted = self._roomFor(self._heaviest, wanted)
+            buffer.openControls()
+            seen = _syscalls.recvmmsg(self._socket.fileno(), headers.pointer, wanted, _PEEK)
             if seen <= 0:
                 if -seen == errno.EAGAIN:
                     return batch
@@ -88,10 +91,16 @@ class SeqpacketChannel(SocketChannel):
                 if -seen in (errno.ECONNRESET, errno.EINTR):
                     continue
                 raise ChannelBroken(f"reading: {os.strerror(-seen)}")
-            self._lengths = lengths = headers.lengths[:seen].tolist()
-            count = seen
-            special = max(headers.flags[:seen].tolist()) != _PLAIN or not min(lengths)
-            if special or max(headers.controls[:seen].tolist()):
+            buffer.seen = count = seen
+            if seen == 1:
+                # Most of what is no flood; single values are cheaper to read than lists.
+                self._lengths = [headers.lengths[0]]
+                special = headers.flags[0] != _PLAIN or not self._lengths[0] or headers.controls[0]
+            else:
+                self._lengths = lengths = headers.lengths[:seen].tolist()
+                special = max(headers.flags[:seen].tolist()) != _PLAIN or not min(lengths)
+                special = special or max(headers.controls[:seen].tolist())
+            if special:
                 try:
                     count = self._examine(batch, seen)
                 except BaseException:
@@ -100,7 +109,7 @@ class SeqpacketChannel(SocketChannel):
                 if count < 0:
                     # What was needed has been prepared.
                     continue
-            elif self._heaviest:
+            else:
                 self._heaviest = 0
             batch.count = count
             batch.more = seen == wanted or count < seen
@@ -123,7 +132,7 @@ class SeqpacketChannel(SocketChannel):
             self._offset = offset
         if self._single:
             return 1
-        return self._roomFor(self._heaviest, most) if self._heaviest else most
+        return most
 
     def inherited(self) -> None:
         """A predecessor died with this socket: what it had peeked at is not known."""
@@ -233,11 +242,12 @@ class SeqpacketChannel(SocketChannel):
                     done += takeFrom(self.fileno(), headers, done, count - done)
             except OSError as error:
                 raise ChannelBroken(f"taking: {error.strerror}") from error
-            taken = headers.lengths[:count].tolist()
-            if taken != lengths[:count]:
+            if headers.lengths[0] != lengths[0] or (
+                count > 1 and headers.lengths[:count].tolist() != lengths[:count]
+            ):
                 raise ChannelBroken(
-                    f"took packets of {taken} bytes where {lengths[:count]} were peeked: "
-                    "another process reads from this socket, too"
+                    f"took packets of {headers.lengths[:count].tolist()} bytes where "
+                    f"{lengths[:count]} were peeked: another process reads from this socket, too"
                 )
             self._lengths = lengths[count:] if count < len(lengths) else _NONE
             if self._single:
@@ -265,12 +275,16 @@ class SeqpacketChannel(SocketChannel):
         count = batch.count
         record, peeked = batch.buffer.record, batch.buffer.peeked
         headers = record.send
-        headers.sizes[:count] = peeked.lengths[:count]
-        headers.controls[:count] = peeked.controls[:count]
+        if count == 1:
+            headers.sizes[0] = peeked.lengths[0]
+            headers.controls[0] = peeked.controls[0]
+        else:
+            headers.sizes[:count] = peeked.lengths[:count]
+            headers.controls[:count] = peeked.controls[:count]
         enlarged = False
         while True:
             record.begin(PACKETS, count, batch.source, self._cookie or self.cookie())
-            sent = _syscalls.sendmmsg(self._socket.fileno(), headers.address, count, SEND)
+            sent = _syscalls.sendmmsg(self._socket.fileno(), headers.pointer, count, SEND)
             if sent > 0:
                 return sent
             record.end()

@@ -50,7 +50,7 @@ class StreamChannel(SocketChannel):
             self._firstPeek()
         while True:
             headers.controls[0] = CONTROL_BYTES
-            seen = _syscalls.recvmmsg(self._socket.fileno(), headers.address, 1, PEEK)
+            seen = _syscalls.recvmmsg(self._socket.fileno(), headers.pointer, 1, PEEK)
             if seen > 0:
                 break
             if -seen == errno.EAGAIN:
@@ -97,7 +97,7 @@ class StreamChannel(SocketChannel):
         parts = self._layOut(batch)
         while True:
             record.begin(BYTES, parts, batch.source, self.cookie())
-            sent = _syscalls.sendmmsg(self._socket.fileno(), record.parts.address, parts, SEND)
+            sent = _syscalls.sendmmsg(self._socket.fileno(), record.parts.pointer, parts, SEND)
             if sent > 0:
                 # A part that was accepted in part is the last one.
                 return sum(record.parts.lengths[:sent].tolist())
@@ -178,7 +178,7 @@ class UnixStreamChannel(StreamChannel):
         """
         trap = self._buffer.trap
         trap.sizes[0] = count - 1
-        seen = _syscalls.recvmmsg(self.fileno(), trap.address, 1, PEEK)
+        seen = _syscalls.recvmmsg(self.fileno(), trap.pointer, 1, PEEK)
         if seen > 0:
             start: int = trap.lengths[0]
             return start
@@ -227,5 +227,6 @@ def isTcp(connected: socket.socket) -> bool:
     return (
         connected.family in (socket.AF_INET, socket.AF_INET6)
         and connected.type == socket.SOCK_STREAM
-        and connected.proto == socket.IPPROTO_TCP
+        # Not its C{proto}, which is what it was made with: 0 for the usual one.
+        and connected.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) == socket.IPPROTO_TCP
     )

@@ -188,8 +188,8 @@ def main(kind: str, kills: int) -> NoReturn:
         os.kill(pump, signal.SIGKILL)
         os.waitpid(pump, 0)
         if record.source is not None:
-            assert record.source == _syscalls.socketCookie(source.fileno())
-            assert record.sink == _syscalls.socketCookie(sink.fileno())
+            assert record.source == _syscalls.socketCookie(source)
+            assert record.sink == _syscalls.socketCookie(sink)
             finished += record.finish(source) > 0
     # The pump ends at the source's end; then the receiver must not wait for our own copies.
     statuses = [os.waitpid(pid, 0)[1] for pid in (sender, pump)]

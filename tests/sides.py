@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -9,14 +10,18 @@ from typing import TypeVar, cast
 import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 
 from chanproxy._batch import PeekBuffer
+from chanproxy._socketchannel import SocketChannel
 from chanproxy.counter import MessageCounter
 from chanproxy.handled import Consumed, Explicit, Ledger
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.seqpacket import SeqpacketChannel
+from chanproxy.stream import StreamChannel
 from chanproxy.transport import SeqpacketTransport
 
 P = TypeVar("P", bound=Protocol)
@@ -36,24 +41,44 @@ def connect(
     return protocol, theirs
 
 
+def connectBare(
+    reactor: ChanproxyReactor, protocol: P, kind: type[SocketChannel], buffer: PeekBuffer
+) -> tuple[P, socket.socket]:
+    """Likewise, with a channel and nothing more, of a kind of AF_UNIX."""
+    stream = issubclass(kind, StreamChannel)
+    ours, theirs = socket.socketpair(
+        socket.AF_UNIX, socket.SOCK_STREAM if stream else socket.SOCK_SEQPACKET
+    )
+    theirs.settimeout(5)
+    channel = kind(reactor, ours, buffer)
+    channel.protocol = protocol
+    Protocol.makeConnection(protocol, cast(ITransport, channel))
+    return protocol, theirs
+
+
 class Pair:
     """
     A channel proxy between two plain sockets.
 
     @ivar container: the container's own end; C{remote}: the peer's own end.
+    @ivar transports: ours, likewise.
     """
 
     def __init__(
-        self, reactor: ChanproxyReactor, explicit: bool = True, buffer: PeekBuffer | None = None
+        self,
+        reactor: ChanproxyReactor,
+        explicit: bool = True,
+        buffer: PeekBuffer | None = None,
+        kind: type[SocketChannel] = SeqpacketChannel,
     ) -> None:
         self.reactor = reactor
         self.ledger = Ledger()
         self.counter = MessageCounter(reactor)
         buffer = buffer or PeekBuffer()
-        container, self.container = connect(reactor, ContainerProtocol(), buffer)
-        remote, self.remote = connect(reactor, RemoteProtocol(), buffer)
-        transport: SeqpacketTransport = container.transport  # type: ignore[assignment]  # as made
-        self.transports = (transport, remote.transport)
+        container, self.container = connectBare(reactor, ContainerProtocol(), kind, buffer)
+        remote, self.remote = connectBare(reactor, RemoteProtocol(), kind, buffer)
+        transport = cast(SocketChannel, container.transport)
+        self.transports = (transport, cast(SocketChannel, remote.transport))
         self.noticed = 0
         policy = (
             Explicit(self.ledger)
@@ -90,6 +115,39 @@ async def until(reactor: ChanproxyReactor, condition: Callable[[], object]) -> N
     while not condition():
         assert reactor.seconds() < deadline, "it did not happen within 5 seconds"
         await deferLater(reactor, 0.001)
+
+
+async def sendWhenRoom(
+    reactor: ChanproxyReactor, end: socket.socket, data: bytes, descriptors: list[int] | None = None
+) -> None:
+    """Send, and let the reactor go round while there is no room."""
+    end.setblocking(False)
+    deadline = reactor.seconds() + 5
+    while True:
+        assert reactor.seconds() < deadline, "there was no room within 5 seconds"
+        try:
+            socket.send_fds(end, [data], descriptors or [])
+            return
+        except BlockingIOError:
+            await turns(reactor, 1)
+
+
+async def receiveWhenThere(
+    reactor: ChanproxyReactor, end: socket.socket, size: int = 1 << 21
+) -> tuple[bytes, int]:
+    """Receive, and let the reactor go round while nothing is there; how many descriptors came."""
+    end.setblocking(False)
+    deadline = reactor.seconds() + 5
+    while True:
+        assert reactor.seconds() < deadline, "nothing came within 5 seconds"
+        try:
+            data, found, _, _ = socket.recv_fds(end, size, 253)
+        except BlockingIOError:
+            await turns(reactor, 1)
+            continue
+        for fd in found:
+            os.close(fd)
+        return data, len(found)
 
 
 def asynchronous(test: T) -> T:

@@ -129,7 +129,7 @@ def test_allAtOnce() -> None:
     linger = -1
     suspend = "never"
     [containers.editor.channels.rpc]
-    listen = "unix:/run/rpc.sock"
+    listen = "unix:run/rpc.sock"
     connect = "seqpacket:/srv/rpc.sock:mode=600"
     """
     paths = [line.split(": ")[0] for line in problems(text)]
@@ -164,7 +164,7 @@ def test_unknownKeyLikeNoOther() -> None:
     """Without a near key, the known ones are listed."""
     assert problems(f"{MINIMAL}[limits]\nzzz = 1") == [
         "limits.zzz: is not known; known are message-bytes, message-descriptors, connect-timeout, "
-        "control-bytes, control-connections, wake-sources, wake-locks"
+        "control-bytes, control-connections, wake-sources, wake-locks, endpoint-buffer"
     ]
 
 
@@ -482,7 +482,7 @@ def test_fromOptionsControl() -> None:
 def test_fromOptionsWrong(linger: str | float) -> None:
     """The paths are those of a file, all at once."""
     with pytest.raises(ConfigurationError) as caught:
-        config.fromOptions("tcp:80", "seqpacket:b", "x", linger, "s", "h", "i", "n n")
+        config.fromOptions("tcp:x", "seqpacket:b", "x", linger, "s", "h", "i", "n n")
     assert [p.path for p in caught.value.problems].count("containers.'n n'.linger") == 1
     assert len(caught.value.problems) == 8
 
