@@ -155,17 +155,18 @@ def whyNotTogether(
 ) -> Iterable[tuple[str, str, str]]:
     """What is wrong with a channel of such ends: the key, what, and what to do."""
     families = listen.family, connect.family
-    if None not in families and channel.framing == "none" and families[0] != families[1]:
+    differ = None not in families and families[0] != families[1]
+    if differ and channel.framing == "none":
         which = "listen" if families[0] == "packets" else "connect"
         yield (
             "framing",
             f"is missing: of the two ends only {which} keeps message boundaries",
             'write framing = "length32", or give two ends of one kind',
         )
-    if None not in families and channel.framing != "none" and families[0] == families[1]:
+    if None not in families and channel.framing != "none" and not differ:
         what = "keep message boundaries" if families[0] == "packets" else "are streams"
         yield "framing", f"there is nothing to frame: both ends {what}", "leave it out"
-    framed = channel.framing != "none"
+    framed = differ or channel.framing != "none"
     carries = [
         each.descriptors and not (framed and each.family == "bytes") for each in (listen, connect)
     ]

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from attrs import Factory, frozen
@@ -273,6 +273,15 @@ def loadFile(path: str | os.PathLike[str]) -> Configuration:
     return _load(text, name)
 
 
+def _number(value: Any) -> Any:
+    """A number of the command line."""
+    if isinstance(value, str):
+        # What is no number stays as it is: the check of the number says what is wrong.
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
 def fromOptions(
     listen: str,
     connect: str,
@@ -283,30 +292,28 @@ def fromOptions(
     initiator: str = "remote",
     name: str = "container",
     control: str | None = None,
-    extra: Mapping[str, Any] | None = None,
+    silence: str | float | None = None,
+    framing: str = "none",
+    descriptors: str = "carry",
+    identity: str = "service",
 ) -> Configuration:
     """
     One container with one channel, C{channel}, from command-line options.
 
-    @param extra: more keys of the channel.
-
     @raise ConfigurationError: with all problems, named as in a file.
     """
-    seconds: Any = linger
-    if isinstance(linger, str):
-        # What is no number stays as it is: the check of the number says what is wrong.
-        with contextlib.suppress(ValueError):
-            seconds = float(linger)
     channel: dict[str, Any] = {
         "listen": listen,
         "connect": connect,
         "handled": handled,
         "initiator": initiator,
     }
-    channel |= extra or {}
+    channel |= {"framing": framing, "descriptors": descriptors, "identity": identity}
+    if silence is not None:
+        channel["silence"] = _number(silence)
     container = {
         "freezer": freezer,
-        "linger": seconds,
+        "linger": _number(linger),
         "suspend": suspend,
         "channels": {"channel": channel},
     }

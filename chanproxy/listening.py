@@ -6,7 +6,6 @@ Knows addresses; knows no reactor and no channels.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
@@ -15,7 +14,6 @@ from typing import Any
 
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
-from twisted.python.systemd import ListenFDs
 
 from chanproxy.addresses import PathSpec, SeqpacketAddressSpec
 from chanproxy.kinds import AddressSpec, OtherAddressSpec, SystemdAddressSpec, TcpAddressSpec
@@ -23,6 +21,9 @@ from chanproxy.kinds import AddressSpec, OtherAddressSpec, SystemdAddressSpec, T
 _log = Logger()
 
 _CLOEXEC = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_FIRST_PASSED = 3
+"""C{sd_listen_fds(3)}."""
+
 _DOMAINS = {"UNIX": socket.AF_UNIX, "INET": socket.AF_INET, "INET6": socket.AF_INET6}
 
 
@@ -200,24 +201,34 @@ def _openBound(spec: AddressSpec) -> socket.socket:
     return listening
 
 
+def _passed() -> list[str]:
+    """The names of the sockets that systemd passed to this process; empty where it has none."""
+    # Not by Twisted's ListenFDs: it can be asked once only, for it empties the environment.
+    environment = os.environ
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = environment.get("LISTEN_FDS", "")
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    number = int(count) if count.isascii() and count.isdigit() else 0
+    return (names + [""] * number)[:number]
+
+
 def _adopt(spec: SystemdAddressSpec) -> socket.socket:
     """
     A duplicate of a socket that systemd passed.
 
     @raise ValueError: there is none, or it is none that can be used.
     """
-    handed = ListenFDs.fromEnvironment()
-    descriptor: int | None = None
+    names = _passed()
+    index = spec.index
     if spec.name is not None:
-        descriptor = handed.inheritedNamedDescriptors().get(spec.name)
-    elif spec.index is not None:
-        with contextlib.suppress(IndexError):
-            descriptor = handed.inheritedDescriptors()[spec.index]
-    if descriptor is None:
+        index = names.index(spec.name) if spec.name in names else None
+    if index is None or index >= len(names):
         raise ValueError(
-            f"systemd passed no such socket to this process ({len(handed.inheritedDescriptors())} "
-            "in LISTEN_FDS); start it by its socket unit, and with twistd -n"
+            f"systemd passed no such socket to this process ({len(names)} in LISTEN_FDS); start it "
+            "by its socket unit, and with twistd -n"
         )
+    descriptor = _FIRST_PASSED + index
     try:
         listening = socket.socket(fileno=os.dup(descriptor))
     except OSError as error:

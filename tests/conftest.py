@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 from twisted.internet import reactor as _module
+from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
@@ -47,6 +48,8 @@ def _selectables() -> set[object]:
 def running() -> None:
     """Let the reactor open what it keeps for good, before anybody counts descriptors."""
     pytest_twisted.blockon(deferLater(_reactor, 0))
+    # The first port keeps a descriptor in reserve, for a process that runs out of them.
+    pytest_twisted.blockon(_reactor.listenTCP(0, Factory(), 1, "127.0.0.1").stopListening())
 
 
 @pytest.fixture(autouse=True)
