@@ -32,6 +32,9 @@ _CAP_SETGID, _CAP_SETUID = 6, 7
 
 _KEEP = -1
 
+_NOBODY = 2**32 - 1
+"""What C{SO_PEERCRED} shows where there is no peer."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -84,6 +87,9 @@ def assumed(identity: Identity) -> Iterator[None]:
     @raise PermissionError: it cannot be; nothing is changed.
     """
     user, group, groups = os.geteuid(), os.getegid(), os.getgroups()
+    if _NOBODY in (identity.user, identity.group):
+        # To the calls below it would mean: stay who you are.
+        raise PermissionError("the kernel does not say who the peer is")
     if identity.user == 0 != user:
         # The kernel takes all capabilities from a thread whose effective user ceases to be root.
         raise PermissionError("a service that is not root cannot connect as root, and come back")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import os
 import random
-import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,53 +26,11 @@ from jeepney.io.blocking import (  # type: ignore[import-untyped]  # likewise
 
 from chanproxy.interfaces import ChanproxyReactor
 from tests.running import Running, freePort, thread
+from tests.serving import answers, program, serving
 from tests.sides import asynchronous
 
-PATH = os.environ["PATH"] + ":/usr/sbin"
 SIZE = 100_000_000
 IDLE = 'handled = "idle"\nsilence = 0.05'
-
-
-def program(name: str) -> str:
-    """Where a program is."""
-    found = shutil.which(name, path=PATH)
-    if found is None:
-        assert not os.environ.get("CI"), f"{name} is not installed"
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
-@contextlib.contextmanager
-def daemon(ready: Callable[[], object], *command: str) -> Iterator[None]:
-    """A program that serves, until the end; its output shows when it does not begin to."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert process.stdout is not None
-    try:
-        deadline = time.monotonic() + 20
-        while not ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                pytest.fail(f"{command[0]} does not serve: {process.stdout.read()!r}")
-            time.sleep(0.01)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-
-
-def answers(family: int, address: object) -> Callable[[], bool]:
-    """Whether somebody listens there."""
-
-    def look() -> bool:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            return probe.connect_ex(address) == 0  # type: ignore[arg-type]  # as the family wants
-
-    return look
 
 
 # D-Bus.
@@ -120,7 +74,7 @@ async def test_dbus(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """A session bus: names, large messages, method calls with descriptors both ways."""
     inside, outside = tmp_path / "in", tmp_path / "out"
     command = (program("dbus-daemon"), "--session", "--nofork", "--nopidfile", "--nosyslog")
-    with daemon(answers(socket.AF_UNIX, str(inside)), *command, f"--address=unix:path={inside}"):
+    with serving(answers(socket.AF_UNIX, str(inside)), *command, f"--address=unix:path={inside}"):
         running = Running(reactor, f"unix:{outside}", f"unix:{inside}")
         async with running:
 
@@ -133,9 +87,9 @@ async def test_dbus(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             try:
                 name = message_bus.RequestName(ECHO.bus_name)
                 assert (await thread(server.send_and_get_reply, name)).body == (1,)
-                serving = thread(serveBus, server, 200)
+                served = thread(serveBus, server, 200)
                 await thread(callBus, client, 200)
-                await serving
+                await served
                 # A message of a megabyte, which the bus answers with an error.
                 large = new_method_call(message_bus, "NoSuchMethod", "s", ("x" * 1_000_000,))
                 reply = await thread(client.send_and_get_reply, large)
@@ -236,7 +190,7 @@ async def test_http(
         if kind == "unix"
         else (socket.AF_INET, ("127.0.0.1", port))
     )
-    with daemon(answers(*where), *nginx):
+    with serving(answers(*where), *nginx):
         if kind == "unix":
             running = Running(reactor, f"unix:{tmp_path}/out", f"unix:{tmp_path}/in")
         else:
@@ -270,7 +224,7 @@ async def test_redis(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     inside, outside = tmp_path / "in", tmp_path / "out"
     server = (program("redis-server"), "--port", "0", "--unixsocket", str(inside))
     plain = ("--save", "", "--appendonly", "no", "--dir", str(tmp_path))
-    with daemon(answers(socket.AF_UNIX, str(inside)), *server, *plain):
+    with serving(answers(socket.AF_UNIX, str(inside)), *server, *plain):
         running = Running(reactor, f"unix:{outside}", f"unix:{inside}")
         async with running:
 
