@@ -54,6 +54,12 @@ def _stride(size: int) -> int:
     return (lines | 1) * _LINE
 
 
+def _pages(size: int) -> memoryview:
+    """Memory that costs nothing until it is touched."""
+    # Private: shared pages, which is what mmap gives otherwise, are slower and never large ones.
+    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
 class PeekBuffer:
     """
     What the channels of one reactor share: bounce buffers, headers, the record, and a poller.
@@ -81,11 +87,11 @@ class PeekBuffer:
         self.messageDescriptors = messageDescriptors
         self._poller: Poller | None = None
         self.record = Record() if record is None else record
-        memory = memoryview(mmap.mmap(-1, Headers.size(BATCH) + Headers.size(1) + Headers.size(2)))
+        memory = _pages(Headers.size(BATCH) + Headers.size(1) + Headers.size(2))
         self.peeked = Headers(memory, BATCH)
         self.peekedRun = Headers(memory[Headers.size(BATCH) :], 1)
         self.trap = Headers(memory[Headers.size(BATCH) + Headers.size(1) :], 2)
-        self._control = memoryview(mmap.mmap(-1, BATCH * CONTROL_BYTES))
+        self._control = _pages(BATCH * CONTROL_BYTES)
         self._lengths = self._control.cast("Q")[:: CONTROL_BYTES // 8]
         self._rights = self._control.cast("Q")[1 :: CONTROL_BYTES // 8]
         self._firsts = self._control.cast("i")[4 :: CONTROL_BYTES // 4]
@@ -108,7 +114,7 @@ class PeekBuffer:
     def _grow(self, size: int) -> None:
         record = self.record
         stride = _stride(size)
-        data = memoryview(mmap.mmap(-1, max(BATCH * stride, RUN_BYTES)))
+        data = _pages(max(BATCH * stride, RUN_BYTES))
         base, controls = addressOf(data), addressOf(self._control)
         for index in range(BATCH):
             place = (base + index * stride, controls + index * CONTROL_BYTES)

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 
 from zope.interface import implementer
 
@@ -33,6 +34,8 @@ _SO_TIMESTAMP = 29
 _PEEK = PEEK | socket.MSG_TRUNC
 # What a peek of ours says of a packet with nothing special: our own flag, handed back.
 _PLAIN = socket.MSG_CMSG_CLOEXEC
+_ALL_PLAIN = memoryview(struct.pack("Q", _PLAIN) * BATCH).cast("Q")
+_NO_CONTROLS = memoryview(bytes(8 * BATCH)).cast("Q")
 _OFF = -1
 _SCRATCH = [bytearray(1)]
 _NONE: list[int] = []
@@ -98,8 +101,11 @@ class SeqpacketChannel(SocketChannel):
                 special = headers.flags[0] != _PLAIN or not self._lengths[0] or headers.controls[0]
             else:
                 self._lengths = lengths = headers.lengths[:seen].tolist()
-                special = max(headers.flags[:seen].tolist()) != _PLAIN or not min(lengths)
-                special = special or max(headers.controls[:seen].tolist())
+                special = (
+                    headers.flags[:seen] != _ALL_PLAIN[:seen]
+                    or headers.controls[:seen] != _NO_CONTROLS[:seen]
+                    or not min(lengths)
+                )
             if special:
                 try:
                     count = self._examine(batch, seen)

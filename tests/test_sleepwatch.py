@@ -462,20 +462,30 @@ class TestLimits:
 class TestProcesses:
     """Reading /proc."""
 
-    def test_ourselves(self) -> None:
-        """We live, and block what we block."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    def test_blocked(self) -> None:
+        """A process that blocks a signal which waits for it, and lives."""
+        # One of its own: in this process the signal may go to another thread.
+        script = (
+            "import os, signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]); "
+            "os.kill(os.getpid(), signal.SIGUSR2); print(); input()"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         try:
-            os.kill(os.getpid(), signal.SIGUSR2)
-            status = ProcessStatus.read(os.getpid())
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"\n"
+            status = ProcessStatus.read(process.pid)
             assert status is not None
             assert status.blocked & maskOf(signal.SIGUSR2)
             assert status.pending == maskOf(signal.SIGUSR2)
-            assert signal.sigwait([signal.SIGUSR2]) == signal.SIGUSR2
+            assert status.state in "RS"
+            assert not status.ended
+            process.communicate(b"\n", timeout=10)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        assert status.state == "R"
-        assert not status.ended
+            process.kill()
+            process.wait()
+        assert process.returncode == 0
 
     def test_oddName(self) -> None:
         """A name may look like fields of the file."""
