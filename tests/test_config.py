@@ -30,6 +30,7 @@ control-bytes = 2000
 control-connections = 5
 wake-sources = 6
 wake-locks = 7
+endpoint-buffer = 2048
 
 [containers.editor]
 freezer = "cgroup:/sys/fs/cgroup/editor"
@@ -42,9 +43,18 @@ watched-processes = 0
 
 [containers.editor.channels.rpc]
 listen = "seqpacket:/run/rpc.sock:mode=660"
-connect = "seqpacket:/srv/rpc.sock"
+connect = "tcp:host:80"
 initiator = "container"
+handled = "idle"
+silence = 3
+framing = "length32"
+descriptors = "refuse"
+
+[containers.editor.channels.bus]
+listen = "unix:/run/bus.sock"
+connect = "unix:/srv/bus.sock"
 handled = "explicit"
+identity = "peer"
 """
 
 
@@ -70,16 +80,26 @@ def test_everythingGiven() -> None:
     rpc = Channel(
         name="rpc",
         listen="seqpacket:/run/rpc.sock:mode=660",
-        connect="seqpacket:/srv/rpc.sock",
+        connect="tcp:host:80",
         initiator="container",
+        handled="idle",
+        silence=3.0,
+        framing="length32",
+        descriptors="refuse",
+    )
+    bus = Channel(
+        name="bus",
+        listen="unix:/run/bus.sock",
+        connect="unix:/srv/bus.sock",
         handled="explicit",
+        identity="peer",
     )
     editor = Container(
         "editor",
         "cgroup:/sys/fs/cgroup/editor",
         linger=1.0,
         suspend="manual",
-        channels=(rpc,),
+        channels=(rpc, bus),
         freezeWarning=2.0,
         freezeLimit=3.0,
         signalInterval=0.0,
@@ -93,6 +113,7 @@ def test_everythingGiven() -> None:
         controlConnections=5,
         wakeSources=6,
         wakeLocks=7,
+        endpointBuffer=2048,
     )
     control = SeqpacketAddressSpec("@control")
     assert config.load(EDITOR) == Configuration(limits, (editor,), control)
@@ -210,6 +231,7 @@ def test_goodLinger(value: str) -> None:
         ("wake-sources", "1000001"),
         ("wake-locks", "0"),
         ("wake-locks", "1.0"),
+        ("endpoint-buffer", "1023"),
         ("connect-timeout", "-1"),
         ("connect-timeout", "nan"),
         ("connect-timeout", "0x" + "f" * 5000),
@@ -234,6 +256,7 @@ def test_badLimits(key: str, value: str) -> None:
         ("control-connections", 65536),
         ("wake-sources", 1),
         ("wake-locks", 1000000),
+        ("endpoint-buffer", 1024),
     ],
 )
 def test_limitsAtTheEnds(key: str, value: int) -> None:
@@ -326,7 +349,10 @@ def test_channelNeedsBothEnds(key: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("initiator", '"both"'), ("initiator", "1"), ("handled", '"x"'), ("handled", "[[1]]")],
+    [
+        *[("initiator", '"both"'), ("initiator", "1"), ("handled", '"x"'), ("handled", "[[1]]")],
+        *[("framing", '"x"'), ("descriptors", "true"), ("identity", '"root"')],
+    ],
 )
 def test_badChoices(key: str, value: str) -> None:
     """The known words are listed."""
@@ -578,6 +604,7 @@ KEYS = st.sampled_from(
         *("limits", "containers", "channels", "a", "b", "", "x\ny"),
         *("message-bytes", "message-descriptors", "connect-timeout"),
         *("freezer", "linger", "suspend", "listen", "connect", "initiator", "handled"),
+        *("silence", "framing", "descriptors", "identity", "endpoint-buffer"),
         *("control", "access", "users", "groups", "trusted", "wake-locks", "freeze-limit"),
     ]
 )
@@ -589,6 +616,7 @@ VALUES = (
     | st.floats()
     | st.text(alphabet=st.characters())
     | st.sampled_from(["none", "cgroup:/x", "seqpacket:/a", "seqpacket:/b", "auto", "consumed"])
+    | st.sampled_from(["unix:/a", "tcp:80", "tcp:h:80", "tls:h:1", "idle", "length32", "refuse", 5])
     | st.sampled_from(["/a", "@a", "seqpacket:/a:mode=666", "*", "a", "b"])
 )
 TREES = st.recursive(
