@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import deferLater
 
 from chanproxy.config import ConfigurationError
 from chanproxy.interfaces import ChanproxyReactor
@@ -167,7 +170,12 @@ async def test_framing(reactor: ChanproxyReactor, tmp_path: Path, family: int) -
             await sending
             # Nothing wakes the reactor while a frame is not complete.
             outer.send(b"\0\0")
-            await running.until(lambda: running.proxies)
+            await thread(time.sleep, 0.05)
+            before = resource.getrusage(resource.RUSAGE_THREAD)
+            await deferLater(reactor, 0.2)
+            after = resource.getrusage(resource.RUSAGE_THREAD)
+            assert after.ru_nvcsw - before.ru_nvcsw <= 5
+            assert after.ru_utime - before.ru_utime < 0.05
             outer.send(b"\0\1!")
             assert await thread(inner.recv, 10) == b"!"
             outer.shutdown(socket.SHUT_WR)
@@ -302,3 +310,65 @@ def handedOver(descriptor: int, name: str) -> Iterator[None]:
             del os.environ[key]
         os.dup2(saved, 3)
         os.close(saved)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """A TCP port whose backlog is full: whoever connects waits."""
+    with contextlib.ExitStack() as opened:
+        inside = opened.enter_context(socket.socket(INET, STREAM))
+        inside.bind(("127.0.0.1", 0))
+        inside.listen(0)
+        waiting = False
+        while not waiting:
+            more = opened.enter_context(socket.socket(INET, STREAM))
+            more.settimeout(0.2)
+            try:
+                more.connect(inside.getsockname())
+            except TimeoutError:
+                waiting = True
+        port: int = inside.getsockname()[1]
+        yield port
+
+
+@asynchronous
+async def test_noAnswer(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """A host that does not answer: the container is held awake for so long, then it is given up."""
+    with silent() as port:
+        running = Running(
+            *(reactor, f"unix:{tmp_path}/out", f"tcp:localhost:{port}", IDLE, REFUSE),
+            limits="[limits]\nconnect-timeout = 0.2",
+        )
+        async with running:
+            outer = running.keep(socket.socket(UNIX, STREAM))
+            outer.connect(str(tmp_path / "out"))
+            await running.until(lambda: running.service.containers["a"].sources.signalled())
+            assert await thread(outer.recv, 1) == b""
+            await running.said("a/c#1", "did not answer in time")
+            await running.until(lambda: not running.service.containers["a"].sources.signalled())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@asynchronous
+async def test_stoppedWhileDialling(reactor: ChanproxyReactor, tmp_path: Path, host: str) -> None:
+    """Nothing is left of a connection that was being made, or of a name that was being resolved."""
+    with silent() as port:
+        running = Running(reactor, f"unix:{tmp_path}/out", f"tcp:{host}:{port}", IDLE, REFUSE)
+        async with running:
+            outer = running.keep(socket.socket(UNIX, STREAM))
+            outer.connect(str(tmp_path / "out"))
+            await running.until(lambda: running.service._listeners[0]._dials)
+
+
+@asynchronous
+async def test_peerGoesWhileDialling(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """What a peer sent before it went arrives, though the container was not connected yet."""
+    with listening(INET, STREAM, ("127.0.0.1", 0)) as inside:
+        port = inside.getsockname()[1]
+        running = Running(reactor, f"unix:{tmp_path}/out", f"tcp:localhost:{port}", IDLE, REFUSE)
+        async with running:
+            with socket.socket(UNIX, STREAM) as outer:
+                outer.connect(str(tmp_path / "out"))
+                outer.send(b"last words")
+            inner = running.keep((await thread(inside.accept))[0])
+            assert await thread(receiveAll, inner, 100) == b"last words"
