@@ -28,8 +28,8 @@ from chanproxy._batch import PeekBuffer
 from chanproxy._channelconfig import whyNotTogether
 from chanproxy._socketchannel import SocketChannel
 from chanproxy.container import Container
-from chanproxy.endpointchannel import EndpointFactory
-from chanproxy.endpointchannel import dial as dialEndpoint
+from chanproxy.endpointfactory import EndpointFactory
+from chanproxy.endpointfactory import dial as dialEndpoint
 from chanproxy.endpoints import ChannelClientEndpoint
 from chanproxy.framing import ByteChannel, FramedChannel
 from chanproxy.handled import Noticed

@@ -13,6 +13,7 @@ import os
 import select
 import socket
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.address import UNIXAddress
@@ -130,7 +131,7 @@ class Attempt:
                     connecting.connect(place)
         except BlockingIOError as error:
             if error.errno == errno.EINPROGRESS:
-                self._wait()
+                self._wait(place)
                 return
             self._drop()
             if self._reactor.seconds() < self._deadline:
@@ -182,19 +183,20 @@ class Attempt:
         if failed == 0:
             self._connected(place)
         elif failed == errno.EINPROGRESS:
-            self._wait()
+            self._wait(place)
         else:
             self._drop()
             self._tryNext(failed, os.strerror(failed))
 
-    def _wait(self) -> None:
+    def _wait(self, place: Any) -> None:
         """Until the kernel says how it went."""
         assert self._connecting is not None
         self._later = self._callAtDeadline("it did not answer in time")
         poller = self._buffer.poller(self._reactor)
-        poller.watch(self._connecting.fileno(), select.EPOLLOUT, self._answered)
+        answered = partial(self._answered, place)
+        poller.watch(self._connecting.fileno(), select.EPOLLOUT, answered)
 
-    def _answered(self, events: int) -> None:
+    def _answered(self, place: Any, events: int) -> None:
         connecting = self._connecting
         assert connecting is not None
         self._buffer.poller(self._reactor).unwatch(connecting.fileno())
@@ -204,7 +206,7 @@ class Attempt:
             self._drop()
             self._tryNext(failed, os.strerror(failed))
         else:
-            self._connected(connecting.getpeername())
+            self._connected(place)
 
     # What they have in common.
 

@@ -10,25 +10,18 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
-    IAddress,
-    IFileDescriptorReceiver,
+    IDelayedCall,
     IHalfCloseableDescriptor,
-    IHalfCloseableProtocol,
     IProtocol,
-    IProtocolFactory,
     IPushProducer,
     ISSLTransport,
-    IStreamClientEndpoint,
     ITransport,
     IUNIXTransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -46,49 +39,11 @@ from chanproxy.interfaces import (
 BUFFER = 262144
 """Bytes that wait in one direction at most, by default: as many as a batch of a stream has."""
 
+CLOSE_SECONDS = 30.0
+"""How long a TLS peer has for its own notice of the end, which closing waits for."""
+
 _PIECE = 65536
 """C{twisted.internet.abstract.FileDescriptor.bufferSize}: from there on a transport is full."""
-
-
-@implementer(IHalfCloseableProtocol, IFileDescriptorReceiver)
-class _Receiver(Protocol):
-    """What Twisted's transport talks to."""
-
-    def __init__(self, inner: IProtocol, reactor: ChanproxyReactor, most: int) -> None:
-        self.inner = inner
-        self._reactor = reactor
-        self._most = most
-        self.channel: EndpointChannel | None = None
-
-    def connectionMade(self) -> None:
-        """There is a transport: make a channel of it."""
-        assert self.transport is not None
-        self.channel = EndpointChannel(self._reactor, self.transport, self._most)
-        self.channel.protocol = self.inner
-        self.inner.makeConnection(cast(ITransport, self.channel))
-
-    def dataReceived(self, data: bytes) -> None:
-        """Bytes came."""
-        assert self.channel is not None
-        self.channel.received(data)
-
-    def fileDescriptorReceived(self, descriptor: int) -> None:
-        """A descriptor came, with the bytes that come next."""
-        assert self.channel is not None
-        self.channel.descriptorReceived(descriptor)
-
-    def readConnectionLost(self) -> None:
-        """The peer sends no more."""
-        assert self.channel is not None
-        self.channel.readingEnded()
-
-    def writeConnectionLost(self) -> None:
-        """We send no more, which we know, or the peer receives no more."""
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is over."""
-        if self.channel is not None:
-            self.channel.transportLost()
 
 
 @implementer(IChannel, IPushProducer)
@@ -114,10 +69,10 @@ class EndpointChannel:
         self._most = most
         self.carriesDescriptors = bool(IUNIXTransport.providedBy(transport))
         # TLS has no half-closed connections, though it passes on what its own transport says.
-        self._halfCloses = bool(
-            IHalfCloseableDescriptor.providedBy(transport)
-            and not ISSLTransport.providedBy(transport)
-        )
+        self._tls = bool(ISSLTransport.providedBy(transport))
+        halfCloses = bool(IHalfCloseableDescriptor.providedBy(transport))
+        self._halfCloses = halfCloses and not self._tls
+        self._deadline: IDelayedCall | None = None
         self._pieces: deque[tuple[bytes, list[int]]] = deque()
         self._size = 0
         self._offset = 0
@@ -163,6 +118,9 @@ class EndpointChannel:
     def transportLost(self) -> None:
         """Nothing can be sent or received any more."""
         self._ended = self._gone = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
         self._wantsMore = False
         self._giveBack()
         self._schedule()
@@ -191,12 +149,27 @@ class EndpointChannel:
 
     def peek(self) -> PieceBatch:
         """See L{IChannel.peek}."""
+        if len(self._pieces) > 1:
+            self._join()
         pieces = []
         offset = self._offset
         for data, descriptors in self._pieces:
             pieces.append((memoryview(data)[offset:], [] if offset else descriptors))
             offset = 0
         return PieceBatch(pieces, self._ended and not pieces)
+
+    def _join(self) -> None:
+        """One piece of what came in many: each costs a call to send."""
+        joined: list[tuple[list[bytes], list[int]]] = []
+        first, descriptors = self._pieces[0]
+        self._pieces[0] = first[self._offset :], descriptors
+        self._offset = 0
+        for data, descriptors in self._pieces:
+            if descriptors or not joined:
+                joined.append(([data], descriptors))
+            else:
+                joined[-1][0].append(data)
+        self._pieces = deque((b"".join(pieces), fds) for pieces, fds in joined)
 
     def take(self, count: int) -> None:
         """See L{IChannel.take}."""
@@ -327,7 +300,7 @@ class EndpointChannel:
         if self._halfCloses:
             self._transport.loseWriteConnection()
         else:
-            self._transport.loseConnection()
+            self._closeTransport()
 
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
@@ -347,8 +320,20 @@ class EndpointChannel:
         if not self._gone:
             if not self._finished and not self._lent:
                 self._transport.unregisterProducer()
-            self._transport.loseConnection()
+            self._closeTransport()
         self._reactor.callLater(0, self._tellLost)
+
+    def _closeTransport(self) -> None:
+        if self._tls and self._deadline is None:
+            self._deadline = self._reactor.callLater(CLOSE_SECONDS, self._late)
+            if self._paused:
+                # The peer's notice of the end has to be read.
+                self._transport.resumeProducing()
+        self._transport.loseConnection()
+
+    def _late(self) -> None:
+        self._deadline = None
+        self._transport.abortConnection()
 
     def _tellLost(self) -> None:
         protocol, self.protocol = self.protocol, None
@@ -358,43 +343,3 @@ class EndpointChannel:
     def fileno(self) -> int:
         """There is none that could be polled for what waits here."""
         return -1
-
-
-class EndpointFactory(Factory):
-    """Makes channels of the connections of an endpoint, for the protocols of another factory."""
-
-    noisy = False
-
-    def __init__(self, reactor: ChanproxyReactor, factory: IProtocolFactory, most: int) -> None:
-        """@param most: see L{EndpointChannel}."""
-        self._reactor = reactor
-        self._factory = factory
-        self._most = most
-
-    def buildProtocol(self, addr: IAddress | None) -> _Receiver | None:
-        """Somebody connected, or we are."""
-        inner = self._factory.buildProtocol(cast(IAddress, addr))
-        return None if inner is None else _Receiver(inner, self._reactor, self._most)
-
-
-def dial(
-    endpoint: IStreamClientEndpoint,
-    reactor: ChanproxyReactor,
-    factory: IProtocolFactory,
-    most: int,
-) -> Deferred[IProtocol]:
-    """
-    Connect a channel.
-
-    @return: fires with the protocol of C{factory}, and fails as the endpoint does.  Cancellable.
-    """
-    connecting: Deferred[Any] = endpoint.connect(EndpointFactory(reactor, factory, most))
-    inner: Callable[[_Receiver], IProtocol] = _innerOf
-    return connecting.addCallback(inner)
-
-
-def _innerOf(receiver: Any) -> IProtocol:
-    # An endpoint may wrap the protocol of its factory.
-    while not isinstance(receiver, _Receiver):
-        receiver = receiver.wrappedProtocol
-    return receiver.inner

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from chanproxy._batch import RUN_BYTES
 from chanproxy._pieces import PieceBatch
+from chanproxy._record import BATCH
 from chanproxy.interfaces import Batch, ChannelBroken, IChannel, MessageRefused
 from chanproxy.proxy import Channel
 
@@ -127,7 +128,7 @@ class FramedChannel:
         batch = FrameBatch()
         self._sizes = []
         at = 0
-        while at + HEADER_BYTES <= len(data):
+        while at + HEADER_BYTES <= len(data) and len(batch.frames) < BATCH:
             (size,) = _LENGTH.unpack_from(data, at)
             if size > self._most:
                 if batch.frames:

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 from twisted.internet.protocol import Factory, Protocol
 
-from chanproxy.endpointchannel import EndpointChannel, EndpointFactory
+from chanproxy.endpointchannel import EndpointChannel
+from chanproxy.endpointfactory import EndpointFactory
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.proxy import Channel
 from chanproxy.testing.channels import ChannelConformance, ChannelKind, Peer, SocketPeer

@@ -13,7 +13,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet.tcp import Connection
 
+from chanproxy import endpointchannel
 from chanproxy.interfaces import ChanproxyReactor
 from tests.running import Running, freePort, listening, receiveAll, sendAll, thread
 from tests.sides import asynchronous
@@ -135,3 +137,34 @@ async def test_notTrusted(reactor: ChanproxyReactor, tmp_path: Path, certificate
             with pytest.raises(ssl.SSLError):
                 await thread(context.wrap_socket, accepted, True)
             assert await thread(receiveAll, inner, 1) == b""
+
+
+def transports(reactor: ChanproxyReactor) -> list[object]:
+    """Connections of Twisted's."""
+    watched = [*reactor.getReaders(), *reactor.getWriters()]
+    return [each for each in watched if isinstance(each, Connection)]
+
+
+@asynchronous
+async def test_peerIgnoresTheEnd(
+    reactor: ChanproxyReactor, tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TLS peer that never says its end, too, keeps nothing of ours for longer than is allowed."""
+    monkeypatch.setattr(endpointchannel, "CLOSE_SECONDS", 0.1)
+    port = freePort()
+    listen = (
+        f"ssl:{port}:interface=127.0.0.1:privateKey={certificate}/key.pem"
+        f":certKey={certificate}/cert.pem"
+    )
+    context = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+    with listening(socket.AF_UNIX, socket.SOCK_STREAM, str(tmp_path / "in")) as inside:
+        running = Running(reactor, listen, f"unix:{tmp_path}/in", REFUSE)
+        async with running:
+            plain = socket.create_connection(("127.0.0.1", port), 5)
+            wrapped = thread(context.wrap_socket, plain, False, True, True, "localhost")
+            inner = running.keep((await thread(inside.accept))[0])
+            running.keep(await wrapped)
+            assert transports(reactor)
+            inner.close()
+            await running.until(lambda: not running.proxies)
+            await running.until(lambda: not transports(reactor))
