@@ -372,3 +372,22 @@ async def test_peerGoesWhileDialling(reactor: ChanproxyReactor, tmp_path: Path) 
                 outer.send(b"last words")
             inner = running.keep((await thread(inside.accept))[0])
             assert await thread(receiveAll, inner, 100) == b"last words"
+
+
+@asynchronous
+async def test_wrapper(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """An endpoint of Twisted's that wraps another one: what a balancer says first is taken off."""
+    port = freePort()
+    with listening(UNIX, STREAM, str(tmp_path / "in")) as inside:
+        listen = f"haproxy:tcp:{port}:interface=127.0.0.1"
+        running = Running(reactor, listen, f"unix:{tmp_path}/in", REFUSE)
+        async with running:
+            inner, outer = await running.pair(inside, INET, STREAM, ("127.0.0.1", port))
+            data = os.urandom(1_000_000)
+            outer.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
+            for sender, receiver in ((outer, inner), (inner, outer)):
+                sending = thread(sendAll, sender, [data])
+                assert await thread(receiveAll, receiver, len(data)) == data
+                await sending
+            inner.close()
+            assert await thread(receiveAll, outer, 1) == b""

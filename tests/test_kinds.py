@@ -43,7 +43,7 @@ from chanproxy.kinds import (
         ("systemd:domain=UNIX:index=2", True, SystemdAddressSpec("UNIX", 2)),
         ("systemd:domain=INET:name=web", True, SystemdAddressSpec("INET", None, "web")),
         ("tls:example.org:443", False, OtherAddressSpec("tls", "tls:example.org:443")),
-        (r"haproxy:tcp\:80", True, OtherAddressSpec("haproxy", r"haproxy:tcp\:80")),
+        ("haproxy:tcp:80", True, OtherAddressSpec("haproxy", "haproxy:tcp:80")),
     ],
 )
 def test_addresses(description: str, listening: bool, spec: AddressSpec) -> None:
