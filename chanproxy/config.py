@@ -188,8 +188,8 @@ def _checkFrames(top: Table, limits: Limits, containers: Iterable[Container]) ->
             ]
             if channel.framing != "none" and others and limits.endpointBuffer < needed:
                 top.note(
-                    "limits",
-                    f"endpoint-buffer = {limits.endpointBuffer} holds no frame of message-bytes = "
+                    "limits.endpoint-buffer",
+                    f"{limits.endpointBuffer} holds no frame of message-bytes = "
                     f"{limits.messageBytes}, as {others[0]} is to carry",
                     f"write endpoint-buffer = {needed}, or a smaller message-bytes",
                 )

@@ -147,6 +147,9 @@ def parseAddress(description: str, listening: bool) -> AddressSpec:
     parse = _PARSERS.get(kind)
     if parse is not None:
         return parse(arguments, options, listening)
+    if kind.lower() in _PARSERS:
+        # Twisted would take it for its own, which has other rules.
+        raise ValueError(f"the kind {kind} is written {kind.lower()}")
     right = _SCHEME.fullmatch(kind) and (arguments or options) and description.isprintable()
     if not right:
         raise ValueError(

@@ -201,6 +201,21 @@ async def test_framesTheOtherWay(reactor: ChanproxyReactor, tmp_path: Path) -> N
                 assert await thread(outer.recv, 100_000) == packet
 
 
+@asynchronous
+async def test_framesCarryNoDescriptors(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Not even where the stream below could: what came before arrives, then the connection ends."""
+    with listening(UNIX, STREAM, str(tmp_path / "in")) as inside:
+        listen = f"seqpacket:{tmp_path}/out"
+        running = Running(reactor, listen, f"unix:{tmp_path}/in", FRAMED)
+        async with running:
+            inner, outer = await running.pair(inside, UNIX, PACKETS, str(tmp_path / "out"))
+            outer.send(b"before")
+            assert await thread(receiveFrame, inner) == b"before"
+            socket.send_fds(outer, [b"with"], [0])
+            assert await thread(inner.recv, 10) == b""
+            await running.said("a/c#1: closed, to the container", "frames carry none")
+
+
 @pytest.mark.parametrize(
     ("sent", "says"),
     [
@@ -251,18 +266,47 @@ async def test_taken(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         Running(reactor, "tcp:0", "seqpacket:/x")
 
 
+def vsockLoopback() -> bool | None:
+    """Whether this machine can reach itself; L{None}: the kernel has no vsock at all."""
+    try:
+        inside = socket.socket(socket.AF_VSOCK, STREAM)
+    except OSError:
+        return None
+    with inside, socket.socket(socket.AF_VSOCK, STREAM) as peer:
+        inside.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+        inside.listen(1)
+        peer.settimeout(0.5)
+        try:
+            peer.connect((1, inside.getsockname()[1]))
+        except OSError:
+            return False
+        return True
+
+
 @asynchronous
 async def test_vsock(reactor: ChanproxyReactor, tmp_path: Path) -> None:
-    """Listening; nobody else can connect here, where the kernel has no loopback for it."""
-    running = Running(
-        reactor, "vsock:52000:cid=any", f"unix:{tmp_path}/in", 'descriptors = "refuse"'
-    )
-    async with running:
-        with (
-            socket.socket(socket.AF_VSOCK, STREAM) as second,
-            pytest.raises(OSError, match="in use"),
-        ):
-            second.bind((socket.VMADDR_CID_ANY, 52000))
+    """What can be had of it here: bytes both ways; or a port; or a sentence that there is none."""
+    loopback = vsockLoopback()
+    arguments = reactor, "vsock:52000:cid=any", f"unix:{tmp_path}/in", REFUSE
+    if loopback is None:
+        with pytest.raises(StartError, match="this kernel has no vsock"):
+            Running(*arguments)
+        return
+    with listening(UNIX, STREAM, str(tmp_path / "in")) as inside:
+        running = Running(*arguments)
+        async with running:
+            with (
+                socket.socket(socket.AF_VSOCK, STREAM) as second,
+                pytest.raises(OSError, match="in use"),
+            ):
+                second.bind((socket.VMADDR_CID_ANY, 52000))
+            if loopback:
+                inner, outer = await running.pair(inside, socket.AF_VSOCK, STREAM, (1, 52000))
+                data = os.urandom(1_000_000)
+                for sender, receiver in ((outer, inner), (inner, outer)):
+                    sending = thread(sendAll, sender, [data])
+                    assert await thread(receiveAll, receiver, len(data)) == data
+                    await sending
 
 
 @asynchronous

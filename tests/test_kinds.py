@@ -56,6 +56,8 @@ def test_addresses(description: str, listening: bool, spec: AddressSpec) -> None
     [
         ("", True, "is no address"),
         ("nonsense", True, "is no address"),
+        ("UNIX:/a", True, "is written unix"),
+        ("Tcp:h:1", False, "is written tcp"),
         ("a b:c", True, "is no address"),
         ("x:a\nb", True, "is no address"),
         ("unix:a", True, "is relative"),
@@ -231,9 +233,7 @@ def test_bufferHoldsAFrame() -> None:
     limits = "[limits]\nendpoint-buffer = 4096\n"
     keys = [FRAMED, REFUSE, IDLE]
     (line,) = problems("seqpacket:/a", "tls:host:1", *keys, limits=limits)
-    assert line.startswith(
-        "limits: endpoint-buffer = 4096 holds no frame of message-bytes = 212992"
-    )
+    assert line.startswith("limits.endpoint-buffer: 4096 holds no frame of message-bytes = 212992")
     assert problems("seqpacket:/a", TCP, *keys, limits=limits) == []
     assert (
         problems("seqpacket:/a", "tls:host:1", *keys, limits=f"{limits}message-bytes = 4092") == []
