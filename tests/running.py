@@ -114,6 +114,10 @@ class Running:
         """Poll, with a bound."""
         await until(self.reactor, condition)
 
+    async def ended(self) -> None:
+        """Wait until no channel is open."""
+        await self.until(lambda: not self.proxies)
+
     async def said(self, *words: str) -> None:
         """Wait for a log line with all the words."""
         await until(

@@ -54,7 +54,7 @@ async def test_unix(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             assert await thread(outer.recv, 10) == b"answer"
             inner.close()
             assert await thread(outer.recv, 10) == b""
-            await running.until(lambda: not running.proxies)
+            await running.ended()
     assert not (tmp_path / "out").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import struct
 import subprocess
@@ -107,7 +108,7 @@ async def test_containerSees(reactor: ChanproxyReactor, open_: Path, kind: int) 
                 assert await thread(client, kind, open_ / "out", user, group, groups) == "!"
             assert await serving == [(1234, 2345, []), (0, 0, []), (1234, 7, [])]
             before = credentials()
-            await running.until(lambda: not running.proxies)
+            await running.ended()
             assert credentials() == before
 
 
@@ -208,7 +209,67 @@ async def test_external(reactor: ChanproxyReactor, open_: Path, key: str, answer
             command = [sys.executable, "-c", BUS_CLIENT, str(open_ / "out")]
             done = await thread(subprocess.run, command, -1, None, None, subprocess.PIPE)
             assert str(done.stdout) == str(f"{answer}\n".encode())
-            await running.until(lambda: not running.proxies)
+            await running.ended()
+
+
+def postgresql(name: str) -> str:
+    """One of its programs, of whatever version; Debian keeps them out of the way."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    if not found:
+        assert not os.environ.get("CI"), "postgresql is not installed"
+        pytest.skip("postgresql is not installed")
+    return str(found[-1])
+
+
+@asynchronous
+async def test_postgresql(reactor: ChanproxyReactor, open_: Path) -> None:
+    """Its peer authentication lets the user in that it knows, by name, and nobody else."""
+    programs = {name: postgresql(name) for name in ("initdb", "postgres", "psql")}
+    user = pwd.getpwnam("postgres")
+    for name in ("data", "in", "out"):
+        (open_ / name).mkdir(mode=0o700 if name == "data" else 0o755)
+        os.chown(open_ / name, user.pw_uid, user.pw_gid)
+
+    def run(who: str, *command: str) -> subprocess.CompletedProcess[str]:
+        account = pwd.getpwnam(who)
+        return subprocess.run(
+            command,
+            user=account.pw_uid,
+            group=account.pw_gid,
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    data, socketName = str(open_ / "data"), ".s.PGSQL.5432"
+    made = await thread(
+        *(run, "postgres", programs["initdb"], "-D", data, "--auth=peer", "--no-sync"),
+        *("--locale=C", "--encoding=UTF8"),
+    )
+    assert made.returncode == 0, made.stderr
+    server = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    postgres = (programs["postgres"], "-D", data, "-k", str(open_ / "in"), "-h", "", "-F")
+    inside = open_ / "in" / socketName
+    with serving(answers(UNIX, str(inside)), *server, *postgres):
+        outside = open_ / "out" / socketName
+        for key, who, works in (
+            (PEER, "postgres", True),
+            (PEER, "daemon", False),
+            ("", "postgres", False),
+        ):
+            running = Running(reactor, f"unix:{outside}:mode=666", f"unix:{inside}", key)
+            async with running:
+                asked = await thread(
+                    *(run, who, programs["psql"], "-X", "-w", "-h", str(open_ / "out")),
+                    *("-U", "postgres", "-d", "postgres", "-Atc", "select 6 * 7"),
+                )
+                if works:
+                    assert asked.stdout == "42\n", asked.stderr
+                else:
+                    assert "Peer authentication failed" in asked.stderr
+                await running.ended()
 
 
 def test_otherThreads() -> None:

@@ -98,7 +98,7 @@ async def test_dbus(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             finally:
                 server.close()
                 client.close()
-            await running.until(lambda: not running.proxies)
+            await running.ended()
             moved = [line for line in running.lines if "ended" in line]
             assert len(moved) == 2
 
@@ -212,7 +212,7 @@ async def test_http(
                 await running.until(lambda: running.value() == 0)
             finally:
                 connection.close()
-            await running.until(lambda: not running.proxies)
+            await running.ended()
 
 
 # Redis.
@@ -250,7 +250,7 @@ async def test_redis(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             assert (
                 await thread(client, "redis-cli", "get", "counter:__rand_int__")
             ).strip() == "20000"
-            await running.until(lambda: not running.proxies)
+            await running.ended()
 
 
 # Socat.
@@ -278,7 +278,7 @@ async def test_socat(reactor: ChanproxyReactor, tmp_path: Path, outward: bool) -
             assert done.returncode == 0, done.stdout
             assert await thread(served.wait, 20) == 0
             assert copy.read_bytes() == data.read_bytes()
-            await running.until(lambda: not running.proxies)
+            await running.ended()
             packets = -(-data.stat().st_size // 8192)
             (line,) = [line for line in running.lines if "ended" in line]
             assert line.endswith(f"in {0 if outward else packets}, out {packets if outward else 0}")

@@ -84,7 +84,7 @@ async def test_listening(reactor: ChanproxyReactor, tmp_path: Path, certificate:
             inner.sendall(b"last")
             inner.close()
             assert await thread(receiveAll, outer, 100) == b"last"
-            await running.until(lambda: not running.proxies)
+            await running.ended()
 
 
 @asynchronous
@@ -166,5 +166,5 @@ async def test_peerIgnoresTheEnd(
             running.keep(await wrapped)
             assert transports(reactor)
             inner.close()
-            await running.until(lambda: not running.proxies)
+            await running.ended()
             await running.until(lambda: not transports(reactor))
