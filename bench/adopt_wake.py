@@ -141,6 +141,26 @@ def redis(cycles: int) -> None:
             adopt(f"redis, {name}, new connection", sleeper, client.new, cycles)
 
 
+def channel(cycles: int) -> None:
+    """Redis behind a channel, which carries and counts what goes over its Unix socket."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        inside, outside = directory / "redis.sock", directory / "outside.sock"
+        argv = [get("redis-server"), "--port", "0", "--save", "", "--dir", str(directory)]
+        argv += ["--unixsocket", str(inside), "--logfile", str(directory / "redis.log")]
+        tables = f"""
+[containers.it.channels.redis]
+listen = "unix:{outside}"
+connect = "unix:{inside}"
+handled = "replied"
+"""
+        container = running(directory, argv, inside.exists, tables, linger=LINGER)
+        sleeper = stack.enter_context(container)
+        client = RawRedis(str(outside))
+        adopt("redis, Unix socket through a channel, kept", sleeper, client.kept, cycles)
+        adopt("redis, Unix socket through a channel, new connection", sleeper, client.new, cycles)
+
+
 def nginx(cycles: int) -> None:
     """Nginx with two workers, a connection for each request."""
     with ExitStack() as stack:
@@ -198,7 +218,6 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few cycles only")
-    parser.add_argument("--channels", action="store_true", help="a row for a channel proxy as well")
     options = parser.parse_args()
     cycles = 20 if options.quick else 300
     load = os.getloadavg()[0]
@@ -207,8 +226,7 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     redis(cycles)
     nginx(cycles)
-    if options.channels:
-        print("| redis, Unix socket through a channel proxy | not in this version | | | | |")
+    channel(cycles)
     if os.path.exists(PROXYD):
         proxyd(3 if options.quick else 30)
     else:

@@ -172,7 +172,8 @@ class Record:
             left = sum(self.parts.stored(size)) - sum(before)
             # Kept here while the kernel writes to it.
             memory = memoryview(bytearray(left + 1))
-            scratch = addressOf(memory) if source.family == socket.AF_UNIX else 0
+            tcp = source.family in (socket.AF_INET, socket.AF_INET6)
+            scratch = 0 if tcp else addressOf(memory)
             takeRun(source.fileno(), self.run, len(before), left, scratch)
         self.end()
         return left

@@ -59,7 +59,8 @@ class SocketChannel:
 
     __slots__ = (
         *("_buffer", "_closed", "_cookie", "_reactor", "_retryRead", "_retrySend", "_retryWrite"),
-        *("_socket", "_wantsGone", "_wantsReadable", "_wantsWritable", "_watched", "protocol"),
+        *("_socket", "_wantsGone", "_wantsMore", "_wantsReadable", "_wantsWritable", "_watched"),
+        "protocol",
     )
 
     _log = Logger()
@@ -79,7 +80,7 @@ class SocketChannel:
         self._buffer = buffer
         self._cookie = 0
         self._watched: int | None = None
-        self._wantsReadable = self._wantsWritable = self._wantsGone = False
+        self._wantsReadable = self._wantsWritable = self._wantsGone = self._wantsMore = False
         self._retryRead: IDelayedCall | None = None
         self._retryWrite: IDelayedCall | None = None
         self._retrySend = False
@@ -172,6 +173,19 @@ class SocketChannel:
             self._wantsReadable = wanted
             self._watch()
 
+    def waitMore(self, wanted: bool) -> None:
+        """
+        What can be peeked is too little: C{channelReadable} comes when there is more, and not again
+        and again while there is something.
+        """
+        if wanted is not self._wantsMore:
+            self._wantsMore = wanted
+            self._watch()
+
+    def nothingFollows(self) -> bool:
+        """Whether the end comes right after what is in the queue."""
+        return bool(_syscalls.hungUp(self.fileno()))
+
     def waitWritable(self) -> None:
         """See L{IChannel.waitWritable}."""
         if self._closed or self._retryWrite is not None:
@@ -195,6 +209,8 @@ class SocketChannel:
         events: int | None = select.EPOLLOUT if self._wantsWritable else 0
         if self._wantsReadable and self._retryRead is None:
             events = (events or 0) | _READ
+            if self._wantsMore:
+                events |= select.EPOLLET
         elif not events and not self._wantsGone:
             # Hang-ups are always told, by level: so it must not be watched at all.
             events = None

@@ -1,7 +1,8 @@
 """
-Addresses as endpoint strings: C{seqpacket:PATH[:mode=600][:backlog=128][:unlink=yes]}.
+Addresses that are paths: C{seqpacket:PATH[:mode=600][:backlog=128][:unlink=yes]}, and C{unix:}.
 
-Pure text; imports no configuration and opens nothing.
+Pure text; imports no configuration and opens nothing.  All the other kinds are in
+L{chanproxy.kinds}.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import ClassVar, TypeVar
 
 from attrs import frozen
 
@@ -19,9 +21,9 @@ _LISTENING = ("mode", "backlog", "unlink")
 
 
 @frozen
-class SeqpacketAddressSpec:
+class PathSpec:
     """
-    A packet socket's address.
+    A Unix socket's address.
 
     @ivar path: absolute, or C{@name} in the abstract namespace.
     @ivar mode: the socket file's permissions; for an abstract name, applied to peers' credentials.
@@ -34,10 +36,40 @@ class SeqpacketAddressSpec:
     backlog: int = 128
     unlink: bool = True
 
+    scheme: ClassVar[str]
+
+
+@frozen
+class SeqpacketAddressSpec(PathSpec):
+    """A packet socket's address."""
+
+    scheme = "seqpacket"
+
+
+@frozen
+class UnixStreamAddressSpec(PathSpec):
+    """A stream socket's address."""
+
+    scheme = "unix"
+
+
+S = TypeVar("S", bound=PathSpec)
+
 
 def seqpacketSpec(
     arguments: Sequence[str], options: Mapping[str, str], listening: bool
 ) -> SeqpacketAddressSpec:
+    """
+    Make a packet socket's address of the pieces of an endpoint string.
+
+    @raise ValueError: one sentence for each bad argument, joined by semicolons.
+    """
+    return pathSpec(SeqpacketAddressSpec, arguments, options, listening)
+
+
+def pathSpec(
+    make: type[S], arguments: Sequence[str], options: Mapping[str, str], listening: bool
+) -> S:
     """
     Make an address of the pieces of an endpoint string.
 
@@ -46,7 +78,7 @@ def seqpacketSpec(
     wrong: list[str] = []
     path = arguments[0] if arguments else ""
     if len(arguments) != 1 or not path or path == "@":
-        wrong.append("it takes exactly one path, as in seqpacket:/run/a.sock")
+        wrong.append(f"it takes exactly one path, as in {make.scheme}:/run/a.sock")
     elif not path.startswith(("/", "@")):
         wrong.append(f"the path {path!r} is relative; write it from / on")
     elif path.startswith("/") and path.endswith("/"):
@@ -56,25 +88,35 @@ def seqpacketSpec(
     elif "\0" in path:
         wrong.append("the path holds a zero byte; the abstract namespace is written @name")
     allowed = _LISTENING if listening else ()
-    for name in options:
-        if name not in allowed:
-            known = f"known are {', '.join(allowed)}" if allowed else "connecting takes a path only"
-            wrong.append(f"there is no argument {name!r}; {known}")
-    mode = _number(options.get("mode", "600"), 8, 0, 0o777)
+    wrong += unknown(options, allowed, "connecting takes a path only")
+    mode = number(options.get("mode", "600"), 8, 0, 0o777)
     if mode is None:
         wrong.append(f"mode={options['mode']!r} is no octal mode from 0 to 777")
-    backlog = _number(options.get("backlog", "128"), 10, 1, 65535)
-    if backlog is None:
-        wrong.append(f"backlog={options['backlog']!r} is no number from 1 to 65535")
+    backlog = backlogOf(options, wrong)
     unlink = options.get("unlink", "yes")
     if unlink not in ("yes", "no"):
         wrong.append(f"unlink={unlink!r} is neither yes nor no")
     if wrong or mode is None or backlog is None:
         raise ValueError("; ".join(wrong))
-    return SeqpacketAddressSpec(path, mode, backlog, unlink == "yes")
+    return make(path, mode, backlog, unlink == "yes")
 
 
-def _number(text: str, base: int, least: int, most: int) -> int | None:
+def unknown(options: Mapping[str, str], allowed: Sequence[str], otherwise: str) -> list[str]:
+    """A sentence for each argument that there is not."""
+    known = f"known are {', '.join(allowed)}" if allowed else otherwise
+    return [f"there is no argument {name!r}; {known}" for name in options if name not in allowed]
+
+
+def backlogOf(options: Mapping[str, str], wrong: list[str]) -> int | None:
+    """The backlog that is written; if it is none, that is noted."""
+    backlog = number(options.get("backlog", "128"), 10, 1, 65535)
+    if backlog is None:
+        wrong.append(f"backlog={options['backlog']!r} is no number from 1 to 65535")
+    return backlog
+
+
+def number(text: str, base: int, least: int, most: int) -> int | None:
+    """A number as it is written, L{None} if it is none or out of range."""
     if not (text.isascii() and text.isdigit()):
         return None
     try:
@@ -86,14 +128,14 @@ def _number(text: str, base: int, least: int, most: int) -> int | None:
 
 def parseSeqpacket(description: str, listening: bool) -> SeqpacketAddressSpec:
     """
-    Read an endpoint string.
+    Read the address of a packet socket.
 
     @raise ValueError: what is wrong, a sentence for each.
     """
-    kind, arguments, options = _split(description)
+    kind, arguments, options = split(description)
     if kind != "seqpacket":
         raise ValueError(
-            f"{kind or description!r} is no kind that is carried yet; "
+            f"{kind or description!r} is no kind that takes calls; "
             "the only one is seqpacket, as in seqpacket:/run/a.sock"
         )
     return seqpacketSpec(arguments, options, listening)
@@ -128,7 +170,7 @@ def describe(spec: SeqpacketAddressSpec, mode: int) -> str:
     return json.dumps(f"seqpacket:{path}:mode={mode:03o}", ensure_ascii=not path.isprintable())
 
 
-def _split(description: str) -> tuple[str, list[str], dict[str, str]]:
+def split(description: str) -> tuple[str, list[str], dict[str, str]]:
     """
     Twisted's endpoint syntax: colons separate, C{=} names, a backslash quotes.
 

@@ -16,31 +16,28 @@ from typing import Any
 from attrs import Factory, frozen
 
 from chanproxy._batch import MESSAGE_BYTES
-from chanproxy._clashes import noteShared, plain
+from chanproxy._channelconfig import LONGEST_LINGER as LONGEST_LINGER
+from chanproxy._channelconfig import Channel as Channel
+from chanproxy._channelconfig import Container as Container
+from chanproxy._channelconfig import checkTogether, readContainer
 from chanproxy._syscalls import SCM_MAX_FD
 from chanproxy._tables import Problem as Problem
-from chanproxy._tables import Table, join, kind
+from chanproxy._tables import Table, kind
 from chanproxy._words import brief, meant
 from chanproxy.addresses import (
     SeqpacketAddressSpec,
     describe,
     othersMayConnect,
     parseControl,
-    parseSeqpacket,
 )
-from chanproxy.adopt.deadlines import parseTimeouts
-from chanproxy.adopt.naming import Ignored
-from chanproxy.adopt.settings import SHORT_SLEEP, TIMEOUTS, Adoption
-from chanproxy.adopt.usage import BUSY_CPU, BUSY_SWITCHES
-from chanproxy.policies import POLICIES, pluginNames
+from chanproxy.endpointchannel import BUFFER
+from chanproxy.framing import FRAME_BYTES, HEADER_BYTES
+from chanproxy.kinds import OtherAddressSpec, parseAddress
 from chanproxy.scheduling import Scheduling as Scheduling
 from chanproxy.scheduling import readScheduling
 
 LARGEST_MESSAGE = 64 * 1024 * 1024
 """Bytes; what a privileged process can raise a socket's buffer to is of this order."""
-
-LONGEST_LINGER = 86400.0
-"""Seconds: a day.  More is a mistake in the unit."""
 
 MOST_SOURCES = 1_000_000
 """More wake sources or wake locks than this are a mistake."""
@@ -68,7 +65,8 @@ class Limits:
 
     @ivar messageBytes: the largest packet carried, in bytes.
     @ivar messageDescriptors: the most descriptors on one packet.
-    @ivar connectTimeout: seconds to go on trying while the container's backlog is full.
+    @ivar connectTimeout: seconds until a connection fails that is not made; on Unix sockets, to go
+        on trying while the backlog is full.
     @ivar controlBytes: the largest call, in bytes.
     @ivar controlConnections: the most connections to the control socket.
     @ivar wakeSources: the most wake sources of one container.
@@ -76,6 +74,7 @@ class Limits:
     @ivar wakeWatchers: the most watchers of one container.
     @ivar traceBytes: the largest trace, in bytes.
     @ivar containers: up to how many containers others can be added while running.
+    @ivar endpointBuffer: bytes that wait in one direction of an endpoint of Twisted's.
     """
 
     messageBytes: int = MESSAGE_BYTES
@@ -88,53 +87,7 @@ class Limits:
     wakeWatchers: int = 256
     containers: int = 1024
     traceBytes: int = 64 * 1024 * 1024
-
-
-@frozen
-class Channel:
-    """
-    C{[containers.NAME.channels.NAME]}.
-
-    @ivar initiator: who dials C{listen}: C{remote} or C{container}.
-    @ivar handled: C{consumed}, C{explicit}, C{replied}, or the name of a plugin's policy.
-    @ivar initial: 1: the container stays awake until the first message is handled.
-    """
-
-    name: str
-    listen: str
-    connect: str
-    initiator: str = "remote"
-    handled: str = "consumed"
-    initial: int = 0
-
-
-@frozen
-class Container:
-    """
-    C{[containers.NAME]}.
-
-    @ivar linger: seconds that every counter must have been zero before suspending.
-    @ivar suspend: C{auto}, C{manual}, C{dry-run} or C{off}.
-    @ivar freezeWarning: seconds until the first warning about a freeze that does not finish.
-    @ivar freezeLimit: seconds until such a freeze fails.
-    @ivar signalInterval: seconds between looks for signals that wait for frozen processes; 0:
-        never.
-    @ivar watchedProcesses: how many processes are watched while frozen.
-    @ivar adoption: with C{wake-on = "sockets"}: how it wakes by its own sockets.
-    @ivar maxAsleep: seconds after which it is woken in any case; 0: never.
-    """
-
-    name: str
-    freezer: str
-    linger: float = 0.5
-    suspend: str = "auto"
-    channels: tuple[Channel, ...] = ()
-    freezeWarning: float = 1.0
-    freezeLimit: float = 30.0
-    signalInterval: float = 2.0
-    watchedProcesses: int = 256
-    adoption: Adoption | None = None
-    maxAsleep: float = 0.0
+    endpointBuffer: int = BUFFER
 
 
 @frozen
@@ -168,84 +121,6 @@ class Configuration:
     control: SeqpacketAddressSpec | None = None
     access: tuple[AccessEntry, ...] = ()
     scheduling: Scheduling = Factory(Scheduling)
-
-
-def _checkFreezer(value: str) -> None:
-    kind, _, argument = value.partition(":")
-    if value == "none" or (kind == "cgroup" and argument):
-        return
-    from chanproxy.plugins import freezerFactories
-
-    others = freezerFactories()
-    if not (argument and kind in others):
-        there = ", ".join(("none", *(f"{prefix}:..." for prefix in others)))
-        raise ValueError(f"{brief(value)} is no freezer; there are {there} and cgroup:PATH")
-
-
-def _readChannel(name: str, table: Table) -> Channel:
-    channel = Channel(
-        name,
-        table.text("listen", lambda v: parseSeqpacket(v, True), f"seqpacket:/run/{name}.sock"),
-        table.text("connect", lambda v: parseSeqpacket(v, False), f"seqpacket:/srv/{name}.sock"),
-        table.choice("initiator", "remote", "remote", "container"),
-        table.choice("handled", "consumed", *POLICIES, more=pluginNames),
-        int(table.number("initial", 0, 0, 1, whole=True)),
-    )
-    table.end()
-    return channel
-
-
-def _readContainer(name: str, table: Table) -> Container:
-    container = Container(
-        name,
-        table.text("freezer", _checkFreezer, f"cgroup:/sys/fs/cgroup/{name}"),
-        float(table.number("linger", 0.5, 0, LONGEST_LINGER)),
-        table.choice("suspend", "auto", "auto", "manual", "dry-run", "off"),
-        tuple(_readChannel(channel, content) for channel, content in table.tables("channels")),
-        float(table.number("freeze-warning", 1.0, 0.001, LONGEST_LINGER)),
-        float(table.number("freeze-limit", 30.0, 0.001, LONGEST_LINGER)),
-        float(table.number("signal-interval", 2.0, 0, LONGEST_LINGER)),
-        int(table.number("watched-processes", 256, 0, 65536, whole=True)),
-        _readAdoption(table),
-        float(table.number("max-asleep", 0, 0, LONGEST_LINGER)),
-    )
-    if container.adoption is not None and container.freezer == "none":
-        table.note("wake-on", "looks into what is frozen, and none freezes nothing", _NO_SOCKETS)
-    table.end()
-    return container
-
-
-_NO_SOCKETS = "write another freezer, such as cgroup:PATH, or wake-on = 'channels'"
-
-
-def _readAdoption(table: Table) -> Adoption | None:
-    wakeOn = table.choice("wake-on", "channels", "channels", "sockets")
-    keys = ("timeouts", "ignore", "unseen", "busy-cpu", "busy-switches", "short-sleep")
-    written = [key for key in keys if table.has(key)]
-    adoption = Adoption(
-        _readTimeouts(table),
-        table.items("ignore", _checkIgnored, '["timerfd", "udp:*:5353"]'),
-        table.choice("unseen", "awake", "awake", "blind") == "blind",
-        float(table.number("busy-cpu", BUSY_CPU, 0, 1024)),
-        float(table.number("busy-switches", BUSY_SWITCHES, 0, 1e6)),
-        float(table.number("short-sleep", SHORT_SLEEP, 0, LONGEST_LINGER)),
-    )
-    if wakeOn == "sockets":
-        return adoption
-    for key in written:
-        table.note(key, "is for containers that wake by their own sockets", "wake-on = 'sockets'")
-    return None
-
-
-def _readTimeouts(table: Table) -> float:
-    text = table.text("timeouts", parseTimeouts, "10s", required=False)
-    return parseTimeouts(text) if text else TIMEOUTS
-
-
-def _checkIgnored(value: Any) -> None:
-    if not isinstance(value, str):
-        raise ValueError(f"holds {kind(value)}")
-    Ignored([value])
 
 
 def _checkIdentifier(value: Any) -> None:
@@ -294,6 +169,7 @@ def _readLimits(table: Table) -> Limits:
         whole("wake-watchers", 256, 0, MOST_SOURCES),
         whole("containers", 1024, 0, MOST_SOURCES),
         whole("trace-bytes", 64 * 1024 * 1024, 4096, 2**40),
+        whole("endpoint-buffer", BUFFER, 1024, LARGEST_MESSAGE),
     )
     table.end()
     return limits
@@ -312,36 +188,24 @@ def _checkReach(top: Table, control: SeqpacketAddressSpec | None) -> None:
         )
 
 
-def _checkTogether(
-    containers: Iterable[Container], control: SeqpacketAddressSpec | None, problems: list[Problem]
-) -> None:
-    """What only shows when all channels are looked at."""
-    listening: dict[str, list[str]] = {}
-    controlPath = plain(control.path) if control is not None else None
-    if controlPath is not None:
-        listening[controlPath] = ["control"]
-    freezers: dict[str, list[str]] = {}
+def _checkFrames(top: Table, limits: Limits, containers: Iterable[Container]) -> None:
+    """Whether a frame fits where it waits."""
+    needed = min(limits.messageBytes, FRAME_BYTES) + HEADER_BYTES
     for container in containers:
-        base = join("containers", container.name)
-        if container.freezer not in ("", "none"):
-            freezers.setdefault(plain(container.freezer), []).append(f"{base}.freezer")
         for channel in container.channels:
-            key = join(f"{base}.channels", channel.name)
-            listen = channel.listen and plain(parseSeqpacket(channel.listen, True).path)
-            connect = channel.connect and plain(parseSeqpacket(channel.connect, False).path)
-            if listen:
-                listening.setdefault(listen, []).append(f"{key}.listen")
-            for ours, path in ((f"{key}.listen", listen), ("control", controlPath)):
-                if connect and connect == path:
-                    problems.append(
-                        Problem(
-                            f"{key}.connect",
-                            f"is the same socket as {ours}, chanproxy would dial itself",
-                            "give the container another path",
-                        )
-                    )
-    noteShared(freezers, "freezer", "give each container a cgroup of its own", problems)
-    noteShared(listening, "socket", "give each channel a path of its own", problems)
+            others = [
+                address
+                for address, listening in ((channel.listen, True), (channel.connect, False))
+                if address and isinstance(parseAddress(address, listening), OtherAddressSpec)
+            ]
+            if channel.framing != "none" and others and limits.endpointBuffer < needed:
+                top.note(
+                    "limits.endpoint-buffer",
+                    f"{limits.endpointBuffer} holds no frame of message-bytes = "
+                    f"{limits.messageBytes}, as {others[0]} is to carry",
+                    f"write endpoint-buffer = {needed}, or a smaller message-bytes",
+                )
+                return
 
 
 def fromTree(tree: Any) -> Configuration:
@@ -356,7 +220,7 @@ def fromTree(tree: Any) -> Configuration:
     if written := top.text("control", parseControl, "/run/chanproxy/control.sock", required=False):
         control = parseControl(written)
     limits = _readLimits(top.table("limits"))
-    containers = tuple(_readContainer(name, table) for name, table in top.tables("containers"))
+    containers = tuple(readContainer(name, table) for name, table in top.tables("containers"))
     # A name that does not print is a problem already, and would break a sentence.
     names = [container.name for container in containers if container.name.isprintable()]
     access = tuple(_readAccess(name, table, names) for name, table in top.tables("access"))
@@ -366,7 +230,8 @@ def fromTree(tree: Any) -> Configuration:
     top.end()
     if isinstance(tree, dict) and tree.get("containers", {}) == {}:
         top.note("containers", "has no container", "write at least one table, [containers.NAME]")
-    _checkTogether(containers, control, problems)
+    checkTogether(containers, control, problems)
+    _checkFrames(top, limits, containers)
     if problems:
         raise ConfigurationError(problems)
     return Configuration(limits, containers, control, access, scheduling)
@@ -421,6 +286,15 @@ def loadFile(path: str | os.PathLike[str]) -> Configuration:
     return _load(text, name)
 
 
+def _number(value: Any) -> Any:
+    """A number of the command line."""
+    if isinstance(value, str):
+        # What is no number stays as it is: the check of the number says what is wrong.
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
 def fromOptions(
     listen: str | None,
     connect: str | None,
@@ -432,6 +306,10 @@ def fromOptions(
     name: str = "container",
     control: str | None = None,
     wakeOn: str = "channels",
+    silence: str | float | None = None,
+    framing: str = "none",
+    descriptors: str = "carry",
+    identity: str = "service",
     **more: Any,
 ) -> Configuration:
     """
@@ -440,22 +318,21 @@ def fromOptions(
     @param more: other keys of the container, with C{_} for C{-}.
     @raise ConfigurationError: with all problems, named as in a file.
     """
-    seconds: Any = linger
-    if isinstance(linger, str):
-        # What is no number stays as it is: the check of the number says what is wrong.
-        with contextlib.suppress(ValueError):
-            seconds = float(linger)
     container: dict[str, Any] = {
         "freezer": freezer,
-        "linger": seconds,
+        "linger": _number(linger),
         "suspend": suspend,
         "wake-on": wakeOn,
         **{key.replace("_", "-"): value for key, value in more.items() if value is not None},
     }
     if listen is not None or connect is not None:
-        channel = {"handled": handled, "initiator": initiator}
-        channel |= {"listen": listen} if listen is not None else {}
-        channel |= {"connect": connect} if connect is not None else {}
+        channel: dict[str, Any] = {"handled": handled, "initiator": initiator}
+        channel |= {"framing": framing, "descriptors": descriptors, "identity": identity}
+        for key, value in (("listen", listen), ("connect", connect)):
+            if value is not None:
+                channel[key] = value
+        if silence is not None:
+            channel["silence"] = _number(silence)
         container["channels"] = {"channel": channel}
     tree: dict[str, Any] = {"containers": {name: container}}
     if control is not None:

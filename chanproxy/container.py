@@ -380,6 +380,7 @@ class Container:
         handled: str = "consumed",
         silence: float = SILENCE,
         onHandled: Callable[[], None] | None = None,
+        refuseDescriptors: bool = False,
     ) -> ChannelProxy:
         """
         Carry messages between two connected ends.
@@ -392,6 +393,7 @@ class Container:
         @param handled: the name of a policy, see L{chanproxy.policies}.
         @param silence: seconds without a message in either direction, for the policy C{idle}.
         @param onHandled: called as soon as that policy has taken something off.
+        @param refuseDescriptors: see L{whyNotPaired}.
         @raise CannotPair: the two ends do not go together, or nothing shows what the container has
             read; all is still open and the caller's.
         @raise ValueError: there is no such policy; the ends are still the caller's.
@@ -400,7 +402,7 @@ class Container:
         """
         inner: Channel = container.transport  # type: ignore[assignment]  # see IChannel
         outer: Channel = remote.transport  # type: ignore[assignment]  # see IChannel
-        wrong = whyNotPaired(inner, outer)
+        wrong = whyNotPaired(inner, outer, refuseDescriptors)
         if counter is None and handled == "consumed" and not inner.showsUnread:
             wrong = (
                 "handled = consumed: on this kind of channel nothing shows what the container has "
@@ -433,7 +435,7 @@ class Container:
             self._counters[name] = OpenCounter(counting, kept=False)
         extras = (kept, reports)
         proxy = ChannelProxy(
-            *(container, remote, counting, name, policy, happened),
+            *(container, remote, counting, name, policy, happened, refuseDescriptors),
             onEnd=self._ended if extras == (None, None) else partial(self._ended, extras=extras),
         )
         if not proxy.ended:

@@ -18,18 +18,11 @@ from twisted.internet.protocol import Protocol
 
 from chanproxy import _syscalls
 from chanproxy._batch import PeekBuffer
-from chanproxy._socketchannel import SocketChannel
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.seqpacket import SeqpacketChannel
-from chanproxy.stream import TcpChannel, UnixStreamChannel, isTcp
+from chanproxy.ports import kindOf
 from chanproxy.varlinkerrors import InvalidParameter
 
 P = TypeVar("P", bound=Protocol)
-
-_UNIX: dict[int, type[SocketChannel]] = {
-    socket.SOCK_SEQPACKET: SeqpacketChannel,
-    socket.SOCK_STREAM: UnixStreamChannel,
-}
 
 _SAFE = ("[eventfd]", "[timerfd]", "[signalfd]", "[pidfd]", "inotify", "[inotify]")
 
@@ -104,7 +97,7 @@ class Handed:
         """Give a protocol a channel that was checked before."""
         connected = socket.socket(fileno=self.peek(field))
         self.taken(field)
-        make = _kind(connected)
+        make = kindOf(connected)
         assert make is not None, "checked before"
         transport = make(reactor, connected, buffer)
         transport.protocol = protocol
@@ -139,15 +132,8 @@ def _peerOf(descriptor: int) -> bytes | None:
             return None
 
 
-def _kind(looked: socket.socket) -> type[SocketChannel] | None:
-    """What carries this kind of socket."""
-    if looked.family == socket.AF_UNIX:
-        return _UNIX.get(looked.type)
-    return TcpChannel if isTcp(looked) else None
-
-
 def _whyNoChannel(looked: socket.socket) -> str | None:
-    if _kind(looked) is None:
+    if kindOf(looked) is None:
         if looked.family == socket.AF_UNIX:
             return "it is no SOCK_SEQPACKET and no SOCK_STREAM socket; only those are carried"
         return "it is no Unix and no TCP socket; only those are carried"

@@ -12,189 +12,26 @@ from typing import cast
 
 from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocol
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from chanproxy import config, descriptors
 from chanproxy._batch import PeekBuffer
 from chanproxy._record import Record
 from chanproxy.access import Access, AccessError
-from chanproxy.addresses import SeqpacketAddressSpec, parseSeqpacket
+from chanproxy.addresses import SeqpacketAddressSpec
 from chanproxy.administration import ServiceManager
 from chanproxy.adopt.rights import whyNotAdopt
+from chanproxy.channellistener import CannotStart, ChannelListener, whyNotStartable
 from chanproxy.container import Bounds, Container
 from chanproxy.control import ControlFactory
-from chanproxy.endpoints import SeqpacketClientEndpoint, SeqpacketPort, whyNotBindable
 from chanproxy.freezers import makeFreezer
-from chanproxy.handled import Noticed
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
-from chanproxy.proxy import ContainerProtocol, RemoteProtocol
+from chanproxy.listening import whyNotBindable
+from chanproxy.ports import ChannelPort
 from chanproxy.recovery import prepareDirectory, runtimeDirectory, thawRecorded
 from chanproxy.scheduling import schedule
-
-
-class _Only(Factory):
-    """Gives one protocol, which does not keep the factory."""
-
-    noisy = False
-
-    def __init__(self, side: ContainerProtocol | RemoteProtocol) -> None:
-        self._side = side
-
-    def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
-        """The one."""
-        return self._side
-
-
-class ChannelListener(Factory):
-    """Makes one channel proxy of each connection to a channel's C{listen} address."""
-
-    _log = Logger()
-    noisy = False
-
-    def __init__(
-        self,
-        reactor: ChanproxyReactor,
-        container: Container,
-        channel: config.Channel,
-        limits: config.Limits,
-        buffer: PeekBuffer,
-    ) -> None:
-        self._reactor = reactor
-        self._container = container
-        self._channel = channel
-        self._name = f"{container.name}/{channel.name}"
-        self._opened = 0
-        self._dials: dict[Deferred[IProtocol], ContainerProtocol | RemoteProtocol] = {}
-        explicit = channel.handled == "explicit"
-        # One for all its connections, so that its users need not know them apart.
-        self._counter = container.keepCounter(channel.name, channel.initial) if explicit else None
-        self._noticed: Noticed = container.notices(self._name)
-        self._unhandled = channel.initial == 1 and not explicit
-        if self._unhandled:
-            self._noticed.hold()
-        self._endpoint = SeqpacketClientEndpoint(
-            reactor,
-            parseSeqpacket(channel.connect, listening=False),
-            buffer,
-            limits.connectTimeout,
-            bare=True,
-        )
-        self._port = SeqpacketPort(
-            reactor, parseSeqpacket(channel.listen, listening=True), self, buffer, bare=True
-        )
-
-    def start(self) -> None:
-        """Listen.  @raise CannotListenError: what is wrong, and what to do."""
-        self._port.startListening()
-        if self._channel.handled == "explicit":
-            self._log.info(
-                "{name}: handled = explicit: the container stays awake from a message on, until "
-                "whoever holds the channel's counter (OpenCounter, {channel}) reads it down",
-                name=self._name,
-                channel=self._channel.name,
-            )
-
-    def stop(self) -> Deferred[None]:
-        """Accept no more, give up what is being connected; channels that stand are not touched."""
-        for dial, accepted in list(self._dials.items()):
-            dial.cancel()
-            self._hangUp(accepted)
-        return self._port.stopListening()
-
-    @property
-    def container(self) -> Container:
-        """Whose channel it is."""
-        return self._container
-
-    @property
-    def port(self) -> IListeningPort:
-        """What listens."""
-        return self._port
-
-    def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
-        """Somebody connected to C{listen}."""
-        accepted = ContainerProtocol() if self._fromContainer else RemoteProtocol()
-        accepted.onConnected = lambda: self._dial(accepted)
-        return accepted
-
-    @property
-    def _fromContainer(self) -> bool:
-        return self._channel.initiator == "container"
-
-    def _dial(self, accepted: ContainerProtocol | RemoteProtocol) -> None:
-        self._opened += 1
-        name = f"{self._name}#{self._opened}"
-        if not self._fromContainer and self._counter is None:
-            self._noticed.happened()
-        other = RemoteProtocol() if self._fromContainer else ContainerProtocol()
-        dial = self._endpoint.connect(_Only(other))
-        if not dial.called:
-            # The backlog is full: only an awake container empties it.
-            self._noticed.hold()
-            self._dials[dial] = accepted
-
-            def over(result: object) -> object:
-                del self._dials[dial]
-                self._noticed.release()
-                return result
-
-            dial.addBoth(over)
-        dial.addCallback(lambda _: self._pair(name, accepted, other))
-        dial.addErrback(self._failed, name, accepted)
-
-    def _pair(
-        self,
-        name: str,
-        accepted: ContainerProtocol | RemoteProtocol,
-        dialled: ContainerProtocol | RemoteProtocol,
-    ) -> None:
-        container, remote = (accepted, dialled) if self._fromContainer else (dialled, accepted)
-        assert isinstance(container, ContainerProtocol)
-        assert isinstance(remote, RemoteProtocol)
-        noticed = self._noticed if self._counter is None else None
-        try:
-            self._container.proxy(
-                container,
-                remote,
-                name,
-                self._counter,
-                noticed,
-                handled=self._channel.handled,
-                onHandled=self._firstHandled if self._unhandled else None,
-            )
-        except Exception:
-            self._hangUp(dialled)
-            raise
-        self._log.info("{name}: open", name=name)
-
-    def _firstHandled(self) -> None:
-        if self._unhandled:
-            self._unhandled = False
-            self._noticed.release()
-
-    def _failed(
-        self, failure: Failure, name: str, accepted: ContainerProtocol | RemoteProtocol
-    ) -> None:
-        if not failure.check(CancelledError):
-            self._log.warn(
-                "{name}: connection closed: {why} "
-                "(containers.{container}.channels.{channel}.connect)",
-                name=name,
-                why=failure.getErrorMessage(),
-                container=self._container.name,
-                channel=self._channel.name,
-            )
-        self._hangUp(accepted)
-
-    def _hangUp(self, side: IProtocol) -> None:
-        transport = getattr(side, "transport", None)
-        if transport is not None:
-            transport.close()
 
 
 @frozen
@@ -247,19 +84,17 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
         if wrong is not None:
             problems.append(Problem(f"{path}.wake-on", wrong))
         for channel in container.channels:
-            spec: SeqpacketAddressSpec = parseSeqpacket(channel.listen, listening=True)
-            wrong = whyNotBindable(spec)
-            if wrong is not None:
-                problems.append(Problem(f"{path}.channels.{channel.name}.listen", wrong))
+            for key, wrong in whyNotStartable(reactor, channel):
+                problems.append(Problem(f"{path}.channels.{channel.name}.{key}", wrong))
     try:
         Access(configuration.access)
     except AccessError as error:
         problems += _accessProblems(error)
     control = configuration.control
     if control is not None and not _madeByUs(control):
-        wrong = whyNotBindable(control)
-        if wrong is not None:
-            problems.append(Problem("control", wrong))
+        taken = whyNotBindable(control)
+        if taken is not None:
+            problems.append(Problem("control", taken))
     return problems
 
 
@@ -301,7 +136,7 @@ class ChanproxyService(Service):
         self._reactor = reactor
         self.containers: dict[str, Container] = {}
         self._listeners: list[ChannelListener] = []
-        self._control: SeqpacketPort | None = None
+        self._control: ChannelPort | None = None
         self._clients: ControlFactory | None = None
         self._buffer: PeekBuffer | None = None
 
@@ -408,13 +243,12 @@ class ChanproxyService(Service):
             return
         self.containers[container.name] = made
         for channel in container.channels:
-            listener = ChannelListener(self._reactor, made, channel, limits, buffer)
             try:
+                listener = ChannelListener(self._reactor, made, channel, limits, buffer)
                 listener.start()
-            except CannotListenError as error:
-                problems.append(
-                    Problem(f"{path}.channels.{channel.name}.listen", str(error.socketError))
-                )
+            except CannotStart as error:
+                key = f"{path}.channels.{channel.name}.{error.key}"
+                problems.append(Problem(key, str(error)))
             else:
                 self._listeners.append(listener)
 
@@ -434,7 +268,7 @@ class ChanproxyService(Service):
             return
         manager = ServiceManager(self._reactor, self, buffer)
         clients = ControlFactory(manager, access, limits.controlBytes, limits.controlConnections)
-        port = SeqpacketPort(self._reactor, control, clients, PeekBuffer(limits.controlBytes))
+        port = ChannelPort(self._reactor, control, clients, PeekBuffer(limits.controlBytes))
         try:
             port.startListening()
         except CannotListenError as error:

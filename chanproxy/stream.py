@@ -203,6 +203,25 @@ class TcpChannel(StreamChannel):
         return super()._sendBatch(batch)
 
 
+class VsockChannel(StreamChannel):
+    """C{vsock(7)}: no descriptors, and taking copies as on AF_UNIX."""
+
+    __slots__ = ()
+
+    carriesDescriptors = False
+
+    showsUnread = False
+
+    def _scratch(self) -> int:
+        # It has been sent.
+        return self._buffer.address
+
+    def _sendBatch(self, batch: Batch) -> int:
+        if batch.descriptorsIn(len(batch)):
+            raise ChannelBroken("descriptors came, and vsock carries none")
+        return super()._sendBatch(batch)
+
+
 def isTcp(connected: socket.socket) -> bool:
     """Whether it is a TCP socket, over IPv4 or IPv6."""
     return (

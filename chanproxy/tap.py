@@ -38,13 +38,27 @@ class Options(usage.Options):
     )
     optParameters = [  # noqa: RUF012  # usage.Options wants plain class attributes
         ["config", "c", None, "Configuration file (TOML)."],
-        ["listen", "l", None, "Where peers connect: seqpacket:PATH[:mode=600][:backlog=128]."],
-        ["connect", "t", None, "Where the container listens: seqpacket:PATH."],
+        [
+            "listen",
+            "l",
+            None,
+            "Where peers connect: seqpacket:PATH, unix:PATH, tcp:PORT and others.",
+        ],
+        [
+            "connect",
+            "t",
+            None,
+            "Where the container listens: seqpacket:PATH, tcp:HOST:PORT and others.",
+        ],
         ["freezer", "f", None, "What freezes the container: cgroup:PATH, or none."],
         ["linger", None, "0.5", "Seconds of quiet before the container is frozen."],
         ["suspend", None, "auto", "When to suspend: auto, manual, dry-run, off."],
         ["initiator", None, "remote", "Who dials --listen: remote, container."],
-        ["handled", None, "consumed", "When a message is handled: consumed, explicit."],
+        ["handled", None, "consumed", "When a message is handled: consumed, idle, explicit."],
+        ["silence", None, None, "Seconds of silence until all is handled, with --handled idle."],
+        ["framing", None, "none", "How a stream carries packets: none, length32."],
+        ["descriptors", None, "carry", "What becomes of descriptors: carry, refuse."],
+        ["identity", None, "service", "As whom the container is dialled: service, peer."],
         ["name", None, "container", "The container's name, for log lines."],
         ["wake-on", None, "channels", "What wakes it: channels, or also its own sockets: sockets."],
         ["control", None, None, "Where to take calls: a path, or seqpacket:PATH[:mode=600]."],
@@ -83,6 +97,10 @@ class Options(usage.Options):
                     name=self["name"],
                     control=self["control"],
                     wakeOn=self["wake-on"],
+                    silence=self["silence"],
+                    framing=self["framing"],
+                    descriptors=self["descriptors"],
+                    identity=self["identity"],
                 )
         except config.ConfigurationError as error:
             _refuse(str(error))

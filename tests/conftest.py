@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 from twisted.internet import reactor as _module
+from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from zope.interface import implementer
@@ -39,6 +40,8 @@ def running() -> None:
     # Until logging has begun, Twisted keeps the latest events, and all that they speak of.
     globalLogBeginner.beginLoggingTo([_unheard], redirectStandardIO=False, discardBuffer=True)
     pytest_twisted.blockon(deferLater(_reactor, 0))
+    # The first port keeps a descriptor in reserve, for a process that runs out of them.
+    pytest_twisted.blockon(_reactor.listenTCP(0, Factory(), 1, "127.0.0.1").stopListening())
     # What is there now stays: not to be gone through after each test.
     gc.collect()
     gc.freeze()

@@ -84,11 +84,18 @@ class Sleeper(LiveService):
     @ivar cgroup: the container's.
     """
 
-    def __init__(self, directory: Path, cgroup: TemporaryCgroup, **settings: object) -> None:
-        """@param settings: further keys of the container, with C{_} for C{-}."""
+    def __init__(
+        self, directory: Path, cgroup: TemporaryCgroup, channels: str = "", **settings: object
+    ) -> None:
+        """
+        @param channels: tables of channels; with some, only they wake it.
+        @param settings: further keys of the container, with C{_} for C{-}.
+        """
         super().__init__(directory)
         self.cgroup = cgroup
-        self._settings = {"linger": LINGER, "short_sleep": 0, **settings}
+        self._channels = channels
+        sockets = {} if channels else {"wake_on": "sockets", "short_sleep": 0}
+        self._settings = {"linger": LINGER, **sockets, **settings}
 
     def start(self) -> None:
         """Run it until it watches the container."""
@@ -96,8 +103,8 @@ class Sleeper(LiveService):
             f'control = "seqpacket:{self.control}"',
             "[containers.it]",
             f'freezer = "{self.cgroup.spec}"',
-            'wake-on = "sockets"',
             *(f"{key.replace('_', '-')} = {_toml(v)}" for key, v in self._settings.items()),
+            self._channels,
         ]
         file = self.directory / "chanproxy.toml"
         file.write_text("\n".join(lines) + "\n")
@@ -177,7 +184,11 @@ def _toml(value: object) -> str:
 
 @contextmanager
 def running(
-    directory: Path, argv: list[str], ready: Callable[[], object], **settings: object
+    directory: Path,
+    argv: list[str],
+    ready: Callable[[], object],
+    channels: str = "",
+    **settings: object,
 ) -> Iterator[Sleeper]:
     """
     A program in a cgroup, and the service that has it sleep.
@@ -188,6 +199,6 @@ def running(
         program = cgroup.spawn(argv, stdin=subprocess.DEVNULL)
         until(argv[0], lambda: ready() or program.poll() is not None)
         assert program.poll() is None, f"{argv[0]} ended by {program.returncode}"
-        with Sleeper(directory, cgroup, **settings) as sleeper:
+        with Sleeper(directory, cgroup, channels, **settings) as sleeper:
             sleeper.start()
             yield sleeper

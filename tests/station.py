@@ -18,8 +18,8 @@ from chanproxy.administration import ServiceManager
 from chanproxy.config import AccessEntry, Configuration
 from chanproxy.container import Bounds, Container
 from chanproxy.control import ControlFactory
-from chanproxy.endpoints import SeqpacketPort
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.ports import ChannelPort
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.freezers import FakeFreezer
 from tests.sides import turns
@@ -60,7 +60,7 @@ class Station:
             )
         self.manager = ServiceManager(reactor, self._service, PeekBuffer())
         self.factory = ControlFactory(self.manager, Access(access), messageBytes, connections)
-        self._port = SeqpacketPort(
+        self._port = ChannelPort(
             reactor, SeqpacketAddressSpec(self.path), self.factory, PeekBuffer(messageBytes)
         )
         self._port.startListening()

@@ -10,7 +10,7 @@ from chanproxy._batch import PeekBuffer
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.proxy import Channel
 from chanproxy.seqpacket import SeqpacketChannel
-from chanproxy.stream import TcpChannel, UnixStreamChannel
+from chanproxy.stream import TcpChannel, UnixStreamChannel, VsockChannel
 from chanproxy.testing.channels import (
     ChannelConformance,
     ChannelKind,
@@ -95,3 +95,18 @@ class TestTcp(ChannelConformance):
             return TcpChannel(reactor, ours, buffer), SocketPeer(theirs)
 
         return ChannelKind(reactor, make, noticesClose=False)
+
+
+class TestVsock(ChannelConformance):
+    """Bytes over vsock, on the sockets nearest to it that every kernel has."""
+
+    @pytest.fixture
+    def kind(self, reactor: ChanproxyReactor) -> ChannelKind:
+        """A pair of Unix sockets: few machines can reach themselves over vsock."""
+        buffer = PeekBuffer()
+
+        def make() -> tuple[Channel, Peer]:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            return VsockChannel(reactor, ours, buffer), SocketPeer(theirs)
+
+        return ChannelKind(reactor, make)

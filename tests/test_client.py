@@ -20,8 +20,8 @@ from twisted.internet.threads import deferToThread
 from chanproxy._batch import PeekBuffer
 from chanproxy.addresses import SeqpacketAddressSpec
 from chanproxy.client import ManagerClient
-from chanproxy.endpoints import SeqpacketPort
 from chanproxy.interfaces import ChannelBroken, ChanproxyReactor
+from chanproxy.ports import ChannelPort
 from chanproxy.transport import MessageProtocol
 from chanproxy.varlink import VarlinkError
 from tests.managing import Box, Channel, count, gone, received, stationed
@@ -341,7 +341,7 @@ async def foreign(
             protocols.append(Foreign(list(answers)))
             return protocols[-1]
 
-    port = SeqpacketPort(reactor, SeqpacketAddressSpec(path), Server(), PeekBuffer())
+    port = ChannelPort(reactor, SeqpacketAddressSpec(path), Server(), PeekBuffer())
     port.startListening()
     client = await ManagerClient.connect(reactor, path)
     try:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.internet import endpoints
 
 from chanproxy import config
-from chanproxy.addresses import PATH_BYTES, SeqpacketAddressSpec, _split, parseSeqpacket
+from chanproxy.addresses import PATH_BYTES, SeqpacketAddressSpec, parseSeqpacket, split
 from chanproxy.adopt.settings import Adoption
 from chanproxy.config import Channel, Configuration, ConfigurationError, Container, Limits
 
@@ -32,6 +32,7 @@ control-connections = 5
 wake-sources = 6
 wake-locks = 7
 wake-watchers = 0
+endpoint-buffer = 2048
 
 [containers.editor]
 freezer = "cgroup:/sys/fs/cgroup/editor"
@@ -44,9 +45,18 @@ watched-processes = 0
 
 [containers.editor.channels.rpc]
 listen = "seqpacket:/run/rpc.sock:mode=660"
-connect = "seqpacket:/srv/rpc.sock"
+connect = "tcp:host:80"
 initiator = "container"
+handled = "idle"
+silence = 3
+framing = "length32"
+descriptors = "refuse"
+
+[containers.editor.channels.bus]
+listen = "unix:/run/bus.sock"
+connect = "unix:/srv/bus.sock"
 handled = "explicit"
+identity = "peer"
 """
 
 
@@ -72,16 +82,26 @@ def test_everythingGiven() -> None:
     rpc = Channel(
         name="rpc",
         listen="seqpacket:/run/rpc.sock:mode=660",
-        connect="seqpacket:/srv/rpc.sock",
+        connect="tcp:host:80",
         initiator="container",
+        handled="idle",
+        silence=3.0,
+        framing="length32",
+        descriptors="refuse",
+    )
+    bus = Channel(
+        name="bus",
+        listen="unix:/run/bus.sock",
+        connect="unix:/srv/bus.sock",
         handled="explicit",
+        identity="peer",
     )
     editor = Container(
         "editor",
         "cgroup:/sys/fs/cgroup/editor",
         linger=1.0,
         suspend="manual",
-        channels=(rpc,),
+        channels=(rpc, bus),
         freezeWarning=2.0,
         freezeLimit=3.0,
         signalInterval=0.0,
@@ -96,6 +116,7 @@ def test_everythingGiven() -> None:
         wakeSources=6,
         wakeLocks=7,
         wakeWatchers=0,
+        endpointBuffer=2048,
     )
     control = SeqpacketAddressSpec("@control")
     assert config.load(EDITOR) == Configuration(limits, (editor,), control)
@@ -104,7 +125,8 @@ def test_everythingGiven() -> None:
 def test_defaults() -> None:
     """A freezer is all that must be said."""
     read = config.load(MINIMAL + channel("r", "seqpacket:/run/r"))
-    assert read.limits == Limits(212992, 253, 10.0, 65536, 256, 32768, 1024, 256)
+    assert read.limits == Limits(212992, 253, 10.0, 65536, 256, 32768, 1024)
+    assert (read.limits.wakeWatchers, read.limits.endpointBuffer) == (256, 262144)
     assert (read.control, read.access) == (None, ())
     (container,) = read.containers
     assert (container.linger, container.suspend) == (0.5, "auto")
@@ -132,7 +154,7 @@ def test_allAtOnce() -> None:
     linger = -1
     suspend = "never"
     [containers.editor.channels.rpc]
-    listen = "unix:/run/rpc.sock"
+    listen = "unix:run/rpc.sock"
     connect = "seqpacket:/srv/rpc.sock:mode=600"
     """
     paths = [line.split(": ")[0] for line in problems(text)]
@@ -168,7 +190,7 @@ def test_unknownKeyLikeNoOther() -> None:
     assert problems(f"{MINIMAL}[limits]\nzzz = 1") == [
         "limits.zzz: is not known; known are message-bytes, message-descriptors, connect-timeout, "
         "control-bytes, control-connections, wake-sources, wake-locks, wake-watchers, containers, "
-        "trace-bytes"
+        "trace-bytes, endpoint-buffer"
     ]
 
 
@@ -215,6 +237,7 @@ def test_goodLinger(value: str) -> None:
         ("wake-locks", "0"),
         ("wake-locks", "1.0"),
         ("wake-watchers", "-1"),
+        ("endpoint-buffer", "1023"),
         ("connect-timeout", "-1"),
         ("connect-timeout", "nan"),
         ("connect-timeout", "0x" + "f" * 5000),
@@ -239,6 +262,7 @@ def test_badLimits(key: str, value: str) -> None:
         ("control-connections", 65536),
         ("wake-sources", 1),
         ("wake-locks", 1000000),
+        ("endpoint-buffer", 1024),
     ],
 )
 def test_limitsAtTheEnds(key: str, value: int) -> None:
@@ -331,7 +355,10 @@ def test_channelNeedsBothEnds(key: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("initiator", '"both"'), ("initiator", "1"), ("handled", '"x"'), ("handled", "[[1]]")],
+    [
+        *[("initiator", '"both"'), ("initiator", "1"), ("handled", '"x"'), ("handled", "[[1]]")],
+        *[("framing", '"x"'), ("descriptors", "true"), ("identity", '"root"')],
+    ],
 )
 def test_badChoices(key: str, value: str) -> None:
     """The known words are listed."""
@@ -487,7 +514,7 @@ def test_fromOptionsControl() -> None:
 def test_fromOptionsWrong(linger: str | float) -> None:
     """The paths are those of a file, all at once."""
     with pytest.raises(ConfigurationError) as caught:
-        config.fromOptions("tcp:80", "seqpacket:b", "x", linger, "s", "h", "i", "n n")
+        config.fromOptions("tcp:x", "seqpacket:b", "x", linger, "s", "h", "i", "n n")
     assert [p.path for p in caught.value.problems].count("containers.'n n'.linger") == 1
     assert len(caught.value.problems) == 8
 
@@ -506,8 +533,8 @@ def test_parse() -> None:
 @pytest.mark.parametrize(
     ("description", "says"),
     [
-        ("", "is no kind that is carried yet"),
-        ("unix:/a", "'unix' is no kind that is carried yet"),
+        ("", "is no kind that takes calls"),
+        ("unix:/a", "'unix' is no kind that takes calls"),
         ("seqpacket", "exactly one path"),
         ("seqpacket:", "exactly one path"),
         ("seqpacket:@", "exactly one path"),
@@ -559,10 +586,10 @@ def test_syntaxIsTwisteds(description: str) -> None:
     except RuntimeError:
         # How Twisted reports a backslash at the end.
         with pytest.raises(ValueError, match="backslash"):
-            _split(description)
+            split(description)
         return
     kind, *rest = arguments or [""]
-    assert _split(description) == (kind, rest, options)
+    assert split(description) == (kind, rest, options)
 
 
 @given(st.text(), st.booleans())
@@ -583,6 +610,7 @@ KEYS = st.sampled_from(
         *("limits", "containers", "channels", "a", "b", "", "x\ny"),
         *("message-bytes", "message-descriptors", "connect-timeout"),
         *("freezer", "linger", "suspend", "listen", "connect", "initiator", "handled"),
+        *("silence", "framing", "descriptors", "identity", "endpoint-buffer"),
         *("control", "access", "users", "groups", "trusted", "wake-locks", "freeze-limit"),
     ]
 )
@@ -594,6 +622,7 @@ VALUES = (
     | st.floats()
     | st.text(alphabet=st.characters())
     | st.sampled_from(["none", "cgroup:/x", "seqpacket:/a", "seqpacket:/b", "auto", "consumed"])
+    | st.sampled_from(["unix:/a", "tcp:80", "tcp:h:80", "tls:h:1", "idle", "length32", "refuse", 5])
     | st.sampled_from(["/a", "@a", "seqpacket:/a:mode=666", "*", "a", "b"])
 )
 TREES = st.recursive(

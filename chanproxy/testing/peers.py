@@ -138,11 +138,14 @@ class ChannelKind:
     @ivar make: a new channel, without a protocol yet, and its peer.
     @ivar noticesClose: a peer that closes is gone at once, as opposed to TCP, where that and a half
         close look the same.
+    @ivar exactDescriptors: each goes with its own byte, as opposed to Twisted's transports, which
+        keep their order only.
     """
 
     reactor: ChanproxyReactor
     make: Callable[[], tuple[Channel, Peer]]
     noticesClose: bool = True
+    exactDescriptors: bool = True
 
 
 @implementer(IChannelUser)

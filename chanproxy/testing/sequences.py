@@ -97,7 +97,7 @@ class Model:
         self._files = files
         container, containerPeer = kind.make()
         remote, remotePeer = kind.make()
-        self._descriptors = container.carriesDescriptors
+        self._descriptors = container.carriesDescriptors and kind.exactDescriptors
         packets = container.family == "packets"
         sides = ContainerProtocol(), RemoteProtocol()
         attach(container, sides[0])
