@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3.11
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-long lint types docs wheel ci clean
+.PHONY: demo test test-long lint types docs wheel bench ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -36,6 +36,13 @@ wheel: $(VENV)/.developed
 	build/wheel/venv/bin/pip install --quiet build/wheel/*.whl
 	cd / && $(CURDIR)/build/wheel/venv/bin/twistd chanproxy --help
 	cd / && $(CURDIR)/build/wheel/venv/bin/chanproxy demo --cycles 20
+
+# What carrying costs, beside other proxies: up to ten minutes.  BENCH_ARGS=--quick for less.
+bench: $(VENV)/.installed
+	-{ command -v cc && command -v socat && command -v haproxy \
+	    && command -v /lib/systemd/systemd-socket-proxyd; } > /dev/null \
+	    || sh .ci/apt gcc libc6-dev haproxy socat systemd
+	$(BIN)/python -m bench.pump --output build/bench/pump.md $(BENCH_ARGS)
 
 ci: lint types test wheel docs
 

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -86,19 +85,10 @@ static inline int listenOn(const struct address *address)
     return fd;
 }
 
-/* Small writes go out at once, as with programs that care. */
-static inline void dontDelay(const struct address *address, int fd)
-{
-    int one = 1;
-    if (address->kind == TCP)
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-}
-
 static inline int connectTo(const struct address *address)
 {
     int fd = newSocket(address, 0);
     checked(connect(fd, &address->any, address->length), "connect");
-    dontDelay(address, fd);
     return fd;
 }
 

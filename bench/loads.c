@@ -53,7 +53,6 @@ static void acceptAll(void)
                 return;
             fail("accept: %s", strerror(errno));
         }
-        dontDelay(&inside, fd);
         struct end *end = calloc(1, sizeof *end);
         *end = (struct end){.fd = fd, .number = -1};
         watch(epoll, EPOLL_CTL_ADD, fd, EPOLLIN, end);

@@ -23,6 +23,7 @@ from attrs import frozen
 
 HERE = Path(__file__).parent
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 """C{linux/prctl.h}"""
 _ACCEPTING = 0x10000
 """C{__SO_ACCEPTCON} of C{linux/net.h}, in the flags of C{/proc/net/unix}."""
@@ -67,12 +68,15 @@ class Processors:
         return self.proxies != self.load
 
 
-def processors(pin: bool) -> Processors:
-    """The first of what we may use for the proxies, the next for the load; or all for both."""
-    all_ = sorted(os.sched_getaffinity(0))
-    if not pin or len(all_) < 2:
-        return Processors(frozenset(all_), frozenset(all_))
-    return Processors(frozenset(all_[:1]), frozenset(all_[1:2]))
+def processors() -> Processors:
+    """The first that we may use for the proxies, the next for the load, if there is one."""
+    usable = sorted(os.sched_getaffinity(0))
+    return Processors(frozenset(usable[:1]), frozenset(usable[:2][-1:]))
+
+
+def adoptOrphans() -> None:
+    """What a process that we end has forked becomes ours to wait for."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _endWithParent() -> None:
@@ -139,10 +143,13 @@ class Child:
         return text or f"it ended with status {self._process.poll()}"
 
     def kill(self) -> None:
-        """End it and what it forked."""
+        """End it and what it forked, and wait for all of them."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+        with suppress(ChildProcessError):
+            while True:
+                os.waitpid(-self.pid, 0)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -229,8 +236,12 @@ def _isListening(address: str) -> bool:
             if fields[3] == _TCP_LISTEN and int(fields[1].rpartition(":")[2], 16) == int(place):
                 return True
         return False
+    if not os.path.exists(place):
+        return False
+    # haproxy binds a name with something added, and renames: the kernel shows the old one.
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-        if line.endswith(f" {place}") and int(line.split()[3], 16) & _ACCEPTING:
+        fields = line.split()
+        if fields[-1].startswith(place) and int(fields[3], 16) & _ACCEPTING:
             return True
     return False
 

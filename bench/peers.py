@@ -97,7 +97,7 @@ def startChanproxy(between: Between) -> Child:
     except Failed as error:
         lines = [line for line in str(error).splitlines() if line.startswith("chanproxy: ")]
         if lines:
-            raise Refused(lines[0]) from error
+            raise Refused(lines[0].removeprefix("chanproxy: ")) from error
         raise
 
 

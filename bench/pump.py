@@ -14,10 +14,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from bench.drawing import draw
-from bench.measure import Failed, compile_, processors, raiseDescriptorLimit
+from bench.measure import Failed, adoptOrphans, compile_, processors, raiseDescriptorLimit
 from bench.peers import SEQPACKET, UNIX, installed
 from bench.report import markdown
 from bench.rounds import FULL, QUICK, Bench, Effort
@@ -70,8 +71,8 @@ def _steps(works: Sequence[Work], idle: Sequence[str], effort: Effort, peers: in
 def _chosen(only: Sequence[str]) -> tuple[list[Work], list[str]]:
     if not only:
         return WORKS, IDLE
-    works = [work for work in WORKS if any(text in work.name for text in only)]
-    return works, [name for name in IDLE if any(text in name for text in only)]
+    works = [work for work in WORKS if any(fnmatch(work.name, pattern) for pattern in only)]
+    return works, [name for name in IDLE if any(fnmatch(name, pattern) for pattern in only)]
 
 
 def _arguments() -> argparse.Namespace:
@@ -82,13 +83,12 @@ def _arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME",
-        help="works whose name contains this; may be repeated; see --list",
+        help="works with this name, * and ? allowed; may be repeated; see --list",
     )
     parser.add_argument("--list", action="store_true", help="print the works' names")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write Markdown, plots beside it"
     )
-    parser.add_argument("--no-pin", action="store_true", help="leave placing to the scheduler")
     return parser.parse_args()
 
 
@@ -107,8 +107,9 @@ def main() -> None:
     if not works and not idle:
         raise SystemExit("no work has such a name; see --list")
     signal.signal(signal.SIGTERM, _terminated)
+    adoptOrphans()
     limit = raiseDescriptorLimit(DESCRIPTORS)
-    where = processors(not arguments.no_pin)
+    where = processors()
     effort = QUICK if arguments.quick else FULL
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
@@ -132,10 +133,10 @@ def main() -> None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         (arguments.output.parent / file).write_text(picture)
         plots.append((file, title))
-    print(markdown(results, where, []))
+    print(markdown(results, where, effort, []))
     if arguments.output:
         arguments.output.write_text(
-            f"# Performance of the pump\n\n{markdown(results, where, plots)}"
+            f"# Performance of the pump\n\n{markdown(results, where, effort, plots)}"
         )
 
 

@@ -6,6 +6,7 @@
  */
 
 #include "channels.h"
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 
 struct end {
@@ -22,6 +23,14 @@ enum pumped { GO_ON, SINK_IS_FULL, OVER };
 static enum pumped pump(struct end *from, struct end *to);
 /* Give back what a pump keeps for an end. */
 static void forget(struct end *end);
+
+/* What was sent at once goes on at once, as through the other proxies. */
+static inline void dontDelay(const struct address *address, int fd)
+{
+    int one = 1;
+    if (address->kind == TCP)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
 
 static inline void arm(int epoll, struct end *end)
 {
@@ -57,6 +66,7 @@ static inline void acceptAll(int epoll, int listening, const struct address *fro
         }
         dontDelay(front, fd);
         int far = connectTo(back);
+        dontDelay(back, far);
         fcntl(far, F_SETFL, O_NONBLOCK);
         struct end *pair = calloc(2, sizeof *pair);
         pair[0] = (struct end){.fd = fd, .events = EPOLLIN, .other = &pair[1]};

@@ -10,16 +10,25 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.measure import Processors
-from bench.peers import CHANPROXY, NONE
+from bench.peers import CHANPROXY, NONE, SEQPACKET
+from bench.rounds import Effort
 from bench.targets import cpu, p50, rate, targets
 from bench.works import KIND_TITLES, Figure, Results, Series, figure
 
 DASH = "\N{EN DASH}"
+IDLE_NOTE = (
+    "Memory is what the proxy's processes have resident, shared pages in equal parts; what the "
+    "kernel keeps for a socket is not in it."
+)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)
+) -> list[str]:
+    """@param words: the columns that are not numbers."""
     lines = ["| " + " | ".join(head) + " |"]
-    lines.append("| --- " + "| ---: " * (len(head) - 1) + "|")
+    marks = ["---" if column in words else "---:" for column in range(len(head))]
+    lines.append("| " + " | ".join(marks) + " |")
     return lines + ["| " + " | ".join(row) + " |" for row in rows] + [""]
 
 
@@ -37,6 +46,10 @@ def _perSecond(value: float) -> str:
     return f"{value / 1000:,.1f}" if value < 100000 else f"{value / 1000:,.0f}"
 
 
+def _mebibytes(value: int) -> str:
+    return f"{value / 2**20:.1f}" if value else DASH
+
+
 def microseconds(value: float) -> str:
     """Of seconds."""
     return f"{value * 1e6:.2f}" if value < 1e-5 else f"{value * 1e6:.1f}"
@@ -50,9 +63,7 @@ def machine(where: Processors) -> str:
             model = line.partition(":")[2].strip() + ", "
             break
     count = os.cpu_count()
-    placed = "not pinned"
-    if where.apart:
-        placed = f"proxies on processor {min(where.proxies)}, the load on {min(where.load)}"
+    placed = f"proxies on processor {min(where.proxies)}, the load on {min(where.load)}"
     return (
         f"{model}{count} processors, Linux {platform.release()}, "
         f"Python {platform.python_version()}; {placed}."
@@ -67,7 +78,7 @@ def _targetsTable(results: Results) -> list[str]:
         aim = DASH if each.aim is None else f"{sign} {each.aim:g}{each.unit}"
         number = _spread(each.reached, _number)
         rows.append([each.work, each.figure, asked, aim, number, each.verdict])
-    return _table(["work", "chanproxy's", "to reach", "aim", "measured", ""], rows)
+    return _table(["work", "chanproxy's", "to reach", "aim", "measured", ""], rows, (0, 1, 5))
 
 
 def _flowTable(series: Series) -> list[str]:
@@ -82,15 +93,12 @@ def _flowTable(series: Series) -> list[str]:
                 DASH if own else _spread(series.ratio(CHANPROXY, peer, cpu), _number),
                 _spread(series.figure(peer, rate), _perSecond),
                 _spread(cpuOf, microseconds),
-                DASH
-                if peer == NONE
-                else f"{series.memory[peer] / 2**20:.1f}"
-                if peer in series.memory
-                else DASH,
+                _mebibytes(series.memory.get(peer, 0)),
             ]
         )
     head = ["through", "chanproxy's throughput ÷ this", "its CPU ÷ this"]
-    head += ["1,000 messages/s", "CPU per message, µs", "memory, MiB"]
+    what = "packet" if series.work.kind == SEQPACKET else "write"
+    head += [f"1,000 {what}s/s", f"CPU per {what}, µs", "memory, MiB"]
     return _table(head, rows)
 
 
@@ -159,18 +167,26 @@ def _disturbed(results: Results) -> str | None:
     )
 
 
-def markdown(results: Results, where: Processors, plots: Sequence[tuple[str, str]]) -> str:
+def markdown(
+    results: Results, where: Processors, effort: Effort, plots: Sequence[tuple[str, str]]
+) -> str:
     """
     Everything.
 
     @param plots: files and what they show.
     """
-    return "\n".join(_lines(results, where, plots))
+    return "\n".join(_lines(results, where, effort, plots))
 
 
-def _lines(results: Results, where: Processors, plots: Sequence[tuple[str, str]]) -> Iterator[str]:
+def _lines(
+    results: Results, where: Processors, effort: Effort, plots: Sequence[tuple[str, str]]
+) -> Iterator[str]:
     yield machine(where)
-    yield "Rounds in turn, each figure a median with its quartiles, ratios taken round by round."
+    yield (
+        f"{effort.rounds} rounds of {effort.milliseconds} ms in turn, {effort.manyRounds} with "
+        "many channels; each figure is a median with its quartiles, ratios are taken round by "
+        "round."
+    )
     yield "With no proxy both ends are the load's: a throughput near that is the load's limit."
     disturbed = _disturbed(results)
     if disturbed is not None:
@@ -192,5 +208,7 @@ def _lines(results: Results, where: Processors, plots: Sequence[tuple[str, str]]
             yield from _tripTable(series) if series.work.trips else _flowTable(series)
     for kind in dict.fromkeys(kind for kind, _ in results.idle):
         yield f"## Idle channels, {KIND_TITLES[kind]}"
+        yield ""
+        yield IDLE_NOTE
         yield ""
         yield from _idleTable(results, kind)

@@ -53,7 +53,7 @@ class Effort:
     """Rounds with one busy among the idle, in each of C{idleRounds}."""
 
 
-FULL = Effort(9, 5, 250, 2000, 5000, 2, 6)
+FULL = Effort(9, 5, 250, 2000, 5000, 2, 9)
 QUICK = Effort(3, 2, 100, 500, 1000, 1, 3)
 
 
@@ -183,6 +183,8 @@ class Bench:
         kind, channels = works[0].kind, works[0].channels
         effort = self._effort
         rounds = effort.rounds if channels == 1 else effort.manyRounds
+        if not self._where.apart:
+            works = [work for work in works if work.trips != APART]
         series = [Series(work) for work in works]
         self.results.series += series
         with ExitStack() as stack:
@@ -228,6 +230,7 @@ class Bench:
 
     def idle(self, kind: str) -> None:
         """Many idle channels, peer by peer, and one busy channel beside them."""
+        self.results.idleKinds.append(kind)
         for number in range(self._effort.idleRounds):
             for peer in self._carrying(kind):
                 self._progress(f"idle {kind} channels: {peer.name}, round {number + 1}")

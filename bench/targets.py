@@ -4,13 +4,26 @@ The figures to reach, and whether they are.
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
 from bench.peers import BATCH, CHANPROXY, HAPROXY, SEQPACKET, SINGLE, SOCAT, SYSTEMD
-from bench.works import PACKETS, STREAMS, TRIPS, Figure, Results, Sample, Work
+from bench.works import (
+    KIND_TITLES,
+    PACKETS,
+    STREAMS,
+    TRIPS,
+    Figure,
+    Idle,
+    Results,
+    Sample,
+    Work,
+    figure,
+)
+
+SMALL = 64
+"""The size of packets for which batches count."""
 
 
 @frozen
@@ -75,9 +88,9 @@ def best(results: Results, work: Work, what: Callable[[Sample], float], most: bo
         return None
     medians = {}
     for peer in RIVALS:
-        figure = series.figure(peer, what)
-        if figure is not None:
-            medians[peer] = figure.median
+        value = series.figure(peer, what)
+        if value is not None:
+            medians[peer] = value.median
     if not medians:
         return None
     return (max if most else min)(medians, key=lambda peer: medians[peer])
@@ -111,43 +124,38 @@ class _Maker:
 
 
 def targets(results: Results) -> list[Target]:
-    """All of them, measured or not."""
-    return list(_targets(results))
+    """Those of the works that were chosen, measured or not."""
+    return [*_ofWorks(results), *_ofIdle(results)]
 
 
-def _targets(results: Results) -> Iterator[Target]:
+def _ofWorks(results: Results) -> Iterator[Target]:
     make = _Maker(results)
-    small, *larger, descriptor = PACKETS
-    yield make.cpu(small, BATCH, 1.5, 1.2)
-    yield make.cpu(small, SOCAT, 0.45)
-    yield make.rate(small, SOCAT, 2)
-    yield make.rate(small, BATCH, None, 1)
-    for work in larger:
-        for other in (SOCAT, SINGLE):
-            yield make.rate(work, other, 1)
-            yield make.cpu(work, other, 1)
-        yield make.rate(work, BATCH, None, 1)
-        yield make.cpu(work, BATCH, None, 1)
-    yield make.cpu(descriptor, BATCH, 1.5, 1.2)
-    for work in STREAMS:
-        yield make.stream(work)
-    for work in TRIPS:
-        yield make.trip(work)
-    yield from _idle(results)
+    for work in filter(results.find, [*PACKETS, *STREAMS, *TRIPS]):
+        if work.trips:
+            yield make.trip(work)
+        elif work.kind != SEQPACKET:
+            yield make.stream(work)
+        elif work.descriptors:
+            yield make.cpu(work, BATCH, 1.5, 1.2)
+        elif work.size == SMALL:
+            yield make.cpu(work, BATCH, 1.5, 1.2)
+            yield make.cpu(work, SOCAT, 0.45)
+            yield make.rate(work, SOCAT, 2)
+            yield make.rate(work, BATCH, None, 1)
+        else:
+            for other in (SOCAT, SINGLE):
+                yield make.rate(work, other, 1)
+                yield make.cpu(work, other, 1)
+            yield make.rate(work, BATCH, None, 1)
+            yield make.cpu(work, BATCH, None, 1)
 
 
-def _idle(results: Results) -> Iterator[Target]:
-    kinds = [SEQPACKET, *(kind for kind, peer in results.idle if peer == CHANPROXY)]
-    for kind in dict.fromkeys(kinds):
-        idle = results.idle.get((kind, CHANPROXY))
-        title = f"{kind}, {idle.channels:,} idle channels" if idle else f"{kind}, idle channels"
-        crowded = idle.crowded if idle else []
-        memory = [each / 1024 for each in idle.bytesEach] if idle else []
-        yield Target(title, "speed of a busy one ÷ alone", 0.95, None, False, _optional(crowded))
-        yield Target(title, "resident memory, each", 4, 2, True, _optional(memory), " KiB")
-
-
-def _optional(values: Sequence[float]) -> Figure | None:
-    if not values:
-        return None
-    return Figure(statistics.median(values), min(values), max(values))
+def _ofIdle(results: Results) -> Iterator[Target]:
+    for kind in results.idleKinds:
+        idle = results.idle.get((kind, CHANPROXY), Idle(kind, 0))
+        count = f"{idle.channels:,} " if idle.channels else ""
+        title = f"{KIND_TITLES[kind]}, {count}idle channels"
+        crowded = figure(idle.crowded) if idle.crowded else None
+        memory = figure(each / 1024 for each in idle.bytesEach) if idle.bytesEach else None
+        yield Target(title, "speed of a busy one ÷ alone", 0.95, None, False, crowded)
+        yield Target(title, "resident memory, each", 4, 2, True, memory, " KiB")

@@ -143,6 +143,8 @@ class Results:
     series: list[Series] = Factory(list)
     idle: dict[tuple[str, str], Idle] = Factory(dict)
     """By kind and peer."""
+    idleKinds: list[str] = Factory(list)
+    """Those chosen."""
     notes: list[str] = Factory(list)
 
     def find(self, work: Work) -> Series | None:
