@@ -57,6 +57,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.tested: pyproject.toml | $(VENV)/bin/python
+	command -v cc > /dev/null || sh .ci/apt gcc libc6-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@ $(VENV)/.installed
 

@@ -13,7 +13,7 @@ from bench.measure import Processors
 from bench.peers import CHANPROXY, NONE, SEQPACKET
 from bench.rounds import Effort
 from bench.targets import cpu, p50, rate, targets
-from bench.works import KIND_TITLES, Figure, Results, Series, figure
+from bench.works import KIND_TITLES, Figure, Results, Sample, Series, figure
 
 DASH = "\N{EN DASH}"
 IDLE_NOTE = (
@@ -44,6 +44,19 @@ def _number(value: float) -> str:
 
 def _perSecond(value: float) -> str:
     return f"{value / 1000:,.1f}" if value < 100000 else f"{value / 1000:,.0f}"
+
+
+def _busy(sample: Sample) -> float:
+    return sample.cpu * sample.rate
+
+
+def _loading(sample: Sample) -> float:
+    return sample.load
+
+
+def _percent(series: Series, peer: str, what: Callable[[Sample], float]) -> str:
+    value = series.figure(peer, what)
+    return DASH if value is None or not value.median else f"{value.median * 100:.0f}"
 
 
 def _mebibytes(value: int) -> str:
@@ -93,12 +106,13 @@ def _flowTable(series: Series) -> list[str]:
                 DASH if own else _spread(series.ratio(CHANPROXY, peer, cpu), _number),
                 _spread(series.figure(peer, rate), _perSecond),
                 _spread(cpuOf, microseconds),
+                f"{_percent(series, peer, _busy)} / {_percent(series, peer, _loading)}",
                 _mebibytes(series.memory.get(peer, 0)),
             ]
         )
     head = ["through", "chanproxy's throughput ÷ this", "its CPU ÷ this"]
     what = "packet" if series.work.kind == SEQPACKET else "write"
-    head += [f"1,000 {what}s/s", f"CPU per {what}, µs", "memory, MiB"]
+    head += [f"1,000 {what}s/s", f"CPU per {what}, µs", "busy: proxy / load, %", "memory, MiB"]
     return _table(head, rows)
 
 

@@ -75,17 +75,19 @@ class Lane:
         return answer
 
     def _measured(self, command: str, messages: Callable[[dict[str, float]], float]) -> Sample:
-        before = spent(self.pids)
+        before, load = spent(self.pids), spent([self.load.child.pid])
         began = time.perf_counter()
         answer = self.load.ask(command)
         seconds = answer.get("seconds", time.perf_counter() - began)
         time.sleep(SETTLE_SECONDS)
         used = spent(self.pids) - before
         count = messages(answer)
+        loading = spent([self.load.child.pid]) - load
         return Sample(
             rate=count / seconds,
             cpu=used.cpu / count,
             waiting=used.waiting / seconds,
+            load=loading.cpu / seconds,
             p50=answer.get("p50", 0),
             p99=answer.get("p99", 0),
         )

@@ -75,6 +75,8 @@ class Sample:
     """Seconds of the proxy per message."""
     waiting: float
     """Share of the time in which the proxy could have run, and others did."""
+    load: float
+    """Share of the time in which the load was at work: near 1, it is the limit."""
     p50: float = 0
     p99: float = 0
     """Seconds of a round trip."""
