@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3.11
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-long bench lint types docs wheel ci clean
+.PHONY: demo test test-long bench bench-sources lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -20,7 +20,7 @@ test-long: $(VENV)/.tested $(VENV)/.programs
 	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/test_adopt_trap.py $(PYTEST_ARGS)
 
 # What many wake sources cost.
-bench: $(VENV)/.installed
+bench-sources: $(VENV)/.installed
 	$(BIN)/python bench/wake_sources.py 10000
 
 lint: $(VENV)/.developed
@@ -47,6 +47,13 @@ wheel: $(VENV)/.developed
 	cd build/wheel && venv/bin/python -P venv/bin/trial $(CURDIR)/build/wheel/test_with_trial.py
 	build/wheel/venv/bin/pip install --quiet pytest pytest-twisted
 	cd build/wheel && venv/bin/python -P -m pytest -c /dev/null -W error test_with_pytest.py
+
+# What carrying costs, beside other proxies: up to ten minutes.  BENCH_ARGS=--quick for less.
+bench: $(VENV)/.installed
+	-{ command -v cc && command -v socat && command -v haproxy \
+	    && command -v /lib/systemd/systemd-socket-proxyd; } > /dev/null \
+	    || sh .ci/apt gcc libc6-dev haproxy socat systemd
+	$(BIN)/python -m bench.pump --output build/bench/pump.md $(BENCH_ARGS)
 
 ci: lint types test wheel docs
 

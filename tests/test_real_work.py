@@ -118,7 +118,7 @@ def test_neverAsleepAtWork(
     watched, alone = Worker(work, tmp_path / "watched"), Worker(work, tmp_path / "alone")
     stack.callback(watched.cgroup.close)
     stack.callback(alone.cgroup.close)
-    sleeper = stack.enter_context(Sleeper(tmp_path, watched.cgroup, **settings))
+    sleeper = stack.enter_context(Sleeper(tmp_path, watched.cgroup, "", **settings))
     sleeper.start()
     times: dict[Worker, list[float]] = {watched: [], alone: []}
     for number in range(ROUNDS):
