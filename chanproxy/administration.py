@@ -83,6 +83,9 @@ class ServiceManager(Manager):
             "linger": parameters.number("linger", None, 0, config.LONGEST_LINGER),
             "suspend": parameters.choice("suspend", "auto", "auto", "manual", "off", "dry_run"),
             "channels": parameters.tree("channels"),
+            "wake-on": parameters.choice("wake_on", "channels", "channels", "sockets"),
+            "timeouts": parameters.text("timeouts", None),
+            "max-asleep": parameters.number("max_asleep", None, 0, config.LONGEST_LINGER),
         }
         lifetime = lifetimeOf(parameters)
         parameters.end()

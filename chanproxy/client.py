@@ -299,6 +299,9 @@ class ManagerClient:
         linger: float | None = None,
         suspend: str | None = None,
         channels: Mapping[str, Mapping[str, Any]] | None = None,
+        wakeOn: str | None = None,
+        timeouts: str | None = None,
+        maxAsleep: float | None = None,
         lifetime: str = "service",
     ) -> Deferred[Mapping[str, Any]]:
         """
@@ -307,6 +310,9 @@ class ManagerClient:
         @param linger: seconds.
         @param suspend: C{auto}, C{manual}, C{off} or C{dry_run}.
         @param channels: by name, each with the keys of the configuration.
+        @param wakeOn: C{channels}, or C{sockets}: by whatever its own threads wait for as well.
+        @param timeouts: with C{sockets}: C{10s}, C{all} or C{ignore}.
+        @param maxAsleep: seconds.
         """
         return self._plain(
             "AddContainer",
@@ -316,6 +322,9 @@ class ManagerClient:
                 "linger": linger,
                 "suspend": suspend,
                 "channels": channels,
+                "wake_on": wakeOn,
+                "timeouts": timeouts,
+                "max_asleep": maxAsleep,
                 "lifetime": lifetime,
             },
         )

@@ -85,11 +85,18 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
     help="When it is suspended.",
 )
 @click.option(
+    "--wake-on",
+    type=click.Choice(["sockets", "channels"]),
+    default="sockets",
+    show_default=True,
+    help="What wakes it: its own sockets as well, or its channels only.",
+)
+@click.option("--timeouts", help="Which of its own times wake it: 10s and longer, all, ignore.")
+@click.option("--max-asleep", type=float, help="Seconds after which it is woken in any case.")
+@click.option(
     "--starting",
     type=float,
-    default=10.0,
-    show_default=True,
-    help="Seconds that it is awake at first.",
+    help="Seconds that it is awake at first; 10 with --wake-on channels, else 0.",
 )
 @click.option(
     "--channel",
@@ -105,7 +112,10 @@ def run(
     below: str | None,
     linger: float | None,
     suspend: str,
-    starting: float,
+    wake_on: str,
+    timeouts: str | None,
+    max_asleep: float | None,
+    starting: float | None,
     channels: Sequence[str],
     name: str,
     command: tuple[str, ...],
@@ -113,11 +123,12 @@ def run(
     """
     Run COMMAND in a cgroup of its own, as the container NAME of a running service.
 
-    It is asleep when all its channels, counters and wake locks are quiet; with channels, first
-    when a message has been handled.  It is gone when COMMAND ends, with all that COMMAND left
+    It is asleep when each of its threads waits, and wakes by whatever they wait for.  With
+    --wake-on channels, it is asleep when all its channels, counters and wake locks are quiet; with
+    channels, first when a message has been handled.  It is gone when COMMAND ends, with all that COMMAND left
     running.  Exits with its status; signals wake it and are passed on.  For example:
 
-        chanproxy run editor --channel lsp,seqpacket:/run/lsp,seqpacket:/srv/lsp -- my-editor
+        chanproxy run web -- python3 -m http.server --bind 127.0.0.1 8000
     """
     control = path or defaultSocket()
     with Guest(name, control) as guest, _cgroup(below, name) as directory:
@@ -128,11 +139,18 @@ def run(
             "linger": linger,
             "suspend": suspend.replace("-", "_"),
             "channels": _channels(channels),
+            "wake_on": wake_on,
+            "timeouts": timeouts,
+            "max_asleep": max_asleep,
             "lifetime": "connection",
         }
         try:
             guest.call("AddContainer", parameters)
-            guest.acquireWakeLock("starting", starting)
+            if starting is None:
+                # Work shows by itself where it is looked for; silence on channels says nothing yet.
+                starting = 10.0 if wake_on == "channels" else 0.0
+            if starting:
+                guest.acquireWakeLock("starting", starting)
         except GuestError as error:
             _fail(str(error))
 

@@ -181,11 +181,43 @@ sys.exit(connection.recv(100)[0])
     assert not outer.exists()
 
 
+def test_runByItsOwnSockets(service: Service) -> None:
+    """With nothing said, it sleeps when its threads wait, and a connection wakes it."""
+    script = """
+import socket
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+while True:
+    with listening.accept()[0] as connection:
+        connection.sendall(connection.recv(100))
+"""
+    running = service.command(
+        *("run", "--linger", "0.05", "--timeouts", "all", "--max-asleep", "3600", "job"),
+        *("--", sys.executable, "-c", script),
+    )
+    assert running.stdout is not None
+    port = int(running.stdout.readline())
+    with service.guest("job") as job:
+        (directory,) = cgroupsOf("job")
+        for _ in range(3):
+            until("asleep", lambda: job.describe()["state"] == "asleep")
+            assert "frozen 1" in (directory / "cgroup.events").read_text()
+            with socket.create_connection(("127.0.0.1", port), 20) as peer:
+                peer.sendall(b"hello")
+                assert peer.recv(100) == b"hello"
+        until("asleep", lambda: job.describe()["state"] == "asleep")
+    running.terminate()
+    running.communicate(timeout=20)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert not cgroupsOf("job")
+
+
 def test_runSignals(service: Service) -> None:
     """A signal reaches a command that is asleep; one that was killed leaves nothing frozen."""
     script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"
     running = service.command(
-        "run", "--starting", "1", "--linger", "0.02", "job", "--", "sh", "-c", script
+        *("run", "--wake-on", "channels", "--starting", "1", "--linger", "0.02"),
+        *("job", "--", "sh", "-c", script),
     )
     assert running.stdout is not None
     assert running.stdout.readline() == b"up\n"
@@ -196,7 +228,8 @@ def test_runSignals(service: Service) -> None:
         assert running.returncode == 3
         assert not cgroupsOf("job")
     killed = service.command(
-        "run", "--starting", "1", "--linger", "0.02", "job", "--", "sh", "-c", script
+        *("run", "--wake-on", "channels", "--starting", "1", "--linger", "0.02"),
+        *("job", "--", "sh", "-c", script),
     )
     assert killed.stdout is not None
     assert killed.stdout.readline() == b"up\n"
