@@ -125,8 +125,8 @@ def run(
 
     It is asleep when each of its threads waits, and wakes by whatever they wait for.  With
     --wake-on channels, it is asleep when all its channels, counters and wake locks are quiet; with
-    channels, first when a message has been handled.  It is gone when COMMAND ends, with all that COMMAND left
-    running.  Exits with its status; signals wake it and are passed on.  For example:
+    channels, first when a message has been handled.  It is gone when COMMAND ends, with all that
+    COMMAND left running.  Exits with its status; signals wake it and are passed on.  For example:
 
         chanproxy run web -- python3 -m http.server --bind 127.0.0.1 8000
     """
