@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import stat
 from collections.abc import Iterator
 from typing import TypeVar, cast
 
@@ -153,11 +152,9 @@ def polledSafely(descriptor: int) -> bool:
     For a file of a filesystem in user space (FUSE) it asks that process, and waits; the same goes
     for an epoll that holds one.
     """
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
-        return True
-    # A path cannot look like this: those begin with a slash.
+    # By its name, which the kernel knows by itself: fstat(2) would ask that process already.  A
+    # path cannot look like these, for it begins with a slash; so a named pipe does not count.
     name = os.readlink(f"/proc/self/fd/{descriptor}")
-    return name.startswith(("anon_inode:", "pidfd:")) and (
-        name.startswith("pidfd:") or name.removeprefix("anon_inode:") in _SAFE
-    )
+    if name.startswith(("socket:", "pipe:", "pidfd:")):
+        return True
+    return name.startswith("anon_inode:") and name.removeprefix("anon_inode:") in _SAFE

@@ -298,8 +298,12 @@ class Manager:
         container = self._container(caller, parameters)
         parameters.end()
         handed.expect("source")
+        descriptor = handed.peek("source")
+        if not caller.rights.trusts(container.name) and not polledSafely(descriptor):
+            # It cannot have been registered by one who is not trusted.
+            raise WakeSourceNotFound()
         try:
-            source = container.sources.find(handed.peek("source"))
+            source = container.sources.find(descriptor)
         except WakeSourceError as error:
             raise _sourceError("source", "", error) from error
         if source is None:
