@@ -136,7 +136,7 @@ class Keeper:
     def __init__(self) -> None:
         self._ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen([sys.executable, "-c", KEEPER], stdin=theirs)
+            self._process = subprocess.Popen([sys.executable, "-c", KEEPER], stdin=theirs.fileno())
 
     def keep(self, *ends: socket.socket) -> None:
         """They are closed here."""
