@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chanproxy import _syscalls
+from chanproxy._openfiles import ByIdentity
 from chanproxy.counter import MessageCounter
 from chanproxy.interfaces import PollingReactor
 from chanproxy.statistics import SourceStatistics, bootNanoseconds
@@ -160,7 +160,7 @@ class WakeSources:
         self._gate.register(self._epoll.fileno(), 0)
         self._reading = False
         self._byDescriptor: dict[int, WakeSource] = {}
-        self._byIdentity = _ByIdentity()
+        self._byIdentity: ByIdentity[WakeSource] = ByIdentity()
         self._active: set[WakeSource] = set()
         self._callback: Callable[[list[Source]], None] | None = None
         self._group: SourceGroup | None = None
@@ -393,77 +393,3 @@ def _explain(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return "the kernel's limit is reached; raise fs.epoll.max_user_watches"
     return error.strerror or str(error)
-
-
-class _ByIdentity:
-    """
-    Sources by the open file that they poll, whichever duplicate is asked for.
-
-    Files that share what C{fstat(2)} shows, as all anonymous ones do, are kept in the kernel's own
-    order (C{kcmp(2)}), so that finding one among many takes a few comparisons.
-    """
-
-    def __init__(self) -> None:
-        self._buckets: dict[object, list[WakeSource]] = {}
-        self._keys: dict[WakeSource, object] = {}
-        self._found = 0
-
-    def _index(self, key: object, descriptor: int) -> tuple[int, bool]:
-        """The place in the key's bucket, and whether the file is there already."""
-        bucket = self._buckets.get(key, ())
-        if isinstance(key, str):
-            # An eventfd's number is its identity.
-            return 0, len(bucket) > 0
-        low, high = 0, len(bucket)
-        while low < high:
-            middle = (low + high) // 2
-            order = _syscalls.compareFiles(descriptor, bucket[middle].descriptor)
-            if order == 0:
-                return middle, True
-            if order < 0:
-                high = middle
-            else:
-                low = middle + 1
-        return low, False
-
-    def find(self, descriptor: int) -> WakeSource | None:
-        """@raise OSError: it is not open."""
-        key = _keyOf(descriptor)
-        self._found, found = self._index(key, descriptor)
-        return self._buckets[key][self._found] if found else None
-
-    def add(self, source: WakeSource) -> WakeSource:
-        """
-        Keep a source, unless its file is there already.
-
-        @return: the source that has the file now.
-        @raise OSError: it is not open.
-        """
-        key = _keyOf(source.descriptor)
-        index, found = self._index(key, source.descriptor)
-        if found:
-            return self._buckets[key][index]
-        self._buckets.setdefault(key, []).insert(index, source)
-        self._keys[source] = key
-        return source
-
-    def remove(self, source: WakeSource) -> None:
-        """It is known to be there.  Needs no descriptor, also when there is none left."""
-        key = self._keys.pop(source)
-        bucket = self._buckets[key]
-        index = self._found
-        # Most are removed right after they were found.
-        if index >= len(bucket) or bucket[index] is not source:
-            index, _ = self._index(key, source.descriptor)
-        del bucket[index]
-        if not bucket:
-            del self._buckets[key]
-
-
-def _keyOf(descriptor: int) -> object:
-    """What the kernel shows of an open file, equal for all its duplicates.  @raise OSError"""
-    number = _syscalls.eventfdInfo(descriptor).get("eventfd-id")
-    if number is not None:
-        return f"eventfd {number}"
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino
