@@ -285,6 +285,7 @@ class Container:
         if trace.active is not None:
             trace.active.stateChanged(self.name, state, reason)
         if state == "suspending":
+            self._sleepWatch.beforeFreeze()
             self._freezeWatch.start()
         else:
             self._freezeWatch.stop()

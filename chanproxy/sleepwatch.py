@@ -82,6 +82,7 @@ class SleepWatch:
         self._running = False
         self._usePidfds = True
         self._watched: list[_Watched] = []
+        self._inside: frozenset[int] | None = None
         self._call: IDelayedCall | None = None
         # By process: its start time, and what was pending when last looked at.
         self._known: dict[int, tuple[int, int]] = {}
@@ -105,6 +106,20 @@ class SleepWatch:
         elif self._interval > 0:
             self._call = self._reactor.callLater(self._interval, self._look)
 
+    def beforeFreeze(self) -> None:
+        """The container runs still: forget signals that have been taken since they woke it."""
+        for pid, (started, pending) in list(self._known.items()):
+            try:
+                status = ProcessStatus.read(pid)
+            except OSError as error:
+                self._unreadable(error)
+                continue
+            left = 0 if status is None else pending & status.pending
+            if left:
+                self._known[pid] = (started, left)
+            else:
+                del self._known[pid]
+
     def stop(self) -> None:
         """Watch no more.  Idempotent."""
         self._running = False
@@ -119,6 +134,7 @@ class SleepWatch:
         self._woken(reason)
 
     def _processes(self) -> list[int]:
+        self._inside = None
         if self._most <= 0:
             return []
         try:
@@ -128,6 +144,7 @@ class SleepWatch:
                 "processes", "{name}: its processes are not watched: {error}", error=error
             )
             return []
+        self._inside = frozenset(pids)
         if len(pids) > self._most:
             self._warnOnce(
                 "most",
@@ -204,9 +221,9 @@ class SleepWatch:
         self._wake(f"{process} ended")
 
     def _look(self) -> None:
-        """Look at each process again."""
+        """Look at each process again, and for others."""
         self._call = None
-        found = ""
+        found = self._cameIn()
         for process in self._watched:
             reason = self._lookAt(process)
             found = found or reason
@@ -214,6 +231,18 @@ class SleepWatch:
             self._wake(found)
         else:
             self._call = self._reactor.callLater(self._interval, self._look)
+
+    def _cameIn(self) -> str:
+        """The reason to wake that a process is which was moved into the container, or nothing."""
+        if self._inside is None:
+            return ""
+        try:
+            new = [pid for pid in self._freezer.processes() if pid not in self._inside]
+            status = ProcessStatus.read(new[0]) if new else None
+        except (FreezerError, OSError) as error:
+            self._unreadable(error)
+            return ""
+        return f"{status.name}[{new[0]}] came in" if status is not None else ""
 
     def _lookAt(self, process: _Watched) -> str:
         try:
@@ -237,7 +266,11 @@ class SleepWatch:
         if not status.pending:
             self._known.pop(process.pid, None)
             return ""
-        started = startTime(process.pid)
+        try:
+            started = startTime(process.pid)
+        except OSError as error:
+            self._unreadable(error)
+            return ""
         knownStart, known = self._known.get(process.pid, (0, 0))
         if knownStart != started:
             known = 0
@@ -252,7 +285,7 @@ class SleepWatch:
         are = "is" if len(names) == 1 else "are"
         return f"{', '.join(names)} {are} pending for {process}"
 
-    def _unreadable(self, error: OSError) -> None:
+    def _unreadable(self, error: Exception) -> None:
         self._warnOnce("unreadable", "{name}: a look at a process failed: {error}", error=error)
 
     def _warnOnce(self, what: str, text: str, **details: object) -> None:

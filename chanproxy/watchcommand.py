@@ -26,7 +26,7 @@ from zope.interface import implementer
 from chanproxy import config
 from chanproxy.commandcgroup import CommandCgroup, CommandFailed
 from chanproxy.idle import LINGERING
-from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
+from chanproxy.interfaces import ChanproxyReactor, FreezerError, IWakeWatcher
 from chanproxy.service import ChanproxyService, StartError, preflight
 
 LOOK = 1.0
@@ -114,7 +114,7 @@ class _Run:
         except CommandFailed as error:
             click.echo(str(error), err=True)
             return 127
-        except StartError as error:
+        except (FreezerError, StartError) as error:
             click.echo(str(error), err=True)
             if self._started is not None:
                 self._started.signal(signal.SIGTERM)
@@ -142,7 +142,8 @@ class _Run:
 
     def _ended(self, status: int) -> None:
         self._status = status
-        self._reactor.stop()
+        # It may have ended before the reactor runs.
+        self._reactor.callWhenRunning(self._reactor.stop)
 
     async def _stopAll(self) -> None:
         await self._service.stopService()

@@ -241,6 +241,8 @@ def test_uring() -> None:
     argument = struct.pack("=QIIQ", 0, 8, 0, AT + 24) + timespec(3)
     assert wait("io_uring_enter", 6, 0, 1, 1 | 8, AT, data=argument).within == 3 * SECOND
     assert wait("io_uring_enter", 6, 0, 1, 1 | 8, AT, data=bytes(24)).within is None
+    # An instant is no duration: what it is by, only the ring knows.
+    assert "for an instant" in notWaiting("io_uring_enter", 6, 0, 1, 1 | 8 | 32, AT, data=argument)
 
 
 def test_queues() -> None:

@@ -450,6 +450,24 @@ def test_restartedUnknown(kind: str) -> None:
             assert signalled(found) == names(found)
 
 
+@pytest.mark.skipif(not X86, reason="the call cannot be made by its number")
+def test_restartedForEver() -> None:
+    """A poll without a time is restarted, too, and is known again at each look after the first."""
+    with contextlib.ExitStack() as stack:
+        thing = _pipe(stack)
+        subject = stack.enter_context(waits("rawpoll", thing.theirs))
+        assert subject.line() == "ready"
+        inspector = subject.inspector()
+        subject.waitFor("poll").freeze()
+        for _ in range(3):
+            found = subject.look(inspector)
+            assert names(found) == [f"web/waits[{subject.pid}] pipe"]
+            _again(subject)
+        found = subject.look(inspector)
+        thing.happen()
+        assert signalled(found) == names(found)
+
+
 @pytest.mark.parametrize(("kind", "number"), [("wait4", 0), ("wait4", 1), ("waitid", 0)])
 @pytest.mark.parametrize("outside", [False, True])
 def test_child(kind: str, number: int, outside: bool) -> None:

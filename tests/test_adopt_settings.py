@@ -29,6 +29,7 @@ from chanproxy.interfaces import FreezerError
 from chanproxy.suspend import LONGEST, TIMEOUT, NotIdle, Suspension
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.wake import SourceGroup, WakeSources
+from tests.cgroups import TemporaryCgroup
 from tests.fakereactor import FakeReactor
 from tests.frozen import needsCgroup, waits
 from tests.live import LiveService, until
@@ -395,6 +396,51 @@ def watching(directory: Path, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(directory / "runtime")),
     )
+
+
+ENDED_EARLY = """
+from chanproxy import commandcgroup, watchcommand
+class Waits(commandcgroup.CommandCgroup):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        # It has ended, and is still to be waited for.
+        commandcgroup.select.select([self._pidfd], [], [])
+watchcommand.CommandCgroup = Waits
+watchcommand.command()
+"""
+
+
+@needsCgroup[0]
+@needsCgroup[1]
+def test_watchEndedEarly(tmp_path: Path) -> None:
+    """A command that has ended before anything else began: its status, and the cgroup is gone."""
+    cgroup = TemporaryCgroup(create=False)
+    run = subprocess.run(
+        [sys.executable, "-c", ENDED_EARLY, cgroup.spec, "--", "sh", "-c", "exit 7"],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(tmp_path / "runtime")),
+        timeout=30,
+    )
+    assert run.returncode == 7, run.stderr
+    assert run.stderr == ""
+    assert not os.path.exists(cgroup.path)
+
+
+@needsCgroup[0]
+@needsCgroup[1]
+@pytest.mark.skipif(os.geteuid() != 0, reason="a directory can be given away by root only")
+def test_watchRuntimeDirectory(tmp_path: Path) -> None:
+    """A runtime directory of somebody else's: a sentence, and the command is told to end."""
+    (tmp_path / "runtime").mkdir()
+    os.chown(tmp_path / "runtime", 65534, 65534)
+    with TemporaryCgroup(create=False) as cgroup:
+        with watching(tmp_path, cgroup.spec, "--", "sleep", "60") as process:
+            output, _ = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert output.endswith("belongs to user 65534; remove it\n")
+        assert "Traceback" not in output
+        until("ended", lambda: "populated 0" in cgroup.read("cgroup.events"))
 
 
 @needsCgroup[0]

@@ -28,6 +28,15 @@ needsCgroup = [
     pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable"),
 ]
 
+TAKES = """
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+print("ready", flush=True)
+for line in sys.stdin:
+    signal.sigwait([signal.SIGUSR1])
+    print("taken", flush=True)
+"""
+
 HANDLES = """
 import signal
 def handle(number, frame): print(signal.Signals(number).name, flush=True)
@@ -117,6 +126,39 @@ def boxes(reactor: ChanproxyReactor) -> Iterator[Callable[..., Box]]:
 
 
 Boxes = Callable[..., Box]
+
+
+class TestComers:
+    """Processes that are moved into a container that sleeps."""
+
+    pytestmark = needsCgroup
+
+    @asynchronous
+    async def test_movedIn(self, boxes: Boxes) -> None:
+        """It is frozen there, and whoever moved it waits: the container wakes."""
+        box = boxes()
+        box.run(HANDLES)
+        await box.sleep()
+        with subprocess.Popen(["sleep", "60"]) as comer:
+            try:
+                box.cgroup.write("cgroup.procs", str(comer.pid))
+                assert await box.woken() == f"sleep[{comer.pid}] came in"
+            finally:
+                comer.kill()
+
+    @asynchronous
+    async def test_forgotten(self, boxes: Boxes) -> None:
+        """A blocked signal that was taken while it ran is new when it comes again."""
+        box = boxes()
+        process = box.run(TAKES)
+        for _ in range(3):
+            await box.sleep(lambda: process.send_signal(signal.SIGUSR1))
+            assert (await box.woken()).startswith("SIGUSR1 is pending for ")
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            assert hear(process) == "taken"
+            box.watch.beforeFreeze()
 
 
 class TestSignals:

@@ -260,7 +260,7 @@ def _waitid(asked: _Asked) -> Wait:
     return Wait(asked.call, children=Children(kinds[kind], value))
 
 
-_GETEVENTS, _EXT_ARG, _REGISTERED_RING = 1, 8, 16
+_GETEVENTS, _EXT_ARG, _REGISTERED_RING, _ABS_TIMER = 1, 8, 16, 32
 
 
 def _uring(asked: _Asked) -> Wait:
@@ -270,6 +270,8 @@ def _uring(asked: _Asked) -> Wait:
         raise NotWaiting("hands requests to an io_uring")
     if flags & _REGISTERED_RING:
         raise NotWaiting("waits on an io_uring that is registered, and so has no descriptor")
+    if flags & _ABS_TIMER:
+        raise NotWaiting("waits on an io_uring for an instant, by a clock that is not known")
     within = None
     if flags & _EXT_ARG and asked[4]:
         # struct io_uring_getevents_arg: mask, its size, padding, address of the time.

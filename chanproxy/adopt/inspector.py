@@ -33,7 +33,7 @@ from chanproxy.adopt.threads import (
     threadsOf,
     threadStat,
 )
-from chanproxy.adopt.tracing import CannotTrace, Tracer
+from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace, Tracer
 from chanproxy.wake import SourceGroup
 
 SLICE = 0.004
@@ -45,12 +45,16 @@ TRACED_AT_ONCE = 32
 
 @frozen
 class _Remembered:
-    """A call with a relative timeout, as it was before the kernel restarted it."""
+    """
+    A call that counts its time from its beginning, as it was before the kernel restarted it.
+
+    @ivar at: when it is over; None: never.
+    """
 
     arguments: tuple[int, ...]
     instruction: int
     name: str
-    at: int
+    at: int | None
 
     def isOf(self, call: Call) -> bool:
         """Whether it is the same call still."""
@@ -114,6 +118,10 @@ class Inspector:
         if self._releasing is not None:
             self._releasing.cancel()
             self._releasing = None
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._tracer.releaseLate() and time.monotonic() < deadline:
+            # It stops within some microseconds, as a rule, and only then can be let go of.
+            time.sleep(0.0005)
 
     def _steps(self) -> Generator[Adopted | None, None, None]:
         """One look; gives L{None} where others may have their turn, and at last what was found."""
@@ -121,7 +129,8 @@ class Inspector:
         self._since = time.monotonic_ns()
         adopted = self._adopt()
         try:
-            for pid in self._list():
+            listed = self._list()
+            for pid in listed:
                 self._enter(pid, subjects)
                 yield None
             for subject in subjects:
@@ -132,6 +141,8 @@ class Inspector:
                     self._waitsOf(subject, subject.threads[index : index + TRACED_AT_ONCE])
                     yield None
             yield from Taker(self._name, adopted, self._ignored, self._stopped).takeAll(subjects)
+            if set(self._processes()) - set(listed):
+                raise StillBusy("busy: a process came in")
             self._setTime(adopted, subjects)
             if not self._stopped:
                 adopted.drop()
@@ -274,15 +285,18 @@ class Inspector:
         if call.lost:
             return self._anyEpoll(subject, name)
         wait = decode(name, call.arguments, subject.memory.read, subject.clock)
-        if not wait.relative or wait.within is None:
+        if not wait.relative:
             return wait
         # From the beginning of the look: never later than it was asked for.
-        since = self._since
-        if remembered is not None:
-            # The kernel counts from the first time; so do we.
-            wait = evolve(wait, within=max(min(remembered.at - since, wait.within), 0))
-        assert wait.within is not None
-        self._remembered[key] = _Remembered(call.arguments, call.at, name, since + wait.within)
+        since, at = self._since, None
+        if wait.within is not None:
+            if remembered is not None and remembered.at is not None:
+                # The kernel counts from the first time; so do we.
+                wait = evolve(wait, within=max(min(remembered.at - since, wait.within), 0))
+            assert wait.within is not None
+            at = since + wait.within
+        # Without a time, too: poll(2) is restarted all the same, and its name is not shown then.
+        self._remembered[key] = _Remembered(call.arguments, call.at, name, at)
         return wait
 
     def _anyEpoll(self, subject: Subject, name: str) -> Wait:

@@ -6,6 +6,7 @@ Knows processes only as numbers.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -90,7 +91,7 @@ class Usage:
             return ""
         try:
             name = threadStat(*worst).name
-        except Gone:
+        except (Gone, OSError):
             name = "a thread"
         return (
             f"{name}[{worst[1]}] runs {most / passed:.0f} times a second, "
@@ -106,10 +107,13 @@ class Usage:
             return runs
         for pid in pids:
             try:
-                for tid in threadsOf(pid):
-                    runs[pid, tid] = _timesRun(pid, tid)
+                tids = threadsOf(pid)
             except (Gone, OSError):
                 continue
+            for tid in tids:
+                # One that has ended meanwhile does not run any more.
+                with contextlib.suppress(OSError):
+                    runs[pid, tid] = _timesRun(pid, tid)
         return runs
 
 
