@@ -118,6 +118,11 @@ class _Direction:
         self._told = 0
         self._blocked = False
 
+    @property
+    def towards(self) -> str:
+        """C{to} or C{from} the container."""
+        return "to" if self.inbound else "from"
+
     def traffic(self) -> Traffic:
         """What went through until now."""
         return Traffic(self.messages, self.descriptors)
@@ -141,7 +146,7 @@ class _Direction:
                         self._finish()
                         return
                     break
-                if not self._carryTraced(batch):
+                if not (self._carry if trace.active is None else self._carryTraced)(batch):
                     return
                 # Without more, it is cheaper to be told than to look.
                 if not batch.more:
@@ -152,10 +157,9 @@ class _Direction:
 
     def _carryTraced(self, batch: Batch) -> bool:
         tracing = trace.active
-        if tracing is None:
-            return self._carry(batch)
+        assert tracing is not None
         name = self._proxy.name
-        tracing.forwarding(name, "to" if self.inbound else "from", batch.messagesIn(len(batch)))
+        tracing.forwarding(name, self.towards, batch.messagesIn(len(batch)))
         try:
             return self._carry(batch)
         finally:
@@ -347,33 +351,35 @@ class ChannelProxy:
         """A side has something to peek, or its peer has gone."""
         if trace.active is not None and not self._over:
             trace.active.channelReady(self.name, f"{side.called} readable")
-        self._run(self._inbound if side is self._remote else self._outbound)
+        direction = self._inbound if side is self._remote else self._outbound
+        self._guard(direction, direction.pump)
+        self._afterwards()
 
     def writable(self, side: _Side) -> None:
         """A side has room again."""
         if trace.active is not None and not self._over:
             trace.active.channelReady(self.name, f"{side.called} writable")
         direction = self._inbound if side is self._container else self._outbound
-        self._guard("to" if side is self._container else "from", direction.writable)
+        self._guard(direction, direction.writable)
         self._afterwards()
 
     def _run(self, *directions: _Direction) -> None:
         for direction in directions:
-            self._guard("to" if direction is self._inbound else "from", direction.pump)
+            self._guard(direction, direction.pump)
         self._afterwards()
 
-    def _guard(self, towards: str, step: Callable[[], None]) -> None:
+    def _guard(self, direction: _Direction, step: Callable[[], None]) -> None:
         if self._over:
             return
         try:
             step()
         except (ChannelBroken, CounterError, OSError) as error:
             if trace.active is not None:
-                trace.active.channelFailed(self.name, towards, str(error))
+                trace.active.channelFailed(self.name, direction.towards, str(error))
             self._log.warn(
                 "{name}: closed, {towards} the container: {error}",
                 name=self.name,
-                towards=towards,
+                towards=direction.towards,
                 error=error,
             )
             self._end()
