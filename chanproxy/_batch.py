@@ -223,7 +223,7 @@ class PacketBatch:
 
     def descriptorsIn(self, units: int) -> int:
         """How many descriptors the first packets have."""
-        return sum(self.perPacket[:units])
+        return sum(self.perPacket[:units]) if self.perPacket else 0
 
     def message(self, index: int = 0) -> memoryview:
         """The bytes of one packet; valid until the next peek."""

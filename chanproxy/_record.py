@@ -56,6 +56,9 @@ _STATE_BYTES = 64
 _UNSET = memoryview(bytes(4 * [0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0] * (BATCH // 4))).cast("Q")
 
 
+_UNSET_PARTS, _UNSET_TAKES = _UNSET[:PARTS], _UNSET[:TAKES]
+
+
 def _layout() -> tuple[int, int, int, int, int]:
     """Offsets of the arrays, and the end."""
     ends = [_STATE_BYTES]
@@ -124,8 +127,8 @@ class Record:
         elif kind == PACKETS:
             self.send.lengths[:count] = self.take.lengths[:count] = _UNSET[:count]
         else:
-            self.parts.lengths[:] = _UNSET[:PARTS]
-            self.run.lengths[:] = _UNSET[:TAKES]
+            self.parts.lengths[:] = _UNSET_PARTS
+            self.run.lengths[:] = _UNSET_TAKES
         state = self._state
         state[_SOURCE], state[_SINK], state[_KIND] = source, sink, kind
         # The last of all: from here it counts.

@@ -45,6 +45,8 @@ _CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 _LATER = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 _READ = select.EPOLLIN | select.EPOLLRDHUP
 _ENDED = select.EPOLLHUP | select.EPOLLERR
+_READ_OR_ENDED = _READ | _ENDED
+_WRITE_OR_ENDED = select.EPOLLOUT | _ENDED
 
 
 class SocketChannel:
@@ -225,7 +227,7 @@ class SocketChannel:
 
     def _happened(self, events: int) -> None:
         try:
-            if self._wantsWritable and events & (select.EPOLLOUT | _ENDED):
+            if self._wantsWritable and events & _WRITE_OR_ENDED:
                 self._wantsWritable = False
                 self._becameWritable()
                 # Not before: most often it is wanted again at once.
@@ -233,7 +235,7 @@ class SocketChannel:
             if self._closed:
                 return
             if self._wantsReadable and self._retryRead is None:
-                if events & (_READ | _ENDED):
+                if events & _READ_OR_ENDED:
                     self._user().channelReadable()
             elif self._wantsGone and events & select.EPOLLHUP:
                 self._wantsGone = False

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import ClassVar
 from typing import Protocol as TypingProtocol
 
-from attrs import define
+from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -76,44 +76,56 @@ def whyNotPaired(
     return None
 
 
-@define
+@frozen
 class Traffic:
-    """What went through, in one direction."""
+    """What went through in one direction, up to an instant."""
 
     messages: int = 0
     descriptors: int = 0
 
 
 class _Direction:
-    """One loop of four verbs, from one channel to the other."""
+    """
+    One loop of four verbs, from one channel to the other.
+
+    @ivar messages: what went through, and C{descriptors} likewise.
+    """
 
     __slots__ = (
-        *("_blocked", "_carried", "_count", "_counted", "_onEnd", "_told", "_traced"),
-        *("_waiting", "ended", "sink", "source", "traffic"),
+        *("_blocked", "_counted", "_policy", "_proxy", "_told", "descriptors", "ended"),
+        *("inbound", "messages", "sink", "source"),
     )
 
     def __init__(
         self,
         source: Channel,
         sink: Channel,
-        count: Callable[[int], None] | None,
-        waiting: Callable[[int], None] | None,
-        carried: Callable[[int], None] | None,
-        onEnd: Callable[[], None] | None,
-        traced: tuple[str, str],
+        proxy: ChannelProxy,
+        policy: IHandledPolicy,
+        inbound: bool,
     ) -> None:
+        """@param inbound: messages are counted before they are sent; others answer them."""
         self.source = source
         self.sink = sink
+        self.inbound = inbound
         self.ended = False
-        self.traffic = Traffic()
-        self._count = count
-        self._waiting = waiting
-        self._carried = carried
-        self._onEnd = onEnd
-        self._traced = traced
+        self.messages = 0
+        self.descriptors = 0
+        # Not their methods: a bound one for each would be memory that idle channels pay for.
+        self._proxy = proxy
+        self._policy = policy
         self._counted = 0
         self._told = 0
         self._blocked = False
+
+    @property
+    def towards(self) -> str:
+        """C{to} or C{from} the container."""
+        return "to" if self.inbound else "from"
+
+    def traffic(self) -> Traffic:
+        """What went through until now."""
+        return Traffic(self.messages, self.descriptors)
 
     def writable(self) -> None:
         """The sink has room again."""
@@ -134,7 +146,7 @@ class _Direction:
                         self._finish()
                         return
                     break
-                if not self._carryTraced(batch):
+                if not (self._carry if trace.active is None else self._carryTraced)(batch):
                     return
                 # Without more, it is cheaper to be told than to look.
                 if not batch.more:
@@ -145,18 +157,18 @@ class _Direction:
 
     def _carryTraced(self, batch: Batch) -> bool:
         tracing = trace.active
-        if tracing is None:
-            return self._carry(batch)
-        tracing.forwarding(*self._traced, batch.messagesIn(len(batch)))
+        assert tracing is not None
+        name = self._proxy.name
+        tracing.forwarding(name, self.towards, batch.messagesIn(len(batch)))
         try:
             return self._carry(batch)
         finally:
-            tracing.forwarded(self._traced[0])
+            tracing.forwarded(name)
 
     def _carry(self, batch: Batch) -> bool:
         """Count, send, take one batch; whether all of it went."""
         units = len(batch)
-        if self._count is not None:
+        if self.inbound:
             self._countUpTo(batch.messagesIn(units))
         try:
             sent = self.sink.send(batch)
@@ -169,19 +181,18 @@ class _Direction:
             return False
         self.source.take(sent)
         went = batch.messagesIn(sent)
-        traffic = self.traffic
-        traffic.messages += went
-        traffic.descriptors += batch.descriptorsIn(sent)
-        if self._carried is not None and sent:
-            self._carried(went)
-        if self._count is not None:
+        self.messages += went
+        self.descriptors += batch.descriptorsIn(sent)
+        if self.inbound:
             self._counted -= went
             if sent < units:
                 # The rest of a run is a message of its own; of packets, it is counted already.
                 self._countUpTo(1)
-            if self._counted != self._told and self._waiting is not None:
+            if self._counted != self._told:
                 self._told = self._counted
-                self._waiting(self._counted)
+                self._policy.sending(self._counted)
+        elif sent:
+            self._policy.answered(went)
         if sent < units:
             self._blocked = True
             self.source.waitReadable(False)
@@ -191,15 +202,15 @@ class _Direction:
 
     def _countUpTo(self, messages: int) -> None:
         """Count what is not counted yet of the messages at the head."""
-        if self._count is not None and messages > self._counted:
-            self._count(messages - self._counted)
+        if messages > self._counted:
+            self._proxy.countIn(messages - self._counted)
             self._counted = messages
 
     def _finish(self) -> None:
         self.ended = True
         self.source.waitReadable(False)
-        if self._onEnd is not None:
-            self._onEnd()
+        if self.inbound:
+            self._proxy.inboundEnded()
         if not self.source.peerGone():
             # Only half closed: its peer may still receive.
             self.sink.finishSending()
@@ -258,8 +269,8 @@ class ChannelProxy:
     """
 
     __slots__ = (
-        *("__weakref__", "_container", "_inbound", "_onEnd", "_outbound", "_over", "_policy"),
-        *("_remote", "_waitingForEnd", "counter", "name"),
+        *("__weakref__", "_container", "_inbound", "_noticed", "_onEnd", "_outbound", "_over"),
+        *("_policy", "_remote", "_waitingForEnd", "counter", "name"),
     )
 
     _log = Logger()
@@ -296,14 +307,9 @@ class ChannelProxy:
         self._onEnd = onEnd
         self._waitingForEnd: list[Deferred[None]] | None = None
         self._over = False
-        self._inbound = _Direction(
-            *(remoteEnd, containerEnd, self._countIn, policy.sending, None, noticed),
-            traced=(name, "to"),
-        )
-        self._outbound = _Direction(
-            *(containerEnd, remoteEnd, None, None, policy.answered, None),
-            traced=(name, "from"),
-        )
+        self._noticed = noticed
+        self._inbound = _Direction(remoteEnd, containerEnd, self, policy, True)
+        self._outbound = _Direction(containerEnd, remoteEnd, self, policy, False)
         container.proxy = remote.proxy = self
         if trace.active is not None:
             trace.active.channelEntered(name)
@@ -312,12 +318,12 @@ class ChannelProxy:
     @property
     def inbound(self) -> Traffic:
         """What went into the container."""
-        return self._inbound.traffic
+        return self._inbound.traffic()
 
     @property
     def outbound(self) -> Traffic:
         """What came out of it."""
-        return self._outbound.traffic
+        return self._outbound.traffic()
 
     @property
     def ended(self) -> bool:
@@ -329,43 +335,51 @@ class ChannelProxy:
         """Whether the container has closed its end, or its sending."""
         return self._outbound.ended
 
-    def _countIn(self, count: int) -> None:
+    def countIn(self, count: int) -> None:
+        """Messages are about to go to the container."""
         self.counter.add(count)
         if trace.active is not None:
             trace.active.counted(self.name, count)
         self._policy.counted(count)
 
+    def inboundEnded(self) -> None:
+        """The remote's end-of-file is about to go to the container."""
+        if self._noticed is not None:
+            self._noticed()
+
     def readable(self, side: _Side) -> None:
         """A side has something to peek, or its peer has gone."""
         if trace.active is not None and not self._over:
             trace.active.channelReady(self.name, f"{side.called} readable")
-        self._run(self._inbound if side is self._remote else self._outbound)
+        direction = self._inbound if side is self._remote else self._outbound
+        self._guard(direction, direction.pump)
+        self._afterwards()
 
     def writable(self, side: _Side) -> None:
         """A side has room again."""
         if trace.active is not None and not self._over:
             trace.active.channelReady(self.name, f"{side.called} writable")
         direction = self._inbound if side is self._container else self._outbound
-        self._guard("to" if side is self._container else "from", direction.writable)
+        self._guard(direction, direction.writable)
         self._afterwards()
 
     def _run(self, *directions: _Direction) -> None:
         for direction in directions:
-            self._guard("to" if direction is self._inbound else "from", direction.pump)
+            self._guard(direction, direction.pump)
         self._afterwards()
 
-    def _guard(self, towards: str, step: Callable[[], None]) -> None:
+    def _guard(self, direction: _Direction, step: Callable[[], None]) -> None:
         if self._over:
             return
         try:
             step()
         except (ChannelBroken, CounterError, OSError) as error:
             if trace.active is not None:
-                trace.active.channelFailed(self.name, towards, str(error))
+                trace.active.channelFailed(self.name, direction.towards, str(error))
             self._log.warn(
                 "{name}: closed, {towards} the container: {error}",
                 name=self.name,
-                towards=towards,
+                towards=direction.towards,
                 error=error,
             )
             self._end()

@@ -58,7 +58,7 @@ class StreamChannel(SocketChannel):
             # A reset is reported once; on AF_UNIX before what is still pending, on TCP after it.
             if -seen not in (errno.ECONNRESET, errno.EINTR):
                 raise ChannelBroken(f"reading: {os.strerror(-seen)}")
-        batch.source = self.cookie()
+        batch.source = self._cookie or self.cookie()
         batch.count = headers.lengths[0]
         batch.ended = batch.count == 0
         batch.more = batch.count == RUN_BYTES
@@ -96,8 +96,10 @@ class StreamChannel(SocketChannel):
         record = batch.buffer.record
         parts = self._layOut(batch)
         while True:
-            record.begin(BYTES, parts, batch.source, self.cookie())
+            record.begin(BYTES, parts, batch.source, self._cookie or self.cookie())
             sent = _syscalls.sendmmsg(self._socket.fileno(), record.parts.pointer, parts, SEND)
+            if sent == 1:
+                return int(record.parts.lengths[0])
             if sent > 0:
                 # A part that was accepted in part is the last one.
                 return sum(record.parts.lengths[:sent].tolist())
