@@ -31,6 +31,7 @@ from chanproxy.interfaces import (
 TURN = 4
 """
 Batches that one direction carries before others have their turn: 256 packets, or a MiB of a stream.
+While few channels are busy, the poller goes round some more times before the reactor has its turn.
 """
 
 

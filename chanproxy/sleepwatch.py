@@ -21,6 +21,9 @@ from chanproxy._poller import Poller
 from chanproxy._processes import ProcessStatus, maskOf, namesOf, startTime
 from chanproxy.interfaces import FreezerError, IFreezer, PollingReactor
 
+_STOP = maskOf(signal.SIGSTOP)
+"""To be stopped, there is no need to wake; a freezer may stop by this very signal."""
+
 TIMERS = maskOf(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
 """Signals of a program's own timers."""
 
@@ -77,7 +80,7 @@ class SleepWatch:
         self._interval = interval
         self._most = most
         self._woken = woken
-        self._passedOver = passedOver
+        self._passedOver = passedOver | _STOP
         self._poller = Poller(reactor)
         self._running = False
         self._usePidfds = True
