@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from time import monotonic
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
@@ -20,11 +21,12 @@ _NOTHING: dict[int, Callable[[int], None]] = {}
 ROUND = 64
 """Descriptors of one round; by level, the others come in the next."""
 
-FEW, ROUNDS = 4, 8
+FEW, ROUNDS, BRIEF = 4, 8, 0.0002
 """
 While no round has more than so many descriptors, up to so many rounds follow each other before the
-reactor has its turn: half as many descriptors as one full round has.  Its turn costs more than a
-small message, and on one processor the answer is there as soon as something was sent.
+reactor has its turn, if they take no longer than so many seconds together.  Its turn costs more
+than a small message, and on one processor the answer is there as soon as something was sent.
+Whoever has much to carry leaves the next turn to the reactor.
 """
 
 
@@ -86,6 +88,7 @@ class Poller:
 
     def doRead(self) -> None:
         """The reactor says that something is up."""
+        end = monotonic() + BRIEF
         for _ in range(ROUNDS):
             if self._epoll is None:
                 return
@@ -100,7 +103,7 @@ class Poller:
                 except Exception:
                     self._log.failure("a watcher of descriptor {fd} failed", fd=fd)
                     self.unwatch(fd)
-            if not 0 < len(happened) <= FEW:
+            if not 0 < len(happened) <= FEW or monotonic() > end:
                 return
 
     def connectionLost(self, reason: Failure) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chanproxy._poller import FEW, ROUNDS, Poller
+from chanproxy._poller import BRIEF, FEW, ROUNDS, Poller
 from tests.fakereactor import FakeReactor
 
 
@@ -20,8 +20,21 @@ def eventfds() -> Iterator[list[int]]:
 
 
 @pytest.fixture
-def poller(eventfds: list[int]) -> Iterator[Poller]:
+def times() -> list[float]:
+    """What the clock says, one after the other; the last one stays."""
+    return [0.0]
+
+
+@pytest.fixture
+def poller(
+    eventfds: list[int], times: list[float], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Poller]:
     """Watches nothing yet."""
+
+    def clock() -> float:
+        return times.pop(0) if len(times) > 1 else times[0]
+
+    monkeypatch.setattr("chanproxy._poller.monotonic", clock)
     made = Poller(FakeReactor())
     yield made
     for fd in eventfds:
@@ -58,6 +71,16 @@ def test_othersHaveTheirTurn(poller: Poller, eventfds: list[int], busy: int, rou
         poller.watch(fd, select.EPOLLIN, calls.append)
     poller.doRead()
     assert calls == [select.EPOLLIN] * (busy * rounds)
+
+
+def test_briefOnly(poller: Poller, eventfds: list[int], times: list[float]) -> None:
+    """Whoever has much to carry has one turn, and the reactor the next."""
+    times[:] = [0.0, BRIEF / 2, BRIEF * 2]
+    calls: list[int] = []
+    os.eventfd_write(eventfds[0], 1)
+    poller.watch(eventfds[0], select.EPOLLIN, calls.append)
+    poller.doRead()
+    assert calls == [select.EPOLLIN] * 2
 
 
 def test_endsWhenACallbackUnwatchesTheLast(poller: Poller, eventfds: list[int]) -> None:
