@@ -204,6 +204,8 @@ handled = "{self.handled}"
         until("frozen", self.cgroup.frozen)
 
     def close(self) -> None:
-        """End all of it."""
-        super().close()
-        self.cgroup.close()
+        """End all of it, whatever became of the service."""
+        try:
+            super().close()
+        finally:
+            self.cgroup.close()
