@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 
 from attrs import evolve, frozen
 
-Read = Callable[[int, int], bytes]
-"""Reads so many bytes at an address of the process; raises OSError."""
+from chanproxy.adopt.processors import Read
 
 Clock = Callable[[int], int]
 """Nanoseconds by the number of a clock, C{CLOCK_MONOTONIC} and so on; raises OSError."""
