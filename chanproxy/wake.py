@@ -119,11 +119,19 @@ class SourceGroup(Protocol):
     def label(self) -> str:
         """Which of the container's own times wakes it; empty for none."""
 
+    @property
+    def whose(self) -> tuple[int, int] | None:
+        """The process and thread that wait for that."""
+
+    @property
+    def watchdog(self) -> float | None:
+        """Seconds within which it has to report to a watchdog; L{None} without one."""
+
     def within(self) -> float | None:
         """Seconds from now until that time; L{None} without one."""
 
-    def closeSocial(self) -> None:
-        """Close what others would see open; right before the container runs again."""
+    def beforeThaw(self) -> None:
+        """What has to be done right before the container runs again."""
 
     def close(self) -> None:
         """Close everything.  Idempotent."""

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,10 +26,11 @@ from twisted.python.failure import Failure
 
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.calls import callNames
-from chanproxy.adopt.deadlines import IGNORE, Deadlines
+from chanproxy.adopt.deadlines import IGNORE
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.threads import Gone, position, threadsOf
+from chanproxy.adopt.times import Times
 from chanproxy.wake import SourceGroup
 from tests.cgroups import TemporaryCgroup, unusable
 
@@ -149,7 +150,7 @@ class Subject:
         """Close what the last look found."""
         group, self._group = self._group, None
         if group is not None:
-            group.closeSocial()
+            group.beforeThaw()
             group.close()
 
     def inspector(
@@ -162,11 +163,12 @@ class Subject:
         stopped: bool = True,
     ) -> Inspector:
         """One for this container."""
+        clock = Clock()
         return Inspector(
             "web",
-            Clock(),
+            clock,
             lambda: self.pids,
-            Deadlines(timeouts),
+            Times.make("web", clock, timeouts),
             Ignored(ignore),
             limit,
             attach,
@@ -192,6 +194,16 @@ class Subject:
     ) -> None:
         self.drop()
         self.cgroup.close()
+
+
+def returned(steps: Generator[None, None, SourceGroup]) -> SourceGroup:
+    """What a look finds, from where it is now to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            found: SourceGroup = stop.value
+            return found
 
 
 def looked(inspector: Inspector) -> SourceGroup:

@@ -44,6 +44,7 @@ from tests.frozen import (
     compiled,
     names,
     needsCgroup,
+    returned,
     signalled,
     until,
     waits,
@@ -171,10 +172,6 @@ WAYS = [
     ("recvmmsg", "recvmmsg", _udp),
     ("accept", "accept", _listening),
     ("accept4", "accept4", _listening),
-    ("write", "write", _fullPipe),
-    ("writev", "writev", _fullPipe),
-    ("sendto", "sendto", _fullStream),
-    ("sendmsg", "sendmsg", _fullStream),
     ("poll", "poll" if X86 else "ppoll", _stream),
     ("ppoll", "ppoll", _pipe),
     ("select", "select" if X86 else "pselect6", _stream),
@@ -887,7 +884,7 @@ def test_killedDuringTheLook() -> None:
                 next(look)
             other.process.kill()
             other.process.wait()
-            found = next(each for each in look if each is not None)
+            found = returned(look)
             ended = f"web/waits[{other.pid}] ended"
             known = ended in [source.name for source in found.sources]
             if known:
@@ -957,10 +954,10 @@ def test_outOfDescriptors() -> None:
 BLINDLY = """
 import ctypes, os, sys
 from twisted.internet.task import Clock
-from chanproxy.adopt.deadlines import Deadlines
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.rights import whyNotAdopt
+from chanproxy.adopt.times import Times
 
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
@@ -969,7 +966,9 @@ assert ctypes.CDLL(None).prctl(4, 1, 0, 0, 0) == 0
 print(whyNotAdopt())
 pids = list(map(int, sys.argv[2:]))
 for blind in (False, True):
-    inspector = Inspector("web", Clock(), lambda: pids, Deadlines(float("inf")), Ignored(()), 9,
+    clock = Clock()
+    times = Times.make("web", clock, float("inf"))
+    inspector = Inspector("web", clock, lambda: pids, times, Ignored(()), 9,
         lambda adopted: None, blind)
     look = inspector.look()
     look.addCallback(lambda found: sorted(source.name for source in found.sources))
@@ -1079,9 +1078,33 @@ class _Turns(Clock):
         return super().callLater(1, callable, *args, **kw)
 
 
+@pytest.mark.parametrize(
+    ("call", "make"),
+    [
+        ("write", _fullPipe),
+        ("writev", _fullPipe),
+        ("sendto", _fullStream),
+        ("sendmsg", _fullStream),
+    ],
+)
+def test_sends(call: str, make: Callable[[contextlib.ExitStack], Thing]) -> None:
+    """A thread that waits for room to send: a freeze would end that with a part of it."""
+    with contextlib.ExitStack() as stack:
+        thing = make(stack)
+        subject = stack.enter_context(waits(call, thing.theirs))
+        assert subject.line() == "ready"
+        subject.waitFor(call)
+        subject.freeze()
+        with pytest.raises(
+            StillBusy, match=rf"waits\[{subject.pid}\] is in {call}, which a freeze"
+        ):
+            subject.look()
+        subject.thaw()
+
+
 def test_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long look gives others their turn, and can be given up at each."""
-    monkeypatch.setattr("chanproxy.adopt.inspector.SLICE", -1.0)
+    monkeypatch.setattr("chanproxy.adopt.slices.SLICE", -1.0)
     with waits("threads", number=70) as subject:
         assert subject.line() == "ready"
         until(lambda: len(os.listdir(f"/proc/{subject.pid}/task")) == 71)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable
 
 from attrs import define
 
+from chanproxy.adopt.deadlines import Timed
+from chanproxy.adopt.rests import Rests
 from chanproxy.wake import WakeSource
 
 
@@ -31,6 +32,9 @@ class Adopted:
 
     @ivar limit: descriptors that it may hold.
     @ivar label: which of the container's own times wakes it; empty for none.
+    @ivar whose: the process and thread that wait for that.
+    @ivar rests: what is left of times that the kernel counts anew when the container runs again.
+    @ivar watchdog: seconds within which a process has to report to a watchdog; None: none does.
     """
 
     def __init__(self, limit: int) -> None:
@@ -38,21 +42,19 @@ class Adopted:
         self.limit = limit
         self.epoll = select.epoll()
         self.label = ""
+        self.whose: tuple[int, int] | None = None
+        self.rests = Rests()
+        self.watchdog: float | None = None
         self._at: int | None = None
-        self._closed: Callable[[], None] | None = None
         self._own: dict[int, _Own] = {}
 
-    def wakeAt(self, at: int, label: str) -> None:
-        """The container is to be woken at a time: nanoseconds (C{CLOCK_MONOTONIC})."""
-        self._at, self.label = at, label
+    def wakeAt(self, time: Timed) -> None:
+        """The container is to be woken at a time that a thread of it waits for."""
+        self._at, self.label, self.whose = time.at, time.label, (time.pid, time.tid)
 
     def within(self) -> float | None:
         """Seconds from now until that time; None without one."""
         return None if self._at is None else max((self._at - time.monotonic_ns()) / 1e9, 0.0)
-
-    def whenClosed(self, call: Callable[[], None]) -> None:
-        """Call a function when everything is closed: the container runs again."""
-        self._closed = call
 
     def __len__(self) -> int:
         return len(self._own)
@@ -86,8 +88,12 @@ class Adopted:
         ready = self.epoll.poll(0, len(self._own))
         return [self._own[fd].source for fd, _ in ready if fd in self._own]
 
-    def closeSocial(self) -> None:
-        """Close what others would see open; right before the container runs again.  Idempotent."""
+    def beforeThaw(self) -> None:
+        """
+        Close what others would see open, and write down what is left of times; right before the
+        container runs again.  Idempotent.
+        """
+        self.rests.write()
         # Closing a duplicate takes it out of no epoll while the container has its own: the epoll is
         # closed next, and holds nothing open by itself.
         for fd in [fd for fd, own in self._own.items() if own.social]:
@@ -103,11 +109,8 @@ class Adopted:
 
     def close(self) -> None:
         """Close everything.  Idempotent."""
-        self.closeSocial()
         for fd in self._own:
             os.close(fd)
         self._own.clear()
         self.epoll.close()
-        closed, self._closed = self._closed, None
-        if closed is not None:
-            closed()
+        self.rests.close()

@@ -25,6 +25,13 @@ Seconds, by default: sleeps that are shorter again and again are not worth it.
 A freeze and a thaw with the looks between them cost some milliseconds of a processor.
 """
 
+BREATH = 15.0
+"""
+Seconds asleep, by default, after which a container breathes at the latest.
+
+So late may be what nothing outside shows.  Watchdogs and leases mostly have thirty seconds or more.
+"""
+
 
 @frozen
 class Adoption:
