@@ -65,8 +65,9 @@ def eventfdInfo(fd: int) -> dict[str, str]:
 _KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}.get(platform.machine())
 """C{kcmp(2)} has no wrapper; its numbers are in C{asm/unistd.h}."""
 
-_KCMP_FILE, _KCMP_FILES = 0, 2
-"""C{linux/kcmp.h}: compare open file descriptions, and tables of descriptors."""
+_KCMP_FILE, _KCMP_FILES, _KCMP_EPOLL_TFD = 0, 2, 7
+"""C{linux/kcmp.h}: compare open file descriptions, tables of descriptors, and a descriptor with
+what is in an epoll."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -162,6 +163,51 @@ def sameTable(one: int, other: int) -> bool:
     if one == other or _KCMP is None:
         return True
     return bool(_syscall(_KCMP, one, other, _KCMP_FILES, 0, 0) <= 0)
+
+
+def isEpollTarget(pid: int, epoll: int, descriptor: int, offset: int) -> bool | None:
+    """
+    Whether a descriptor of a process is the very file that is in its epoll under that number.
+
+    @param offset: 0 for the first that is there under that number, 1 for the second.
+    @return: None where the kernel cannot say.
+    """
+    if _KCMP is None:
+        return None
+    # struct kcmp_epoll_slot
+    slot = (ctypes.c_uint32 * 3)(epoll, descriptor, offset)
+    order: int = _syscall(_KCMP, pid, pid, _KCMP_EPOLL_TFD, descriptor, ctypes.byref(slot))
+    if order >= 0:
+        return order == 0
+    # Closed there, or taken out of the epoll meanwhile.
+    return False if ctypes.get_errno() in (errno.EBADF, errno.ENOENT) else None
+
+
+def fileSystem(path: str) -> int:
+    """
+    The kind of file system that a file is on, C{linux/magic.h}.
+
+    @raise OSError: there is no such file.
+    """
+    # struct statfs begins with it.
+    got = ctypes.create_string_buffer(256)
+    if _libc.statfs(os.fsencode(path), got) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    return int(ctypes.c_long.from_buffer(got).value)
+
+
+_IO_URING_ENTER, _IORING_ENTER_GETEVENTS = 426, 1
+"""C{linux/io_uring.h}; the number is the same on all architectures."""
+
+
+def mayComplete(ring: int) -> bool:
+    """
+    Whether we, too, may ask an io_uring for completions, and so not its own thread alone.
+
+    Nothing is submitted, waited for or taken.
+    """
+    got: int = _syscall(_IO_URING_ENTER, ring, 0, 0, _IORING_ENTER_GETEVENTS, None, 0)
+    return got >= 0 or ctypes.get_errno() != errno.EEXIST
 
 
 class _Timespec(ctypes.Structure):

@@ -10,11 +10,28 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from attrs import define
+from attrs import define, frozen
 
+from chanproxy.adopt.epolls import Member
+from chanproxy.adopt.naming import Description
 from chanproxy.wake import WakeSource
+
+
+@frozen
+class Origin:
+    """
+    Where a source was found.
+
+    @ivar descriptor: its number in the process.
+    @ivar members: of an epoll that is watched as a whole.
+    """
+
+    pid: int
+    descriptor: int
+    description: Description
+    members: Sequence[Member] = ()
 
 
 @define
@@ -23,6 +40,8 @@ class _Own:
 
     source: WakeSource
     social: bool
+    origin: Origin | None = None
+    released: Callable[[], None] = lambda: None
 
 
 class Adopted:
@@ -62,22 +81,36 @@ class Adopted:
         """In the order in which they were found."""
         return [own.source for own in self._own.values()]
 
-    def add(self, name: str, descriptor: int, events: int, social: bool) -> None:
+    def add(
+        self,
+        name: str,
+        descriptor: int,
+        events: int,
+        social: bool,
+        origin: Origin | None = None,
+        released: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Poll a descriptor.
 
         @param descriptor: owned by this object from now on, whatever happens.
         @param social: it is closed before the container runs again, so that a close by the
             container is the last one.
+        @param released: called when the descriptor is closed.
         @raise OSError: it cannot be polled.
         """
-        self._own[descriptor] = _Own(WakeSource(name, descriptor, events, adopted=True), social)
+        source = WakeSource(name, descriptor, events, adopted=True)
+        self._own[descriptor] = _Own(source, social, origin, released)
         try:
             self.epoll.register(descriptor, events)
         except BaseException:
-            del self._own[descriptor]
-            os.close(descriptor)
+            self._close(descriptor)
             raise
+
+    def _close(self, descriptor: int) -> None:
+        own = self._own.pop(descriptor)
+        own.released()
+        os.close(descriptor)
 
     def poll(self) -> list[WakeSource]:
         """Those that are signalled now."""
@@ -91,22 +124,19 @@ class Adopted:
         # Closing a duplicate takes it out of no epoll while the container has its own: the epoll is
         # closed next, and holds nothing open by itself.
         for fd in [fd for fd, own in self._own.items() if own.social]:
-            del self._own[fd]
-            os.close(fd)
+            self._close(fd)
 
     def drop(self) -> None:
         """Close all duplicates, and go on with the time alone.  Idempotent."""
-        for fd in self._own:
+        for fd in list(self._own):
             self.epoll.unregister(fd)
-            os.close(fd)
-        self._own.clear()
+            self._close(fd)
 
     def close(self) -> None:
         """Close everything.  Idempotent."""
         self.closeSocial()
-        for fd in self._own:
-            os.close(fd)
-        self._own.clear()
+        for fd in list(self._own):
+            self._close(fd)
         self.epoll.close()
         closed, self._closed = self._closed, None
         if closed is not None:

@@ -73,7 +73,27 @@ class Description:
         return self.kind in ("tcp", "udp", "unix", "vsock", "netlink", "socket", "pipe")
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.kind, self.address, self.more) if part)
+        return safe(" ".join(part for part in (self.kind, self.address, self.more) if part))
+
+
+def safe(text: str) -> str:
+    """
+    Foreign text, for one line of a log.
+
+    What would end the line, move a terminal's cursor or is no UTF-8 is written as an escape.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    shown = []
+    for character in text:
+        if character.isprintable() or character == " ":
+            shown.append(character)
+        elif "\udc80" <= character <= "\udcff":
+            # A byte that was no UTF-8, see os.fsdecode.
+            shown.append(f"\\x{ord(character) & 0xFF:02x}")
+        else:
+            shown.append(character.encode("unicode_escape").decode("ascii"))
+    return "".join(shown)
 
 
 def describe(descriptor: int) -> Description:
