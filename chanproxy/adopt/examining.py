@@ -47,14 +47,14 @@ class Table:
     The descriptors of one process, as far as they were looked at in one look.
 
     @ivar epolls: what is in those that were examined.
-    @ivar sockets: numbers that are known to be sockets.
+    @ivar known: numbers that were looked at, and stand for no io_uring that was not.
     @ivar eventfd: somebody waits for one.
     """
 
     subject: Subject
     directory: int
     epolls: dict[int, Inside] = field(factory=dict)
-    sockets: set[int] = field(factory=set)
+    known: set[int] = field(factory=set)
     rings: set[int] = field(factory=set)
     eventfd: bool = False
 
@@ -119,7 +119,7 @@ class Examiner:
         apart, steps = False, 0
         for member in members:
             if member.isSocket:
-                table.sockets.add(member.fd)
+                table.known.add(member.fd)
                 apart = apart or self._sockets
                 continue
             apart = (yield from self._other(table, fd, member, depth, counted)) or apart
@@ -148,6 +148,7 @@ class Examiner:
             )
         if not link:
             return False
+        table.known.add(member.fd)
         kind = describeLink(link).kind
         if kind == "epoll":
             nested = yield from self.examine(table, member.fd, depth + 1)
@@ -172,19 +173,20 @@ class Examiner:
         if not table.eventfd:
             return
         steps = 0
-        for name in os.listdir(table.directory):
-            fd = int(name)
-            if fd in table.sockets or fd in table.epolls:
-                continue
-            steps += 1
-            if not steps % (PIECE // 4):
-                yield None
-            try:
-                link = table.link(fd)
-            except OSError:
-                continue
-            if link == "anon_inode:[io_uring]":
-                checkRing(table, fd)
+        with os.scandir(table.directory) as entries:
+            for entry in entries:
+                steps += 1
+                if not steps % (PIECE // 4):
+                    yield None
+                fd = int(entry.name)
+                if fd in table.known:
+                    continue
+                try:
+                    link = table.link(fd)
+                except OSError:
+                    continue
+                if link == "anon_inode:[io_uring]":
+                    checkRing(table, fd)
 
 
 def checkRing(table: Table, fd: int) -> None:

@@ -65,14 +65,14 @@ def treatmentOf(path: str, link: str) -> Treatment:
         return Treatment.REFUSE if "perf_event" in link else Treatment.DUPLICATE
     if not link.startswith("/"):
         return Treatment.DUPLICATE
-    toldOnce = _TOLD_ONCE.search(link) is not None
-    if not toldOnce and _PRESSURE.search(link) is None:
+    toldOnce, pressure = _TOLD_ONCE.search(link), _PRESSURE.search(link)
+    if toldOnce is None and pressure is None:
         return Treatment.DUPLICATE
     kind = _syscalls.fileSystem(path)
-    if kind == _CGROUP2 and not toldOnce:
+    if kind == _CGROUP2 and pressure is not None:
         # Who is frozen is under no pressure.  Of another cgroup it is told when it is awake again:
         # the event stays in its trigger.
         return Treatment.LEAVE
     if kind != _PROC:
         return Treatment.DUPLICATE
-    return Treatment.REOPEN if toldOnce else Treatment.REFUSE
+    return Treatment.REFUSE if pressure is not None else Treatment.REOPEN
