@@ -196,6 +196,27 @@ def fileSystem(path: str) -> int:
     return int(ctypes.c_long.from_buffer(got).value)
 
 
+_getsockopt = _fast.getsockopt
+_TCP_INFO = (socket.IPPROTO_TCP, socket.TCP_INFO)
+
+
+def tcpInfo(fd: int) -> bytes | None:
+    """
+    C{struct tcp_info} of a TCP socket, C{linux/tcp.h}, as long as the kernel has it.
+
+    @return: None for whatever is none.
+    """
+    # One that is made anew each time would double what a call costs; threads have the lock.
+    _infoLength.value = len(_infoBuffer)
+    if _getsockopt(fd, *_TCP_INFO, _infoBuffer, _infoLengthAt) < 0:
+        return None
+    return _infoBuffer.raw[: _infoLength.value]
+
+
+_infoBuffer = ctypes.create_string_buffer(256)
+_infoLength = ctypes.c_uint32(0)
+_infoLengthAt = ctypes.byref(_infoLength)
+
 _IO_URING_ENTER, _IORING_ENTER_GETEVENTS = 426, 1
 """C{linux/io_uring.h}; the number is the same on all architectures."""
 

@@ -19,7 +19,8 @@ from chanproxy.adopt.decode import Children, Wait
 from chanproxy.adopt.epolls import Member, isSame
 from chanproxy.adopt.examining import NEST, Examiner, Inside, Table, checkRing
 from chanproxy.adopt.fragile import Treatment, treatmentOf
-from chanproxy.adopt.naming import Description, Ignored, borrowed, describe, safe
+from chanproxy.adopt.naming import Description, Ignored, borrowed, safe
+from chanproxy.adopt.peers import Listeners, describePeer
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone, childrenOf, kinOf, threadStat
 from chanproxy.adopt.views import NotSeenBefore, Views
@@ -52,6 +53,7 @@ class Taker:
         self._examiner = Examiner(ignored)
         self._lasting = views
         self._views = Views(lasting=False) if views is None else views
+        self._listeners = Listeners()
         self._taken: set[tuple[int, int, int]] = set()
 
     def takeAll(self, subjects: Sequence[Subject]) -> Iterator[None]:
@@ -121,7 +123,7 @@ class Taker:
         except OSError as error:
             raise StillBusy(_whyNotDuplicated(safe(subject.label), fd, error)) from error
         try:
-            description = describe(duplicate)
+            description = describePeer(duplicate, lambda: self._listeners.of(subject.pid))
             ignored = self._ignored.matches(description)
             treatment = Treatment.LEAVE if ignored else _treatment(duplicate, description)
             within = _ownTimeout(duplicate, wait.call, description)
