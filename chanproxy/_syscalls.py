@@ -208,14 +208,26 @@ def tcpInfo(fd: int) -> bytes | None:
     """
     # One that is made anew each time would double what a call costs; threads have the lock.
     _infoLength.value = len(_infoBuffer)
-    if _getsockopt(fd, *_TCP_INFO, _infoBuffer, _infoLengthAt) < 0:
+    if _getsockopt(fd, *_TCP_INFO, _infoAt, _infoLengthAt) < 0:
         return None
-    return _infoBuffer.raw[: _infoLength.value]
+    return _infoView[: _infoLength.value].tobytes()
 
 
 _infoBuffer = ctypes.create_string_buffer(256)
+_infoAt = ctypes.c_void_p(ctypes.addressof(_infoBuffer))
+_infoView = memoryview(_infoBuffer).cast("B")
 _infoLength = ctypes.c_uint32(0)
-_infoLengthAt = ctypes.byref(_infoLength)
+_infoLengthAt = ctypes.c_void_p(ctypes.addressof(_infoLength))
+
+
+def localPort(fd: int) -> int:
+    """The port that an Internet socket is bound to; 0 without one."""
+    # struct sockaddr_in and sockaddr_in6 begin alike: family, and the port in network order.
+    name, length = ctypes.create_string_buffer(28), ctypes.c_uint32(28)
+    if _libc.getsockname(fd, name, ctypes.byref(length)) < 0:
+        return 0
+    return int.from_bytes(name.raw[2:4], "big")
+
 
 _IO_URING_ENTER, _IORING_ENTER_GETEVENTS = 426, 1
 """C{linux/io_uring.h}; the number is the same on all architectures."""

@@ -375,7 +375,7 @@ def test_many(program: Program) -> None:
         patched.setattr("chanproxy.adopt.connections._syscalls", Counted)
         assert look(connections, program.watched()) is None
         assert opened == []
-        assert len(list(connections.look(program.watched()))) > 3
+    assert len(list(Connections("web").look(program.watched()))) > 3
 
 
 # What follows from the kernel's figures.

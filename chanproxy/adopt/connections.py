@@ -15,10 +15,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from attrs import define, field, frozen
 
 from chanproxy import _syscalls
-from chanproxy.adopt.epolls import membersOf
-from chanproxy.adopt.flow import LISTEN, Flow, Flowing
+from chanproxy.adopt.epolls import parse, textOf
+from chanproxy.adopt.flow import LISTEN, OPEN, Flow, Flowing, counts
 from chanproxy.adopt.naming import borrowed, safe
-from chanproxy.adopt.peers import Listeners, ends, ephemeral, internet
+from chanproxy.adopt.peers import Listeners, Listening, ends, ephemeral, internet
 from chanproxy.adopt.threads import Gone
 
 UNANSWERED = 30.0
@@ -74,8 +74,7 @@ class _Connection:
 
     inbound: bool
     port: int
-    here: str
-    there: str
+    counts: bytes = b""
     flowing: Flowing = field(factory=Flowing)
 
 
@@ -101,6 +100,8 @@ class Connections:
         self._known: dict[int, _Connection] = {}
         self._others: set[int] = set()
         self._silent: dict[int, set[int]] = {}
+        # What was said of epolls, as hashes, and what followed from it.
+        self._epolls: dict[tuple[int, int], _Epoll] = {}
 
     def look(self, watched: Iterable[Watched]) -> Generator[None, None, InFlight | None]:
         """
@@ -111,20 +112,23 @@ class Connections:
         if not self._unanswered:
             return None
         began, seen, steps = self._seconds(), set[int](), 0
+        epolls, self._epolls = self._epolls, {}
         for process in watched:
             try:
-                sockets = yield from _sockets(process)
+                sockets = yield from self._sockets(process, epolls)
             except (Gone, OSError):
                 # It is looked at by others, who say what is wrong.
                 continue
+            listening = self._listeners.of(process.pid)
             for fd, inode in sockets:
                 if inode in seen:
                     continue
                 seen.add(inode)
                 if inode in self._others:
                     continue
-                found = self._lookAt(process, fd, inode, began)
+                found = self._lookAt(process, fd, inode, listening, began)
                 if found is not None:
+                    self._epolls = epolls | self._epolls
                     return found
                 steps += 1
                 if not steps % _PIECE:
@@ -138,97 +142,136 @@ class Connections:
         for inode in self._known.keys() - seen:
             del self._known[inode]
 
-    def _lookAt(self, process: Watched, fd: int, inode: int, began: float) -> InFlight | None:
+    def _lookAt(
+        self, process: Watched, fd: int, inode: int, listening: Listening, began: float
+    ) -> InFlight | None:
+        """One of up to tens of thousands: most are idle, and that is seen at once."""
         try:
             duplicate = _syscalls.duplicateFrom(process.pidfd, fd)
         except OSError:
             return None
         try:
-            flow = Flow.of(duplicate)
-            if flow is None or flow.state == LISTEN:
+            info = _syscalls.tcpInfo(duplicate)
+            if info is None or info[0] == LISTEN:
                 self._others.add(inode)
                 return None
-            if not flow.isOpen:
-                return None
             known = self._known.get(inode)
-            if known is None:
-                known = self._known[inode] = self._connection(process.pid, duplicate, began)
+            if known is not None:
+                if not known.inbound or (known.counts == counts(info) and known.flowing.quiet):
+                    return None
+            elif info[0] in OPEN:
+                known = self._known[inode] = self._connection(
+                    process.pid, duplicate, listening, began
+                )
+                if not known.inbound:
+                    return None
+            else:
+                return None
+            known.counts = counts(info)
+            flow = Flow.parse(info)
+            if flow is None or flow.state not in OPEN:
+                return None
+            waiting = self._waitsFor(inode, known, flow)
+            if waiting is None:
+                return None
+            with borrowed(duplicate) as looked:
+                here, there = ends(looked.socket)
         except OSError:
             # It was reset just now.
             return None
         finally:
             os.close(duplicate)
-        return self._waitsFor(process, inode, known, flow) if known.inbound else None
+        server = self._listeners.of(process.pid).shown(*here) or internet(*here)
+        label = f"{self._name}/{safe(process.label)} tcp {server}"
+        return InFlight(f"{label} {waiting[0].format(internet(*there))}", waiting[1])
 
-    def _waitsFor(
-        self, process: Watched, inode: int, known: _Connection, flow: Flow
-    ) -> InFlight | None:
+    def _waitsFor(self, inode: int, known: _Connection, flow: Flow) -> tuple[str, float] | None:
+        """What there is to say, with a place for the peer, and for how long at most."""
         now, flowing = self._seconds(), known.flowing
         flowing.seen(flow, now)
         if flow.bytesOut:
             self._silent.pop(known.port, None)
-        label = f"{self._name}/{safe(process.label)} tcp {known.here}"
         age = flowing.unanswered(now)
         if age is not None and age < self._unanswered:
             if flow.bytesOut or len(self._silent.get(known.port, ())) < ONE_WAY:
-                why = f"{label} has not answered {known.there} for {age:.1f} s"
-                return InFlight(why, self._unanswered - age)
+                return f"has not answered {{}} for {age:.1f} s", self._unanswered - age
         elif age is not None:
             flowing.silenced()
             if not flow.bytesOut:
                 self._silent.setdefault(known.port, set()).add(inode)
         more = flowing.streaming(now)
-        if more is not None:
-            why = f"{label} has sent to {known.there} every {flowing.gap:.1f} s"
-            return InFlight(why, more)
-        return None
+        if more is None:
+            return None
+        return f"has sent to {{}} every {flowing.gap:.1f} s", more
 
-    def _connection(self, pid: int, descriptor: int, began: float) -> _Connection:
-        with borrowed(descriptor) as looked:
-            here, there = ends(looked.socket)
-        listening = self._listeners.of(pid)
-        server = listening.shown(*here)
+    def _connection(
+        self, pid: int, descriptor: int, listening: Listening, began: float
+    ) -> _Connection:
+        port = _syscalls.localPort(descriptor)
         first, last = ephemeral()
-        if server is None and first <= here[1] <= last:
+        inbound = port in listening.addresses or not first <= port <= last
+        if not inbound:
             # It may have begun to listen only now.
-            server = self._listeners.of(pid, since=began).shown(*here)
-        inbound = server is not None or not first <= here[1] <= last
-        return _Connection(inbound, here[1], server or internet(*here), internet(*there))
+            inbound = port in self._listeners.of(pid, since=began).addresses
+        return _Connection(inbound, port)
 
-
-def _sockets(process: Watched) -> Generator[None, None, list[tuple[int, int]]]:
-    """The sockets that a process waits on: their numbers and inodes."""
-    found: list[tuple[int, int]] = []
-    epolls: list[tuple[int, int]] = []
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    try:
-        directory = os.open(f"/proc/{process.pid}/fd", flags)
-    except (FileNotFoundError, ProcessLookupError):
-        raise Gone from None
-    try:
-        _sort(directory, process.descriptors, 0, found, epolls)
-        if process.table:
-            _sort(directory, _table(directory), _NEST, found, [])
-        yield None
-        done = set()
-        while epolls:
-            fd, depth = epolls.pop()
-            if fd in done:
-                continue
-            done.add(fd)
-            members = yield from membersOf(process.pid, fd)
-            others = []
-            for member in members:
-                if member.isSocket:
-                    found.append((member.fd, member.inode))
-                elif member.isAnonymous:
-                    others.append(member.fd)
-            if depth < _NEST and len(others) <= _NESTED:
-                _sort(directory, others, depth + 1, found, epolls)
+    def _sockets(
+        self, process: Watched, before: dict[tuple[int, int], _Epoll]
+    ) -> Generator[None, None, list[tuple[int, int]]]:
+        """The sockets that a process waits on: their numbers and inodes."""
+        found: list[tuple[int, int]] = []
+        epolls: list[tuple[int, int]] = []
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            directory = os.open(f"/proc/{process.pid}/fd", flags)
+        except (FileNotFoundError, ProcessLookupError):
+            raise Gone from None
+        try:
+            _sort(directory, process.descriptors, 0, found, epolls)
+            if process.table:
+                _sort(directory, _table(directory), _NEST, found, [])
             yield None
-    finally:
-        os.close(directory)
-    return found
+            done = set()
+            while epolls:
+                fd, depth = epolls.pop()
+                if fd in done:
+                    continue
+                done.add(fd)
+                key = (process.pid, fd)
+                inside = yield from _inside(*key, before.get(key))
+                self._epolls[key] = inside
+                found += inside.sockets
+                if depth < _NEST and len(inside.others) <= _NESTED:
+                    _sort(directory, inside.others, depth + 1, found, epolls)
+                yield None
+        finally:
+            os.close(directory)
+        return found
+
+
+@frozen
+class _Epoll:
+    """
+    What is in an epoll.
+
+    @ivar text: a hash of what the kernel says of it.
+    @ivar sockets: numbers and inodes.
+    @ivar others: numbers of those among which there may be epolls.
+    """
+
+    text: int
+    sockets: list[tuple[int, int]]
+    others: list[int]
+
+
+def _inside(pid: int, fd: int, before: _Epoll | None) -> Generator[None, None, _Epoll]:
+    text = yield from textOf(pid, fd)
+    same = hash(text)
+    if before is not None and before.text == same:
+        return before
+    members = yield from parse(text)
+    sockets = [(member.fd, member.inode) for member in members if member.isSocket]
+    return _Epoll(same, sockets, [member.fd for member in members if member.isAnonymous])
 
 
 def _sort(

@@ -79,7 +79,11 @@ def membersOf(pid: int, fd: int) -> Generator[None, None, list[Member]]:
     @raise Gone: there is no such process.
     @raise OSError: it cannot be read.
     """
-    text = yield from _read(pid, fd)
+    return (yield from parse((yield from textOf(pid, fd))))
+
+
+def parse(text: bytes) -> Generator[None, None, list[Member]]:
+    """The same, from what L{textOf} gave."""
     found = []
     for each in _MEMBER.finditer(text):
         number, events, inode, device = each.groups(b"-1")
@@ -110,8 +114,14 @@ def isSame(pid: int, fd: int, member: Member, known: dict[int, int] | None = Non
         return False
 
 
-def _read(pid: int, fd: int) -> Generator[None, None, bytes]:
-    """The kernel gives all of it in one read, two milliseconds for a thousand members."""
+def textOf(pid: int, fd: int) -> Generator[None, None, bytes]:
+    """
+    What the kernel says of an epoll; the same text means the same files, by the same numbers.
+
+    @raise Gone: there is no such process.
+    @raise OSError: it cannot be read.
+    """
+    # All of it comes in one read, which takes two milliseconds for a thousand members.
     path = f"/proc/{pid}/fdinfo/{fd}"
     try:
         # The number of open descriptors, from Linux 6.2 on.

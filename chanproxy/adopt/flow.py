@@ -10,8 +10,6 @@ import struct
 
 from attrs import define, frozen
 
-from chanproxy import _syscalls
-
 STREAM_GAP = 5.0
 """Seconds between two things that are sent, up to which more is expected to follow."""
 
@@ -20,6 +18,9 @@ STREAM_MORE = 0.5
 
 ESTABLISHED, CLOSE_WAIT, LISTEN = 1, 8, 10
 """C{net/tcp_states.h}."""
+
+OPEN = frozenset((ESTABLISHED, CLOSE_WAIT))
+"""Data can go to the peer, also when none will come from it any more."""
 
 _TICK = 0.02
 """Seconds that two instants differ by at least; the kernel's clock has ticks of up to 10 ms."""
@@ -51,17 +52,6 @@ class Flow:
     bytesIn: int
     bytesOut: int
 
-    @property
-    def isOpen(self) -> bool:
-        """Data can go to the peer, also when none will come from it any more."""
-        return self.state in (ESTABLISHED, CLOSE_WAIT)
-
-    @classmethod
-    def of(cls, descriptor: int) -> Flow | None:
-        """Of a TCP socket; None for whatever is none."""
-        info = _syscalls.tcpInfo(descriptor)
-        return None if info is None else cls.parse(info)
-
     @classmethod
     def parse(cls, info: bytes) -> Flow | None:
         """From C{struct tcp_info}; None from a kernel that counts no bytes, before Linux 4.1."""
@@ -75,6 +65,11 @@ class Flow:
         # The end of what the peer sends counts as a byte, and as no data.
         bytesIn -= info[0] == CLOSE_WAIT
         return cls(info[0], sent / 1000, received / 1000, bytesIn, bytesOut)
+
+
+def counts(info: bytes) -> bytes:
+    """What stays the same in C{struct tcp_info} as long as nothing comes and nothing goes."""
+    return info[:1] + info[120:136] + info[144:148] + info[200:216]
 
 
 @define
@@ -125,6 +120,11 @@ class Flowing:
         elif sentAt > self._sentAt + _TICK:
             gap = sentAt - self._sentAt
             self._sentAt, self.gap = sentAt, gap if gap <= STREAM_GAP else None
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing follows from it, as long as nothing comes and nothing goes."""
+        return self.gap is None and (self._asked is None or self._silenced)
 
     def unanswered(self, now: float) -> float | None:
         """For how many seconds the peer has waited for an answer; None if it does not."""

@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from functools import cache
 
 from attrs import evolve, frozen
 
@@ -107,11 +108,12 @@ def _host(text: bytes) -> bytes:
     return struct.pack(f">{len(raw) // 4}I", *struct.unpack(f"={len(raw) // 4}I", raw))
 
 
+@cache
 def ephemeral() -> tuple[int, int]:
     """
     The ports that the kernel gives to outbound connections, first and last.
 
-    Those of our own network namespace: of others nothing tells.
+    Those of our own network namespace, when first asked for: of others nothing tells.
     """
     try:
         with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
