@@ -14,10 +14,11 @@ import struct
 from collections.abc import Generator, Iterator, Sequence
 
 from chanproxy import _syscalls
-from chanproxy.adopt.adopted import Adopted, Origin
+from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.decode import Children, Wait
 from chanproxy.adopt.epolls import Member, isSame
 from chanproxy.adopt.examining import NEST, Examiner, Inside, Table, checkRing
+from chanproxy.adopt.explaining import Origin
 from chanproxy.adopt.fragile import Treatment, treatmentOf
 from chanproxy.adopt.naming import Description, Ignored, borrowed, safe
 from chanproxy.adopt.peers import Listeners, describePeer
