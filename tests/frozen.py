@@ -58,7 +58,7 @@ def compiled(source: str, *options: str) -> str:
     made = _directory() / source.removesuffix(".c")
     here = Path(__file__).parent / source
     subprocess.run(
-        ["gcc", "-O1", *(options or ("-pthread",)), "-o", made, here],
+        ["gcc", "-O1", "-o", made, here, *(options or ("-pthread",))],
         check=True,
         timeout=60,
     )
