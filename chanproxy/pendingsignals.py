@@ -25,7 +25,7 @@ BRIEF = 1.0
 """Seconds: a timer whose signal ends sleeps sooner than that, again and again, ticks."""
 
 TICKS = 3
-"""So many such sleeps in a row, with no other reason to wake between them, and it is passed over."""
+"""After so many such sleeps in a row, with no other reason to wake between, it is passed over."""
 
 _ANY = ~0
 
