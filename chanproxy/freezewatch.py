@@ -104,7 +104,7 @@ class FreezeWatch:
         within, advice = passed, "meanwhile it hears none of its sockets"
         if passed >= self._limit:
             within, advice = self._limit, "raise freeze-limit, or see what holds these tasks"
-        self._expired(f"not frozen within {round(within, 2):g} s: {tasks or UNSEEN}; {advice}")
+        self._expired(f"not frozen within {round(within, 3):g} s: {tasks or UNSEEN}; {advice}")
 
     def _tasks(self) -> str:
         return self._unfrozen() or UNSEEN
