@@ -42,6 +42,14 @@ needsCgroup = [
 NAMES = callNames(0 if platform.machine() == "x86_64" else 1)
 """Calls by their numbers, here."""
 
+PAUSE = "pause" if platform.machine() == "x86_64" else "ppoll"
+"""The call that C{pause(3)} makes here."""
+
+
+def callName(number: int) -> str:
+    """What L{Subject.waitFor} calls it, also where we have no name for it."""
+    return NAMES.get(number, str(number))
+
 
 @functools.cache
 def _directory() -> Path:
@@ -119,7 +127,11 @@ class Subject:
         return found.decode().strip()
 
     def waitFor(self, *calls: str) -> Self:
-        """Until there is a thread of it in each of these calls."""
+        """
+        Until there is a thread of it in each of these calls, and every thread is in one of them.
+
+        A process or thread that was made a moment ago is in none: it is about to run.
+        """
 
         def there() -> bool:
             found = set()
@@ -127,10 +139,10 @@ class Subject:
                 try:
                     for tid in threadsOf(pid):
                         where = position(pid, tid)
-                        found.add("" if where is None else NAMES.get(where.number))
+                        found.add("" if where is None else callName(where.number))
                 except Gone:
                     continue
-            return found >= set(calls)
+            return found == set(calls)
 
         until(there)
         return self

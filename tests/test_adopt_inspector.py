@@ -40,6 +40,7 @@ from tests.cgroups import TemporaryCgroup
 from tests.fakereactor import FakeReactor
 from tests.frozen import (
     NAMES,
+    PAUSE,
     Subject,
     compiled,
     names,
@@ -317,7 +318,7 @@ def test_signalfd() -> None:
 def test_nothing(kind: str) -> None:
     """Waits for nothing that can be watched: idle, and only its end wakes."""
     call = {
-        "pause": "pause" if X86 else "ppoll",
+        "pause": PAUSE,
         "sigsuspend": "rt_sigsuspend",
         "sigtimedwait": "rt_sigtimedwait",
         "futex": "futex",
@@ -472,7 +473,7 @@ def test_child(kind: str, number: int, outside: bool) -> None:
     with TemporaryCgroup() as other, waits(kind, number=number) as subject:
         assert subject.line() == "ready"
         child = int(subject.line())
-        subject.waitFor(kind)
+        subject.waitFor(kind, PAUSE)
         if outside:
             other.write("cgroup.procs", str(child))
         subject.freeze()
@@ -491,7 +492,7 @@ def test_childByPidfd() -> None:
     with TemporaryCgroup() as other, waits("waitpidfd") as subject:
         assert subject.line() == "ready"
         child = int(subject.line())
-        subject.waitFor("waitid")
+        subject.waitFor("waitid", PAUSE)
         other.write("cgroup.procs", str(child))
         subject.freeze()
         found = subject.look()
@@ -508,7 +509,7 @@ def test_childOfAGroup() -> None:
     with TemporaryCgroup() as other, waits("waitgroup") as subject:
         assert subject.line() == "ready"
         wanted, unwanted = int(subject.line()), int(subject.line())
-        subject.waitFor("wait4")
+        subject.waitFor("wait4", PAUSE)
         for child in (wanted, unwanted):
             other.write("cgroup.procs", str(child))
         subject.freeze()
@@ -532,7 +533,7 @@ def test_childHasEnded(kind: str) -> None:
     with TemporaryCgroup() as other, waits(kind) as subject:
         assert subject.line() == "ready"
         child = int(subject.line())
-        subject.waitFor(kind)
+        subject.waitFor(kind, PAUSE)
         other.write("cgroup.procs", str(child))
         subject.freeze()
         os.kill(child, signal.SIGKILL)
@@ -620,7 +621,7 @@ def test_threads() -> None:
     with waits("threads", number=200) as subject:
         assert subject.line() == "ready"
         until(lambda: len(os.listdir(f"/proc/{subject.pid}/task")) == 201)
-        subject.waitFor("futex", "pause" if X86 else "ppoll")
+        subject.waitFor("futex", PAUSE)
         for _ in range(3):
             until(lambda: _idle(subject))
             assert names(subject.look()) == []
@@ -662,7 +663,7 @@ def test_childInOtherNamespace() -> None:
         # As its parent sees it, which has process 1.
         assert subject.line() == "2"
         until(lambda: len(subject.pids) == 3)
-        subject.waitFor("wait4", "pause" if X86 else "ppoll")
+        subject.waitFor("wait4", PAUSE)
         child = subject.pids[2]
         other.write("cgroup.procs", str(child))
         subject.freeze()
@@ -800,7 +801,7 @@ def test_ownTable() -> None:
         thing = _stream(stack)
         subject = stack.enter_context(waits("owntable", thing.theirs))
         assert subject.line() == "ready"
-        subject.waitFor("read").freeze()
+        subject.waitFor("read", PAUSE).freeze()
         with pytest.raises(StillBusy, match=r"waits\[\d+\] has a table of descriptors of its own"):
             subject.look()
 
@@ -830,7 +831,7 @@ def test_nobodyIsTracedAfterwards() -> None:
     with waits("pause") as subject, waits("compute") as other:
         for each in (subject, other):
             assert each.line() == "ready"
-        subject.waitFor("pause" if X86 else "ppoll").freeze()
+        subject.waitFor(PAUSE).freeze()
         subject.look()
         other.freeze()
         with pytest.raises(StillBusy):
@@ -1102,7 +1103,7 @@ def test_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     with waits("threads", number=70) as subject:
         assert subject.line() == "ready"
         until(lambda: len(os.listdir(f"/proc/{subject.pid}/task")) == 71)
-        subject.waitFor("futex", "pause" if X86 else "ppoll")
+        subject.waitFor("futex", PAUSE)
         until(lambda: _idle(subject))
         subject.drop()
         before = set(os.listdir("/proc/self/fd"))
