@@ -169,8 +169,9 @@ class Container:
             reactor,
             freezer,
             bounds.freezeWarning,
-            bounds.freezeLimit if adoption is None else min(bounds.freezeLimit, ADOPTED_FREEZE),
+            bounds.freezeLimit,
             self.suspension.giveUp,
+            None if adoption is None else ADOPTED_FREEZE,
         )
         self._sleepWatch = SleepWatch(
             name,

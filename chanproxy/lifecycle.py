@@ -35,6 +35,9 @@ BREATH = "breath"
 FIRST_BREATH = 1.0
 """Seconds asleep until the first breath; each of the following comes after twice the time."""
 
+EXPLAIN_AFTER = 0.003
+"""Seconds from the thaw until it is looked for who woke it: the container has its turn first."""
+
 THAW_RETRY = (0.1, 5.0)
 """Seconds between tries to thaw: the first pause, and the longest."""
 
@@ -165,6 +168,7 @@ class Core:
     looking: Deferred[SourceGroup] | None = None
     settling: Deferred[None] | None = None
     found: SourceGroup | None = None
+    explaining: Callable[[], str] | None = None
 
     def thaw(self, state: str = "resuming") -> Deferred[None]:
         """Thaw it, first of all, and forget what was found in it."""
@@ -219,6 +223,15 @@ class Core:
         settling, self.settling = self.settling, None
         if settling is not None:
             settling.cancel()
+
+    def explain(self) -> None:
+        """Say better what woke it, now that the container has had its turn."""
+        explaining, self.explaining = self.explaining, None
+        outcome = self.outcome
+        if explaining is not None and isinstance(outcome, Resumed):
+            self.reason = explaining()
+            self.outcome = Resumed(outcome.asleep, self.reason)
+            self.statistics.explained(self.reason)
 
     def breathed(self) -> None:
         """A breath is over, if there was one."""
@@ -363,14 +376,22 @@ def _await(inputs: LifeCycle, core: Core, thawing: Deferred[None]) -> None:
             return
         if isinstance(result, Failure):
             inputs.thawFailed(result)
-        else:
+        elif core.explaining is None or core.stopped:
             inputs.thawed()
+        else:
+            core.retry = core.clock.callLater(EXPLAIN_AFTER, explain)
+
+    def explain() -> None:
+        core.retry = None
+        core.explain()
+        inputs.thawed()
 
     thawing.addBoth(ended)
 
 
 @resuming.upon(LifeCycle.thawed).to(awake)
 def _awaken(inputs: LifeCycle, core: Core) -> None:
+    core.explaining = None
     if core.record is not None:
         core.record.clear()
     # A watcher or a waiter may ask for the next suspend at once: that is another one.

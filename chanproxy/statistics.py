@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 EVENTS_KEPT = 128
 """Events in the ring, as the Starnix power manager keeps them."""
@@ -126,6 +126,11 @@ class SuspendStatistics:
         self.lastReason = reason
         self.histogram[bucketOf(asleep)] += 1
         self.events.append(SuspendEvent(now, "resume", reason))
+
+    def explained(self, reason: str) -> None:
+        """What woke it last is known better now."""
+        self.lastReason = reason
+        self.events[-1] = evolve(self.events[-1], reason=reason)
 
     def breathed(self, lasted: int) -> None:
         """It ran for a moment."""

@@ -6,7 +6,9 @@ What follows from what is the machine's, L{chanproxy.lifecycle}.  Knows no chann
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -29,7 +31,7 @@ from chanproxy.lifecycle import (
 )
 from chanproxy.recovery import FrozenRecord
 from chanproxy.statistics import SuspendStatistics, bootNanoseconds
-from chanproxy.wake import Source, SourceGroup, WakeSources
+from chanproxy.wake import Source, SourceGroup, WakeSource, WakeSources
 
 BREATH_LOOKS = (0.001, 0.016)
 """Seconds between looks whether all wait again, in a breath: at first, and at the most."""
@@ -261,7 +263,11 @@ class Suspension:
             self._machine.interrupted(failed(failure.value))
 
     def _signalled(self, sources: list[Source]) -> None:
-        if self._core.state in ("asleep", "breathing", "refreezing"):
+        core, found = self._core, self._core.found
+        if core.state in ("asleep", "breathing", "refreezing"):
+            wokenAt = time.monotonic_ns()
+            if found is not None and any(source.kind == "adopted" for source in sources):
+                core.explaining = partial(_explained, found, sources, wokenAt)
             self._machine.resume(",".join(_names(sources)))
         elif self._core.state == "suspending":
             self._machine.interrupted(_refused(sources))
@@ -279,6 +285,12 @@ def _refused(sources: list[Source]) -> Exception:
     if any(source.kind == "adopted" for source in sources):
         return NotIdle(f"busy: {','.join(names)}: what it waits for is there")
     return WakeLocksExist(names)
+
+
+def _explained(found: SourceGroup, sources: Sequence[Source], wokenAt: int) -> str:
+    adopted = [each for each in sources if isinstance(each, WakeSource) and each.adopted]
+    others = [each.name for each in sources if each not in adopted]
+    return ",".join(sorted([*others, *found.explain(adopted, wokenAt)]))
 
 
 def _names(sources: list[Source]) -> list[str]:

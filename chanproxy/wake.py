@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import select
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from attrs import define, field
@@ -129,6 +129,9 @@ class SourceGroup(Protocol):
 
     def within(self) -> float | None:
         """Seconds from now until that time; L{None} without one."""
+
+    def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
+        """Names of those that were, with who is at the other end; some milliseconds after that."""
 
     def beforeThaw(self) -> None:
         """What has to be done right before the container runs again."""

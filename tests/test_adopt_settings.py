@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from chanproxy.interfaces import FreezerError
 from chanproxy.lifecycle import LONGEST, TIMEOUT, NotIdle
 from chanproxy.suspend import Suspension
 from chanproxy.testing.freezers import FakeFreezer
-from chanproxy.wake import SourceGroup, WakeSources
+from chanproxy.wake import SourceGroup, WakeSource, WakeSources
 from tests.cgroups import TemporaryCgroup
 from tests.fakereactor import FakeReactor
 from tests.frozen import needsCgroup, waits
@@ -248,6 +248,9 @@ class _Nothing:
 
     def within(self) -> float | None:
         return None
+
+    def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
+        return [source.name for source in signalled]
 
     def beforeThaw(self) -> None:
         return

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from chanproxy.adopt.adopted import Adopted
+from chanproxy.adopt.connections import Connections
 from chanproxy.adopt.drywatch import DryWatch
 from chanproxy.adopt.foresight import Foresight
 from chanproxy.adopt.inspector import Inspector
@@ -51,7 +52,8 @@ class Adopter:
         self._label = ""
         self._whose: tuple[int, int] | None = None
         self._times = times = Times.make(name, reactor, adoption.timeouts)
-        self._foresight = Foresight(times, freezer.processes)
+        connections = Connections(name, adoption.unanswered)
+        self._foresight = Foresight(times, freezer.processes, connections)
         self._sampler = Sampler(reactor, times.observer, self._foresight, freezer.cpuTime)
 
         def attached(adopted: Adopted) -> None:
@@ -68,6 +70,7 @@ class Adopter:
             adoption.blind,
             stopped,
             freezer.hiddenProcesses,
+            connections,
         )
 
     @property

@@ -8,12 +8,15 @@ Changes nothing, and duplicates nothing; knows nothing of freezers.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Generator, Sequence
 
 from chanproxy.adopt.calls import RESTART
+from chanproxy.adopt.connections import Connections, Watched
 from chanproxy.adopt.deadlines import Timed
 from chanproxy.adopt.decode import Clock, NotWaiting, decode, mayWait
+from chanproxy.adopt.inflight import refuse
 from chanproxy.adopt.observer import Seen
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import (
@@ -31,9 +34,12 @@ from chanproxy.adopt.times import Times
 class Foresight:
     """Looks at one container, again and again."""
 
-    def __init__(self, times: Times, processes: Callable[[], Sequence[int]]) -> None:
+    def __init__(
+        self, times: Times, processes: Callable[[], Sequence[int]], connections: Connections
+    ) -> None:
         """@param processes: lists the container's."""
         self._times = times
+        self._connections = connections
         self._processes = processes
         self._clocks: dict[int, Clock] = {}
 
@@ -55,7 +61,9 @@ class Foresight:
         timed: list[Timed] = []
         for pid in pids:
             try:
-                yield from self._lookAt(pid, now, refuse, timed)
+                seen = yield from self._lookAt(pid, now, refuse, timed)
+                if refuse:
+                    yield from self._whoWaits(pid, seen)
             except (Gone, PermissionError):
                 # Whoever may not be looked into is named by the look at the frozen container.
                 continue
@@ -64,7 +72,7 @@ class Foresight:
 
     def _lookAt(
         self, pid: int, now: int, refuse: bool, timed: list[Timed]
-    ) -> Generator[None, None, None]:
+    ) -> Generator[None, None, dict[int, Seen]]:
         tids = threadsOf(pid)
         self._times.observer.keepThreads(pid, set(tids))
         memory = Glance(pid)
@@ -86,6 +94,22 @@ class Foresight:
                 found = self._timed(pid, tid, each, alone)
                 if found is not None:
                     timed.append(found)
+        return seen
+
+    def _whoWaits(self, pid: int, seen: dict[int, Seen]) -> Generator[None, None, None]:
+        """@raise StillBusy: somebody waits for an answer of the process's."""
+        every = {fd for each in seen.values() for fd in each.descriptors}
+        busy = not all(each.descriptors for each in seen.values())
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            name = threadStat(pid, pid).name
+            watched = Watched(pid, f"{name}[{pid}]", pidfd, tuple(every), busy)
+            yield from refuse(self._connections, [watched])
+        finally:
+            os.close(pidfd)
 
     def _clockOf(self, pid: int) -> Clock:
         clock = self._clocks.get(pid)
@@ -122,8 +146,9 @@ class Foresight:
                 except OSError as error:
                     raise StillBusy(f"busy: {label}: its memory cannot be read: {error}") from error
                 seen.onlyTime = wait.onlyTime
+                seen.descriptors = tuple(fd for fd, _ in wait.descriptors)
         else:
-            seen.onlyTime = True
+            seen.onlyTime, seen.descriptors = True, ()
         seen.calm = seen.ran
 
     def _nameOf(self, pid: int, tid: int, number: int, arguments: Sequence[int]) -> str:

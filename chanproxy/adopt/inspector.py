@@ -17,7 +17,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from chanproxy import _syscalls
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.calls import RESTART
+from chanproxy.adopt.connections import Connections, Watched
 from chanproxy.adopt.decode import NotWaiting, Wait, decode, mayWait
+from chanproxy.adopt.inflight import refuse
 from chanproxy.adopt.naming import Ignored, describeLink
 from chanproxy.adopt.processors import Call, UnknownProgram
 from chanproxy.adopt.slices import Sliced
@@ -55,6 +57,7 @@ class Inspector:
         blind: bool = False,
         stopped: bool = True,
         hidden: Callable[[], int] = lambda: 0,
+        connections: Connections | None = None,
     ) -> None:
         """
         @param processes: lists the container's.
@@ -66,6 +69,7 @@ class Inspector:
             for that instant at most, results of calls are not looked at, and nothing is adopted:
             a close by the container would not be the last one.
         @param hidden: how many processes of the container are not listed.
+        @param connections: those for which it stays awake; None: it does so for none.
         """
         self._name = name
         self._clock = clock
@@ -77,6 +81,7 @@ class Inspector:
         self._blind = blind
         self._stopped = stopped
         self._hidden = hidden
+        self._connections = connections or Connections(name, 0)
         self._processor = times.processor
         self._tracer = times.tracer
         self._watchdogs = Watchdogs()
@@ -118,6 +123,7 @@ class Inspector:
                 for index in range(0, len(subject.threads), TRACED_AT_ONCE):
                     self._waitsOf(subject, subject.threads[index : index + TRACED_AT_ONCE])
                     yield None
+            yield from refuse(self._connections, map(_watched, subjects))
             yield from Taker(self._name, adopted, self._ignored, self._stopped).takeAll(subjects)
             if set(self._processes()) - set(listed):
                 raise StillBusy("busy: a process came in")
@@ -295,3 +301,10 @@ class Inspector:
     def _releaseAgain(self) -> None:
         self._releasing = None
         self._releaseLater()
+
+
+def _watched(subject: Subject) -> Watched:
+    waits = subject.waits.values()
+    descriptors = tuple({fd for wait in waits for fd, _ in wait.descriptors})
+    busy = not all(wait.descriptors for wait in waits)
+    return Watched(subject.pid, subject.label, subject.memory.pidfd, descriptors, busy)

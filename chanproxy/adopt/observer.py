@@ -103,6 +103,7 @@ class Seen:
 
     @ivar calm: C{ran} when it was last found to wait in a way that a freeze does no harm to.
     @ivar onlyTime: whether it waited for nothing but time then.
+    @ivar descriptors: what it waited on then.
 
     @ivar ran: its counters, see L{timesRun}.
     @ivar looked: nanoseconds (C{CLOCK_MONOTONIC}) of the last look at them.
@@ -120,6 +121,7 @@ class Seen:
     period: int = 0
     calm: tuple[int, int] | None = None
     onlyTime: bool = False
+    descriptors: tuple[int, ...] = ()
     _first: _Mark | None = None
     _middle: _Mark | None = None
     _slept: tuple[Timing, int] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from chanproxy.adopt.connections import UNANSWERED
 from chanproxy.adopt.usage import BUSY_CPU, BUSY_SWITCHES
 
 TIMEOUTS = 10.0
@@ -43,6 +44,7 @@ class Adoption:
     @ivar blind: accept processes that may not be looked into; nothing of theirs wakes it.
     @ivar busyCpu: share of one processor above which it is at work.
     @ivar busySwitches: times a second that a thread may run without being at work.
+    @ivar unanswered: seconds; see L{chanproxy.adopt.connections.Connections}.
     @ivar shortSleep: seconds; see L{chanproxy.idle.IdleWatch}.
     """
 
@@ -52,3 +54,4 @@ class Adoption:
     busyCpu: float = BUSY_CPU
     busySwitches: float = BUSY_SWITCHES
     shortSleep: float = SHORT_SLEEP
+    unanswered: float = UNANSWERED
