@@ -33,6 +33,7 @@ def main() -> int:
         "--rounds", type=int, default=int(os.environ.get("CHANPROXY_TIMEFUZZ_ROUNDS", "1"))
     )
     parser.add_argument("--without", action="store_true", help="both runs are without chanproxy")
+    parser.add_argument("--directory", type=Path, help="keep the scripts and the log there")
     parser.add_argument("--print", action="store_true", help="the script of the seed, and no run")
     options = parser.parse_args()
     if options.print:
@@ -46,8 +47,10 @@ def main() -> int:
             if options.files
             else scripts(range(first, first + options.count))
         )
-        with tempfile.TemporaryDirectory() as directory:
-            outcome = compareAll(Path(directory), chosen, not options.without)
+        with tempfile.TemporaryDirectory() as temporary:
+            directory = options.directory or Path(temporary)
+            directory.mkdir(exist_ok=True)
+            outcome = compareAll(directory, chosen, not options.without)
         print(f"round {number + 1}, seeds from {first}:\n{outcome}", flush=True)
         faults += outcome.faults
     if options.rounds > 1:
