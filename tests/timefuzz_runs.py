@@ -18,13 +18,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from tests.cgroups import TemporaryCgroup
 from tests.frozen import compiled
 from tests.live import LiveService, listens
 from tests.timefuzz_judge import Event, Fault, Noise, Record, byKind, compare
-from tests.timefuzz_scripts import Script, Visit
+from tests.timefuzz_scripts import Script, Sent, Visit
 
 PATIENCE = 18.0
 """Seconds that are waited for what is late, after all has ended without chanproxy."""
@@ -211,14 +212,9 @@ class Run:
 
     def _plan(self) -> None:
         for number, visit in enumerate(self.script.visits):
-            self.outside.at(
-                self.began + visit.at / 1000, lambda n=number, v=visit: self._visit(n, v)
-            )
+            self.outside.at(self.began + visit.at / 1000, partial(self._visit, number, visit))
         for number, sent in enumerate(self.script.signals):
-            self.outside.at(
-                self.began + sent.at / 1000,
-                lambda n=number, s=sent: self._send(n, s.process, s.name),
-            )
+            self.outside.at(self.began + sent.at / 1000, partial(self._send, number, sent))
 
     def _visit(self, number: int, visit: Visit) -> None:
         def come() -> None:
@@ -226,11 +222,11 @@ class Run:
 
         self.guarded("connect", come)
 
-    def _send(self, number: int, process: int, name: str) -> None:
-        which = getattr(signal, f"SIG{name}")
+    def _send(self, number: int, sent: Sent) -> None:
+        which = getattr(signal, f"SIG{sent.name}")
         self.sent[number] = time.monotonic()
-        if _libc.sigqueue(self.pids[process], which, ctypes.c_void_p(number)) < 0:
-            self.failures.append(f"{name}: {os.strerror(ctypes.get_errno())}")
+        if _libc.sigqueue(self.pids[sent.process], which, ctypes.c_void_p(number)) < 0:
+            self.failures.append(f"{sent.name}: {os.strerror(ctypes.get_errno())}")
 
     def record(self) -> Record:
         """What became of it."""
