@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3.11
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-long fuzz-time bench bench-sources lint types docs wheel ci clean
+.PHONY: demo test test-long fuzz-time bench bench-sources bench-sleepers lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -26,6 +26,10 @@ fuzz-time: $(VENV)/.tested
 # What many wake sources cost.
 bench-sources: $(VENV)/.installed
 	$(BIN)/python bench/wake_sources.py 10000
+
+# How long idle programs sleep with the defaults, and what that costs: three minutes.
+bench-sleepers: $(VENV)/.tested $(VENV)/.programs
+	$(BIN)/python -m bench.sleepers $(BENCH_ARGS)
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .

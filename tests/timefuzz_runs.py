@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.cgroups import TemporaryCgroup
+from tests.fleet import Fleet
 from tests.frozen import compiled
-from tests.live import LiveService, listens
 from tests.timefuzz_judge import Event, Fault, Noise, Record, byKind, compare
 from tests.timefuzz_scripts import Script, Sent, Visit
 
@@ -241,31 +241,13 @@ class Run:
         self.cgroup.close()
 
 
-class Fleet(LiveService):
-    """The service with all defaults, in front of many containers that wake by their sockets."""
-
-    def begin(self, runs: Mapping[str, Run]) -> None:
-        """Start it, until it listens."""
-        file = self.directory / "chanproxy.toml"
-        lines = [f'control = "seqpacket:{self.control}"']
-        for name, run in runs.items():
-            lines += [
-                f"[containers.{name}]",
-                f'freezer = "{run.cgroup.spec}"',
-                'wake-on = "sockets"',
-            ]
-        file.write_text("\n".join(lines) + "\n")
-        self.service = super().run("--config", str(file))
-        self.waitFor("listening", lambda: listens(self.control))
-
-
 @contextmanager
 def _service(directory: Path, runs: Mapping[str, Run], wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    with Fleet(directory) as fleet:
-        fleet.begin(runs)
+    with Fleet(directory, {name: run.cgroup for name, run in runs.items()}) as fleet:
+        fleet.start()
         yield
         fleet.end()
 

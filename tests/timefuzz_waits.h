@@ -232,12 +232,10 @@ static void by_timerfd(struct wait *w)
     uint64_t count;
     int ep = epoll_of(fd);
     must(timerfd_settime(fd, 0, &at, NULL), "timerfd_settime");
-    if (is(w->kind, "timerfd-epoll"))
-        while (epoll_wait(ep, &event, 1, -1) < 0)
-            w->again++;
-    else if (is(w->kind, "timerfd-poll"))
-        while (poll(&polled, 1, -1) < 0)
-            w->again++;
+    for (; is(w->kind, "timerfd-epoll") && epoll_wait(ep, &event, 1, -1) < 0; w->again++)
+        ;
+    for (; is(w->kind, "timerfd-poll") && poll(&polled, 1, -1) < 0; w->again++)
+        ;
     while (read(fd, &count, sizeof count) < 0)
         w->again++;
     close(ep);
