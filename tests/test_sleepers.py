@@ -1,4 +1,4 @@
-"""What the benchmark of sleepers measures by itself; the rest of it is the service's own figures."""
+"""What the benchmark of sleepers measures by itself; the rest is the service's own figures."""
 
 from __future__ import annotations
 
