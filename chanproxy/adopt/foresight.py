@@ -18,6 +18,7 @@ from chanproxy.adopt.deadlines import Timed
 from chanproxy.adopt.decode import Clock, NotWaiting, decode, mayWait
 from chanproxy.adopt.inflight import refuse
 from chanproxy.adopt.observer import Seen
+from chanproxy.adopt.socketlimits import limitIn
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import (
     Glance,
@@ -139,6 +140,9 @@ class Foresight:
                     raise StillBusy(f"busy: {label} is in {name}, which cannot be watched")
                 try:
                     wait = decode(name, where.arguments, memory.read, self._clockOf(pid))
+                    if name == "connect":
+                        limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
+                        wait = wait if limit is None else wait.limited(limit)
                 except NotWaiting as error:
                     raise StillBusy(f"busy: {label} {error}") from None
                 except PermissionError:
@@ -172,7 +176,7 @@ class Foresight:
             end = self._times.cutShort.end(*cut)
             at = begun + length if end is None else end
             if end is None and timing.expired is not None and not seen.period:
-                self._times.cutShort.note(*cut, seen.since + length, timing.expired, frozen=False)
+                self._times.cutShort.note(*cut, seen.since + length, timing.expired)
         where = position(pid, tid)
         if where is not None and self._times.processor.name(where.number) == RESTART:
             known = self._times.restarted.of(pid, tid, where.arguments)

@@ -23,6 +23,7 @@ from chanproxy.adopt.inflight import refuse
 from chanproxy.adopt.naming import Ignored, describeLink
 from chanproxy.adopt.processors import Call, UnknownProgram
 from chanproxy.adopt.slices import Sliced
+from chanproxy.adopt.socketlimits import RECEIVING
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.taking import Taker
 from chanproxy.adopt.threads import (
@@ -33,10 +34,15 @@ from chanproxy.adopt.threads import (
     threadsOf,
     threadStat,
 )
-from chanproxy.adopt.times import Times
+from chanproxy.adopt.times import AT_ONCE, Times
 from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace
 from chanproxy.adopt.watchdogs import Watchdogs
 from chanproxy.wake import SourceGroup
+
+_ENDED = frozenset(
+    ("epoll_wait", "epoll_pwait", "epoll_pwait2", "rt_sigtimedwait", "io_uring_enter", *RECEIVING)
+)
+"""Calls that a freeze ends, so that their time has to be known from before."""
 
 TRACED_AT_ONCE = 32
 """Threads that are stopped side by side."""
@@ -133,7 +139,7 @@ class Inspector:
         except BaseException:
             adopted.close()
             if self._stopped:
-                self._times.noteAll(subjects, self._since)
+                self._times.noteAll(subjects, self._since, AT_ONCE)
             raise
         finally:
             for subject in subjects:
@@ -211,6 +217,8 @@ class Inspector:
         number = -1 if where is None else where.number
         name = self._processor.name(number)
         if number >= 0 and (name == RESTART or mayWait(name)):
+            if self._stopped and name in _ENDED and self._times.moved(subject.pid, tid):
+                subject.moved.add(tid)
             return True
         stat = threadStat(subject.pid, tid)
         # One that is stopped waits for SIGCONT; that it goes on is looked for while it sleeps.

@@ -16,6 +16,7 @@ from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.decode import Clock, NotWaiting, Wait, decode, mayWait
 from chanproxy.adopt.processors import Processor
 from chanproxy.adopt.restarted import Restarted
+from chanproxy.adopt.socketlimits import RECEIVING, limitIn
 from chanproxy.adopt.threads import (
     Glance,
     Position,
@@ -101,6 +102,7 @@ class Seen:
     """
     What is known of one thread.
 
+    @ivar switches: how often it had waited then; -1: it was not asked for.
     @ivar calm: C{ran} when it was last found to wait in a way that a freeze does no harm to.
     @ivar onlyTime: whether it waited for nothing but time then.
     @ivar descriptors: what it waited on then.
@@ -119,6 +121,7 @@ class Seen:
     since: int
     timing: Timing | None = None
     period: int = 0
+    switches: int = -1
     calm: tuple[int, int] | None = None
     onlyTime: bool = False
     descriptors: tuple[int, ...] = ()
@@ -287,7 +290,8 @@ class Observer:
         # One that runs at this moment shows what it waits for the next time.
         if where is not None and not self._goesOn(pid, tid, where, seen):
             timing = self._timingOf(where, memory, clock)
-            seen.returned(timing, switchesOf(pid, tid) if timing is not None else 0)
+            seen.switches = switchesOf(pid, tid) if timing is not None else -1
+            seen.returned(timing, seen.switches)
         return seen
 
     def _goesOn(self, pid: int, tid: int, where: Position, seen: Seen) -> bool:
@@ -307,6 +311,9 @@ class Observer:
             return None
         try:
             wait = decode(name, where.arguments, memory.read, clock)
+            if name in RECEIVING:
+                limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
+                wait = wait if limit is None else wait.limited(limit)
         except (NotWaiting, OSError):
             return None
         return Timing.of(wait, where.arguments[0], time.monotonic_ns())

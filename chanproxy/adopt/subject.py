@@ -34,6 +34,7 @@ class Subject:
     @ivar clock: nanoseconds by a clock, as the process reads it.
     @ivar threads: those of its threads that the program itself has, and that have not ended.
     @ivar waits: what each of them waits for.
+    @ivar moved: those that have run between the last look before the freeze and the freeze.
     @ivar calls: the call that each of them does that in.
     """
 
@@ -43,6 +44,7 @@ class Subject:
     clock: Clock
     threads: list[int] = field(factory=list)
     waits: dict[int, Wait] = field(factory=dict)
+    moved: set[int] = field(factory=set)
     calls: dict[int, Call] = field(factory=dict)
 
     @property

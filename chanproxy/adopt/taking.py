@@ -9,25 +9,21 @@ from __future__ import annotations
 import errno
 import os
 import select
-import socket
-import struct
 from collections.abc import Generator, Iterator, Sequence
 
 from chanproxy import _syscalls
 from chanproxy.adopt.adopted import Adopted
-from chanproxy.adopt.decode import Children, Wait
+from chanproxy.adopt.decode import Children, NotWaiting, Wait
 from chanproxy.adopt.epolls import Member, isSame
 from chanproxy.adopt.examining import NEST, Examiner, Inside, Table, checkRing
 from chanproxy.adopt.explaining import Origin
 from chanproxy.adopt.fragile import Treatment, treatmentOf
-from chanproxy.adopt.naming import Description, Ignored, borrowed, safe
+from chanproxy.adopt.naming import Description, Ignored, safe
 from chanproxy.adopt.peers import Listeners, describePeer
+from chanproxy.adopt.socketlimits import limitOf
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone, childrenOf, kinOf, threadStat
 from chanproxy.adopt.views import NotSeenBefore, Views
-
-_RECEIVING = frozenset(("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg"))
-_SENDING = frozenset(("connect", "sendmsg", "sendmmsg", "sendto", "write", "writev"))
 
 
 class Taker:
@@ -93,7 +89,10 @@ class Taker:
             for fd, events in wait.descriptors:
                 within = yield from self._take(table, wait, fd, events)
                 if within is not None:
-                    subject.waits[tid] = wait.limited(within)
+                    try:
+                        subject.waits[tid] = wait.limited(within)
+                    except NotWaiting as error:
+                        raise StillBusy(f"busy: {safe(subject.label)} {error}") from None
                 yield None
             if wait.children is not None:
                 self._takeChildren(subject, wait.children, inside)
@@ -127,7 +126,7 @@ class Taker:
             description = describePeer(duplicate, lambda: self._listeners.of(subject.pid))
             ignored = self._ignored.matches(description)
             treatment = Treatment.LEAVE if ignored else _treatment(duplicate, description)
-            within = _ownTimeout(duplicate, wait.call, description)
+            within = limitOf(duplicate, wait.call) if description.isSocket else None
         except BaseException:
             os.close(duplicate)
             raise
@@ -244,25 +243,6 @@ def _treatment(duplicate: int, description: Description) -> Treatment:
         return Treatment.DUPLICATE
     path = f"/proc/self/fd/{duplicate}"
     return treatmentOf(path, os.readlink(path))
-
-
-def _ownTimeout(descriptor: int, call: str, description: Description) -> int | None:
-    """A socket's own limit for a call that waits, C{SO_RCVTIMEO} and C{SO_SNDTIMEO}."""
-    if not description.isSocket or description.kind == "pipe":
-        return None
-    if call in _RECEIVING:
-        option = socket.SO_RCVTIMEO
-    elif call in _SENDING:
-        option = socket.SO_SNDTIMEO
-    else:
-        return None
-    try:
-        with borrowed(descriptor) as looked:
-            value = looked.socket.getsockopt(socket.SOL_SOCKET, option, 16)
-    except OSError:
-        return None
-    seconds, microseconds = struct.unpack("qq", value)
-    return (seconds * 1_000_000 + microseconds) * 1000 or None
 
 
 def _whyNotDuplicated(label: str, fd: int, error: OSError) -> str:

@@ -222,11 +222,18 @@ class Memory:
 
 
 class Glance:
-    """A running process's memory; opened at the first read, and nothing else of it is held."""
+    """A running process and its memory; opened when they are asked for."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._fd = -1
+        self._fd = self._pidfd = -1
+
+    @property
+    def pidfd(self) -> int:
+        """Stays its owner's.  @raise OSError: there is no such process."""
+        if self._pidfd < 0:
+            self._pidfd = os.pidfd_open(self._pid)
+        return self._pidfd
 
     def read(self, address: int, size: int) -> bytes:
         """
@@ -239,10 +246,11 @@ class Glance:
         return readAt(self._fd, address, size)
 
     def close(self) -> None:
-        """Give back the descriptor.  Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Give back the descriptors.  Idempotent."""
+        for fd in (self._fd, self._pidfd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._pidfd = -1
 
 
 def readAt(fd: int, address: int, size: int) -> bytes:
