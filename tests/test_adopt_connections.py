@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import socket
 import struct
 import subprocess
@@ -16,9 +17,12 @@ from typing import Any
 import pytest
 
 from chanproxy import _syscalls
-from chanproxy.adopt.connections import Connections, InFlight, Watched
+from chanproxy.adopt.connections import Connections, InFlight, Watched, watchedOf
+from chanproxy.adopt.decode import Wait
 from chanproxy.adopt.flow import CLOSE_WAIT, ESTABLISHED, Flow, Flowing
 from chanproxy.adopt.peers import KEPT, Listeners, describePeer, internet
+from chanproxy.adopt.subject import Subject
+from chanproxy.adopt.threads import Memory
 from tests.frozen import until
 
 PROGRAM = """
@@ -336,9 +340,43 @@ def test_whereItIs(program: Program) -> None:
         answer(program, client)
         assert look(connections, program.watched(program.epoll, 12345, 0)) is None
         assert len(connections._known) == 1
-        program.do("c.close()")
-        assert look(connections, program.watched()) is None
-        assert len(connections._known) == 0
+
+
+def test_forgotten(program: Program, client: socket.socket) -> None:
+    """What is closed is forgotten, but not what a thread has in its hands for a while."""
+    clock = Clock()
+    connections = Connections("web", seconds=clock)
+    ask(program, client)
+    assert look(connections, program.watched())
+    clock.more += 31
+    assert look(connections, program.watched()) is None
+    program.do("epoll.unregister(c)")
+    assert look(connections, program.watched()) is None
+    program.do("epoll.register(c, 1)")
+    # It is known that this one does not answer.
+    assert look(connections, program.watched()) is None
+    program.do("epoll.unregister(c); c.close()")
+    clock.more += 61
+    assert look(connections, program.watched()) is None
+    assert connections._known == {}
+
+
+def test_watchedOf(program: Program) -> None:
+    """From a look into a process: an idle loop by its epoll, a thread that sleeps by everything."""
+    memory = Memory(program.pid, program.pid)
+    try:
+        subject = Subject(program.pid, "web", memory, time.clock_gettime_ns, [program.pid])
+        subject.waits[program.pid] = Wait("epoll_wait", ((program.epoll, select.EPOLLIN),))
+        expected = Watched(program.pid, subject.label, memory.pidfd, (program.epoll,))
+        assert watchedOf(subject) == expected
+        with socket.create_connection(("127.0.0.1", program.port), timeout=10) as client:
+            program.accept(watch=False)
+            ask(program, client)
+            assert look(Connections("web"), [watchedOf(subject)]) is None
+            subject.waits[program.pid] = Wait("nanosleep", within=10**9)
+            assert look(Connections("web"), [watchedOf(subject)])
+    finally:
+        memory.close()
 
 
 def test_ended(program: Program, client: socket.socket) -> None:

@@ -352,6 +352,8 @@ def test_uring(flags: int, how: str) -> None:
             text = rf"busy: uring\[{subject.pid}\] has an io_uring, descriptor {ring}: .*{why}"
             with pytest.raises(StillBusy, match=text):
                 subject.look()
+            left = [] if how != "eventfd" else [f"web/uring[{subject.pid}] eventfd"]
+            assert names(subject.look(subject.inspector(ignore=["io_uring"]))) == left
         else:
             found = subject.look()
             kind = {"enter": "io_uring"}.get(how, how)

@@ -95,23 +95,22 @@ def parse(text: bytes) -> Generator[None, None, list[Member]]:
     return found
 
 
-def isSame(pid: int, fd: int, member: Member, known: dict[int, int] | None = None) -> bool:
+def isSame(pid: int, fd: int, member: Member, counted: dict[int, int]) -> bool:
     """
     Whether the number of a descriptor in an epoll still stands for the file that is in there.
 
-    @param known: how many members of this number were looked at: two are there when a number was
-        used anew while the file that it stood for lived on.
+    @param counted: by number, how many members were asked about, all of the epoll in their order:
+        two have one number when it was used anew while the file that it stood for lived on.
     """
-    offset = 0
-    if known is not None:
-        offset = known[member.fd] = known.get(member.fd, -1) + 1
-    same = _syscalls.isEpollTarget(pid, fd, member.fd, offset)
-    if same is not None:
-        return same
-    try:
-        return os.stat(f"/proc/{pid}/fd/{member.fd}").st_ino == member.inode
-    except OSError:
-        return False
+    if not member.isAnonymous:
+        try:
+            status = os.stat(f"/proc/{pid}/fd/{member.fd}")
+        except OSError:
+            return False
+        return (status.st_ino, _inner(status.st_dev)) == (member.inode, member.device)
+    # All anonymous ones share one inode.
+    offset = counted[member.fd] = counted.get(member.fd, -1) + 1
+    return _syscalls.isEpollTarget(pid, fd, member.fd, offset) is not False
 
 
 def textOf(pid: int, fd: int) -> Generator[None, None, bytes]:

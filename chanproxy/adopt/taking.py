@@ -200,7 +200,7 @@ class Taker:
             if not member.events:
                 continue
             # Anonymous ones were compared when the epoll was examined.
-            if not member.isAnonymous and not isSame(table.subject.pid, fd, member):
+            if not member.isAnonymous and not isSame(table.subject.pid, fd, member, {}):
                 raise StillBusy(
                     f"busy: {label}: what its epoll {fd} knows as descriptor {member.fd} has "
                     "another number by now"
