@@ -156,12 +156,15 @@ def test_many(make: str) -> None:
 MOUNTS = """
 inner, epoll = select.epoll(), select.epoll()
 file = open("/proc/self/mountinfo")
-{into}.register(file, select.EPOLLPRI)
+{into}.register(file, {events})
 epoll.register(inner, select.EPOLLIN)
+# The edge of having been added.
+epoll.poll(0), inner.poll(0)
 say("ready")
 while True:
     # Whoever asks the outer one has asked the inner one: that says nothing any more.
     if epoll.poll():
+        inner.poll(0)
         file.seek(0)
         say(sum(" /mnt " in line for line in file))
 """
@@ -194,9 +197,10 @@ def views(monkeypatch: pytest.MonkeyPatch) -> Iterator[Views]:
 
 
 @pytest.mark.parametrize("into", ["epoll", "inner"])
-def test_mounts(into: str, views: Views) -> None:
-    """A mount wakes who watches for it, and is seen by it."""
-    with python(MOUNTS.format(into=into), "unshare", "-m") as subject:
+@pytest.mark.parametrize("events", [select.EPOLLPRI, select.EPOLLIN | select.EPOLLET])
+def test_mounts(into: str, events: int, views: Views) -> None:
+    """A mount wakes who watches for it, in either way, and is seen by it."""
+    with python(MOUNTS.format(into=into, events=events), "unshare", "-m") as subject:
         waiting(subject).freeze()
         name = f"web/{_name(subject)} file /proc/{subject.pid}/mountinfo"
         # Whether a mount came just now is not known the first time.
@@ -220,7 +224,7 @@ def test_mounts(into: str, views: Views) -> None:
 
 def test_mountsAtOnce() -> None:
     """Without views that last, such a file is watched from the first look on."""
-    with python(MOUNTS.format(into="epoll"), "unshare", "-m") as subject:
+    with python(MOUNTS.format(into="epoll", events=select.EPOLLPRI), "unshare", "-m") as subject:
         waiting(subject).freeze()
         found = subject.look()
         assert signalled(found) == []

@@ -134,7 +134,7 @@ class Taker:
         if treatment is not Treatment.DUPLICATE:
             os.close(duplicate)
             if treatment is not Treatment.LEAVE:
-                self._takeByView(table, fd, events, description, treatment)
+                self._takeByView(table, fd, description, treatment)
             return within
         inside = Inside()
         try:
@@ -161,7 +161,7 @@ class Taker:
         return within
 
     def _takeByView(
-        self, table: Table, fd: int, events: int, description: Description, treatment: Treatment
+        self, table: Table, fd: int, description: Description, treatment: Treatment
     ) -> None:
         """Watch what must not be polled by a duplicate."""
         label = safe(table.subject.label)
@@ -170,7 +170,7 @@ class Taker:
                 f"busy: {label} waits for a {description}, which tells whoever polls it only once"
             )
         try:
-            descriptor, release = self._views.watch(table.subject.pid, fd, events)
+            descriptor, release = self._views.watch(table.subject.pid, fd)
         except NotSeenBefore as error:
             raise StillBusy(f"busy: {label} {str(error).format(description)}") from None
         except (FileNotFoundError, ProcessLookupError):
