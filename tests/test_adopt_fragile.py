@@ -298,6 +298,40 @@ def test_pressureOfItsOwn() -> None:
         assert names(subject.look()) == [f"web/{_name(subject)} pipe"]
 
 
+WATCHES = """
+epoll = select.epoll()
+watching = libc.inotify_init()
+for path in sys.argv[1:]:
+    assert libc.inotify_add_watch(watching, os.fsencode(path), 2) >= 0
+epoll.register(watching, select.EPOLLIN)
+epoll.register(0, select.EPOLLIN)
+"""
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_watchesItsFreeze(others: bool) -> None:
+    """What a freeze itself tells a program is no news, unless it watches other cgroups, too."""
+    with contextlib.ExitStack() as stack:
+        cgroup = TemporaryCgroup()
+        paths = [f"{cgroup.path}/cgroup.events"]
+        other = stack.enter_context(TemporaryCgroup())
+        if others:
+            paths.append(f"{other.path}/cgroup.events")
+        argv = [sys.executable, "-c", START + WATCHES + TELL, *paths]
+        subject = stack.enter_context(Subject(argv, _pipe(stack)[0], cgroup))
+        waiting(subject).freeze()
+        found = subject.look()
+        if others:
+            assert names(found) == [f"web/{_name(subject)} epoll"]
+            assert signalled(found) == names(found)
+        else:
+            assert names(found) == [f"web/{_name(subject)} pipe"]
+            assert signalled(found) == []
+        subject.thaw()
+        # It is told, after all.
+        assert subject.line() == "event"
+
+
 def test_renumbered() -> None:
     """A number in an epoll that stands for something else by now: awake, since it may hide one."""
     text = """

@@ -475,7 +475,7 @@ def test_child(kind: str, number: int, outside: bool) -> None:
     with TemporaryCgroup() as other, waits(kind, number=number) as subject:
         assert subject.line() == "ready"
         child = int(subject.line())
-        subject.waitFor(kind)
+        subject.waitFor(kind, "pause" if X86 else "ppoll")
         if outside:
             other.write("cgroup.procs", str(child))
         subject.freeze()

@@ -107,7 +107,7 @@ def isSame(pid: int, fd: int, member: Member, counted: dict[int, int]) -> bool:
             status = os.stat(f"/proc/{pid}/fd/{member.fd}")
         except OSError:
             return False
-        return (status.st_ino, _inner(status.st_dev)) == (member.inode, member.device)
+        return (status.st_ino, innerDevice(status.st_dev)) == (member.inode, member.device)
     # All anonymous ones share one inode.
     offset = counted[member.fd] = counted.get(member.fd, -1) + 1
     return _syscalls.isEpollTarget(pid, fd, member.fd, offset) is not False
@@ -167,9 +167,12 @@ def _readNow(path: str) -> bytes:
 def devices() -> tuple[int, int]:
     """The kernel's inner numbers of the devices that sockets and anonymous inodes are on."""
     with socket.socket(socket.AF_UNIX) as some, select.epoll() as other:
-        return _inner(os.fstat(some.fileno()).st_dev), _inner(os.fstat(other.fileno()).st_dev)
+        return innerDevice(os.fstat(some.fileno()).st_dev), innerDevice(
+            os.fstat(other.fileno()).st_dev
+        )
 
 
-def _inner(device: int) -> int:
+def innerDevice(device: int) -> int:
+    """A device's number as the kernel writes it in C{/proc/PID/fdinfo}."""
     # linux/kdev_t.h
     return os.major(device) << 20 | os.minor(device)
