@@ -7,9 +7,11 @@ import os
 import platform
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -296,6 +298,64 @@ def test_pressureOfItsOwn() -> None:
         subject = stack.enter_context(Subject(argv, _pipe(stack)[0], cgroup))
         waiting(subject).freeze()
         assert names(subject.look()) == [f"web/{_name(subject)} pipe"]
+
+
+EDGES = """
+epoll, server = select.epoll(), socket.create_server(("127.0.0.1", 0))
+epoll.register(signalfd(signal.SIGTERM), select.EPOLLIN)
+say(server.getsockname()[1])
+connection = server.accept()[0]
+epoll.register(connection, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET | select.EPOLLRDHUP)
+first = epoll.poll()
+say("ready")
+while True:
+    for fd, events in epoll.poll():
+        # Nothing of it is ever read.
+        say("event", events)
+"""
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_edges(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A connection that was told of, and has data that nobody reads: each thing that comes wakes,
+    and what came before the freeze does not.
+    """
+    began = 0
+
+    class WithTime(Taker):
+        def __init__(
+            self, container: str, adopted: Adopted, ignored: Ignored, stopped: bool, *_: Any
+        ) -> None:
+            super().__init__(container, adopted, ignored, stopped, None, began if known else None)
+
+    monkeypatch.setattr(inspector, "Taker", WithTime)
+    with python(EDGES) as subject:
+        address = ("127.0.0.1", int(subject.line()))
+        with socket.create_connection(address, timeout=10) as client:
+            waiting(subject)
+            host, port = client.getsockname()
+            name = f"web/{_name(subject)} tcp {host}:{address[1]} from {host}:{port}"
+            for _ in range(3):
+                # Longer ago than what the kernel's clock tells apart.
+                time.sleep(0.1)
+                began = time.monotonic_ns()
+                _oneEdge(subject.freeze(), client, name, known)
+
+
+def _oneEdge(subject: Subject, client: socket.socket, name: str, known: bool) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    found = subject.look()
+    assert names(found) == [name]
+    assert signalled(found) == ([] if known else [name])
+    client.sendall(b"x")
+    until(lambda: signalled(found) == [name])
+    # It came after the freeze, so nobody can know whether it was told of.
+    assert signalled(subject.look()) == [name]
+    subject.thaw()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert subject.line().startswith("event")
+    subject.waitFor(EPOLL_WAIT)
 
 
 WATCHES = """

@@ -54,12 +54,14 @@ class Member(NamedTuple):
         has fired, which waits for nothing until it is armed again.
     @ivar inode: of the open file; all anonymous ones share one.
     @ivar device: of that, as the kernel counts inside; -1 when it does not say.
+    @ivar edge: the program is told once of each that comes, C{EPOLLET}.
     """
 
     fd: int
     events: int
     inode: int
     device: int
+    edge: bool = False
 
     @property
     def isSocket(self) -> bool:
@@ -87,9 +89,9 @@ def parse(text: bytes) -> Generator[None, None, list[Member]]:
     found = []
     for each in _MEMBER.finditer(text):
         number, events, inode, device = each.groups(b"-1")
-        found.append(
-            Member(int(number), int(events, 16) & _EVENTS, int(inode, 16), int(device, 16))
-        )
+        raw = int(events, 16)
+        edge = bool(raw & select.EPOLLET)
+        found.append(Member(int(number), raw & _EVENTS, int(inode, 16), int(device, 16), edge))
         if not len(found) % PIECE:
             yield None
     return found
