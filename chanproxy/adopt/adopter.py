@@ -53,6 +53,7 @@ class Adopter:
         self._adoption = adoption
         self._stopped = stopped
         self._settling: IDelayedCall | None = None
+        self._freezing: int | None = None
         self._label = ""
         self._whose: tuple[int, int] | None = None
         self._times = times = Times.make(name, reactor, adoption.timeouts)
@@ -111,7 +112,7 @@ class Adopter:
 
     def look(self) -> Deferred[SourceGroup]:
         """Look into the frozen container; see L{Inspector.look}."""
-        return self._inspector.look().addCallback(self._looked)
+        return self._inspector.look(self._freezing).addCallback(self._looked)
 
     def _looked(self, found: SourceGroup) -> SourceGroup:
         self._label, self._whose = found.label, found.whose
@@ -123,6 +124,7 @@ class Adopter:
         if settling is not None and settling.active():
             settling.cancel()
         if state in ("suspending", "refreezing"):
+            self._freezing = time.monotonic_ns()
             self._sampler.stop()
             self._times.cutShort.suspending()
         elif state == "asleep" and self._stopped:

@@ -17,10 +17,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from chanproxy import _syscalls
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.calls import RESTART
-from chanproxy.adopt.connections import Connections, Watched
+from chanproxy.adopt.connections import Connections, watchedOf
 from chanproxy.adopt.decode import NotWaiting, Wait, decode, mayWait
-from chanproxy.adopt.inflight import refuse
-from chanproxy.adopt.naming import Ignored, describeLink
+from chanproxy.adopt.inflight import refuseAwaited
+from chanproxy.adopt.naming import Ignored, describeLink, safe
 from chanproxy.adopt.processors import Call, UnknownProgram
 from chanproxy.adopt.slices import Sliced
 from chanproxy.adopt.socketlimits import RECEIVING
@@ -36,6 +36,7 @@ from chanproxy.adopt.threads import (
 )
 from chanproxy.adopt.times import AT_ONCE, Times
 from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace
+from chanproxy.adopt.views import Views
 from chanproxy.adopt.watchdogs import Watchdogs
 from chanproxy.wake import SourceGroup
 
@@ -91,19 +92,22 @@ class Inspector:
         self._processor = times.processor
         self._tracer = times.tracer
         self._watchdogs = Watchdogs()
+        self._views = Views()
         self._releasing: IDelayedCall | None = None
         self._since = 0
 
-    def look(self) -> Deferred[SourceGroup]:
+    def look(self, frozenSince: int | None = None) -> Deferred[SourceGroup]:
         """
         Find what the container waits for, and adopt it.
 
+        @param frozenSince: when the freeze began, nanoseconds (C{CLOCK_MONOTONIC}).
         @return: fails with L{StillBusy}, or L{NotYet} when a time is nearly over.  Cancellable.
         """
-        return Sliced(self._clock, self._steps()).result
+        return Sliced(self._clock, self._steps(frozenSince)).result
 
     def close(self) -> None:
-        """Let go of all threads."""
+        """Let go of all threads, and of what is kept from look to look."""
+        self._views.close()
         if self._releasing is not None:
             self._releasing.cancel()
             self._releasing = None
@@ -112,7 +116,7 @@ class Inspector:
             # It stops within some microseconds, as a rule, and only then can be let go of.
             time.sleep(0.0005)
 
-    def _steps(self) -> Generator[None, None, SourceGroup]:
+    def _steps(self, frozenSince: int | None = None) -> Generator[None, None, SourceGroup]:
         """One look; gives L{None} where others may have their turn, and returns what was found."""
         subjects: list[Subject] = []
         self._since = time.monotonic_ns()
@@ -129,8 +133,11 @@ class Inspector:
                 for index in range(0, len(subject.threads), TRACED_AT_ONCE):
                     self._waitsOf(subject, subject.threads[index : index + TRACED_AT_ONCE])
                     yield None
-            yield from refuse(self._connections, map(_watched, subjects))
-            yield from Taker(self._name, adopted, self._ignored, self._stopped).takeAll(subjects)
+            yield from refuseAwaited(self._connections, map(watchedOf, subjects))
+            taker = Taker(
+                self._name, adopted, self._ignored, self._stopped, self._views, frozenSince
+            )
+            yield from taker.takeAll(subjects)
             if set(self._processes()) - set(listed):
                 raise StillBusy("busy: a process came in")
             self._setTime(adopted, subjects)
@@ -187,11 +194,11 @@ class Inspector:
         except PermissionError:
             if not self._blind:
                 raise StillBusy(
-                    f"{name}[{pid}] may not be looked into: that takes CAP_SYS_PTRACE; "
+                    f"{safe(name)}[{pid}] may not be looked into: that takes CAP_SYS_PTRACE; "
                     'or write unseen = "blind", and it is left out'
                 ) from None
         except OSError as error:
-            raise StillBusy(f"{name}[{pid}]: {error.strerror}") from error
+            raise StillBusy(f"{safe(name)}[{pid}]: {error.strerror}") from error
 
     def _sightAll(self, subject: Subject) -> None:
         """A cheap first look: whoever is in no call that waits works."""
@@ -225,18 +232,18 @@ class Inspector:
         if stat.asleepForGood or stat.state == "T":
             return False
         if number >= 0:
-            raise StillBusy(f"busy: {stat.name}[{tid}] is in {name}, which cannot be watched")
+            raise StillBusy(f"busy: {safe(stat.name)}[{tid}] is in {name}, which cannot be watched")
         # One that has stopped only just now may count as running still: its registers tell.
         unknown = self._stopped if where is None else self._processor.forgetful
         if not unknown:
-            raise StillBusy(f"busy: {stat.name}[{tid}]")
+            raise StillBusy(f"busy: {safe(stat.name)}[{tid}]")
         return True
 
     def _waitsOf(self, subject: Subject, tids: Sequence[int]) -> None:
         try:
             registers = self._tracer.registers(tids) if self._stopped else {}
         except CannotTrace as error:
-            raise StillBusy(f"{subject.name}[{subject.pid}] {error}") from error
+            raise StillBusy(f"{subject.label} {error}") from error
         for tid in tids:
             try:
                 if not self._stopped:
@@ -291,7 +298,7 @@ class Inspector:
             name = threadStat(subject.pid, tid).name
         except (Gone, OSError):
             name = subject.name
-        return f"{name}[{tid}]"
+        return f"{safe(name)}[{tid}]"
 
     def _setTime(self, adopted: Adopted, subjects: Sequence[Subject]) -> None:
         timed = self._times.ofAll(subjects, self._since, self._stopped)
@@ -309,10 +316,3 @@ class Inspector:
     def _releaseAgain(self) -> None:
         self._releasing = None
         self._releaseLater()
-
-
-def _watched(subject: Subject) -> Watched:
-    waits = subject.waits.values()
-    descriptors = tuple({fd for wait in waits for fd, _ in wait.descriptors})
-    busy = not all(wait.descriptors for wait in waits)
-    return Watched(subject.pid, subject.label, subject.memory.pidfd, descriptors, busy)

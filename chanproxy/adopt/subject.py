@@ -9,6 +9,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from chanproxy.adopt.decode import Clock, Wait
+from chanproxy.adopt.naming import safe
 from chanproxy.adopt.processors import Call
 from chanproxy.adopt.threads import Memory
 
@@ -50,7 +51,7 @@ class Subject:
     @property
     def label(self) -> str:
         """For people."""
-        return f"{self.name}[{self.pid}]"
+        return f"{safe(self.name)}[{self.pid}]"
 
     @property
     def onlyTime(self) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 from chanproxy import _syscalls
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.decode import Children, NotWaiting, Wait
+from chanproxy.adopt.edges import edgeOf
 from chanproxy.adopt.epolls import Member, isSame
 from chanproxy.adopt.examining import NEST, Examiner, Inside, Table, checkRing
 from chanproxy.adopt.explaining import Origin
@@ -36,17 +37,22 @@ class Taker:
         ignored: Ignored,
         stopped: bool,
         views: Views | None = None,
+        frozenSince: int | None = None,
     ) -> None:
         """
         @param container: its name, for those of its sources.
         @param stopped: the container is frozen.
         @param views: those of the container; without them a mount that comes between the freeze
             and the look is not seen.
+        @param frozenSince: when the freeze began: nanoseconds (C{CLOCK_MONOTONIC}).  Without it
+            each connection that is edge-triggered and ready counts as one with something new, where
+            the members of an epoll are watched one by one.
         """
         self._container = container
         self._adopted = adopted
         self._ignored = ignored
         self._stopped = stopped
+        self._frozenSince = frozenSince
         self._examiner = Examiner(ignored)
         self._lasting = views
         self._views = Views(lasting=False) if views is None else views
@@ -99,11 +105,18 @@ class Taker:
                 yield None
 
     def _take(
-        self, table: Table, wait: Wait, fd: int, events: int, depth: int = 0
+        self,
+        table: Table,
+        wait: Wait,
+        fd: int,
+        events: int,
+        depth: int = 0,
+        edge: bool = False,
     ) -> Generator[None, None, int | None]:
         """
         Take one descriptor.
 
+        @param edge: the program has been told of all that came before the freeze.
         @return: nanoseconds after which the call ends by itself, for a socket that says so.
         """
         subject = table.subject
@@ -133,7 +146,7 @@ class Taker:
         if treatment is not Treatment.DUPLICATE:
             os.close(duplicate)
             if treatment is not Treatment.LEAVE:
-                self._takeByView(table, fd, events, description, treatment)
+                self._takeByView(table, fd, description, treatment)
             return within
         inside = Inside()
         try:
@@ -150,17 +163,32 @@ class Taker:
             os.close(duplicate)
             yield from self._takeInside(table, wait, fd, inside.members, depth)
             return None
-        name = f"{self._container}/{safe(subject.label)} {description}"
         origin = Origin(subject.pid, fd, description, inside.members)
         try:
-            self._adopted.add(name, duplicate, events, description.isSocket, origin)
+            self._adopt(safe(subject.label), duplicate, events, origin, edge)
         except OSError as error:
             why = _whyNotPolled(description, error)
             raise StillBusy(f"busy: {safe(subject.label)} {why}") from error
         return within
 
+    def _adopt(self, label: str, duplicate: int, events: int, origin: Origin, edge: bool) -> None:
+        """@param duplicate: closed also when there is an error."""
+        social = origin.description.isSocket
+        name = f"{self._container}/{label} {origin.description}"
+        if edge and self._frozenSince is not None and origin.description.kind == "tcp":
+            try:
+                found = edgeOf(duplicate, events, self._frozenSince)
+            except BaseException:
+                os.close(duplicate)
+                raise
+            if found is not None:
+                into = (found.descriptor, select.EPOLLIN, social, origin, found.close)
+                self._adopted.add(name, *into)
+                return
+        self._adopted.add(name, duplicate, events, social, origin)
+
     def _takeByView(
-        self, table: Table, fd: int, events: int, description: Description, treatment: Treatment
+        self, table: Table, fd: int, description: Description, treatment: Treatment
     ) -> None:
         """Watch what must not be polled by a duplicate."""
         label = safe(table.subject.label)
@@ -169,7 +197,7 @@ class Taker:
                 f"busy: {label} waits for a {description}, which tells whoever polls it only once"
             )
         try:
-            descriptor, release = self._views.watch(table.subject.pid, fd, events)
+            descriptor, release = self._views.watch(table.subject.pid, fd)
         except NotSeenBefore as error:
             raise StillBusy(f"busy: {label} {str(error).format(description)}") from None
         except (FileNotFoundError, ProcessLookupError):
@@ -189,7 +217,7 @@ class Taker:
         """
         Watch the members of an epoll one by one.
 
-        Watched so they are level-triggered: an edge that the program has been told of already is
+        Watched so most are level-triggered: an edge that the program has been told of already is
         told once more.
         """
         label = safe(table.subject.label)
@@ -199,12 +227,12 @@ class Taker:
             if not member.events:
                 continue
             # Anonymous ones were compared when the epoll was examined.
-            if not member.isAnonymous and not isSame(table.subject.pid, fd, member):
+            if not member.isAnonymous and not isSame(table.subject.pid, fd, member, {}):
                 raise StillBusy(
                     f"busy: {label}: what its epoll {fd} knows as descriptor {member.fd} has "
                     "another number by now"
                 )
-            yield from self._take(table, wait, member.fd, member.events, depth + 1)
+            yield from self._take(table, wait, member.fd, member.events, depth + 1, member.edge)
             yield None
 
     def _takeChildren(self, subject: Subject, which: Children, inside: set[int]) -> None:

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from chanproxy.adopt.cutshort import CutShort
 from chanproxy.adopt.deadlines import Deadlines, Timed
 from chanproxy.adopt.decode import NotWaiting, Wait
+from chanproxy.adopt.naming import safe
 from chanproxy.adopt.observer import Observer, Timing
 from chanproxy.adopt.processors import Call, Processor, processor
 from chanproxy.adopt.restarted import Call as BeforeRestart
@@ -137,7 +138,7 @@ class Times:
             name = threadStat(subject.pid, tid).name
         except (Gone, OSError):
             name = subject.name
-        return f"{self.name}/{name}[{tid}] {wait.call} timeout"
+        return f"{self.name}/{safe(name)}[{tid}] {wait.call} timeout"
 
     def _end(self, subject: Subject, tid: int, wait: Wait, since: int) -> int:
         """When a wait is over, at the earliest."""
