@@ -156,12 +156,16 @@ class PendingSignals:
             memory.ticks[number] = memory.ticks.get(number, 0) + 1 if asleep < BRIEF else 0
         return new
 
-    def ticking(self) -> list[tuple[int, str]]:
-        """The timers that are passed over: process, and name of the signal."""
+    def ticking(self) -> list[tuple[int, int, list[str]]]:
+        """
+        The timers that are passed over: process, thread, and names of their signals.
+
+        These have to be looked at each time: once they tick no more, they are as others.
+        """
         return sorted(
-            (memory.pid, name)
-            for memory in self._known.values()
-            for name in namesOf(memory.passedOver)
+            (memory.pid, tid, namesOf(memory.passedOver))
+            for tid, memory in self._known.items()
+            if memory.passedOver
         )
 
 

@@ -8,17 +8,15 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from chanproxy._processes import ProcessStatus, maskOf, namesOf, startTime
-from chanproxy.freezers.cgroup import CgroupFreezer
-from chanproxy.interfaces import ChanproxyReactor, FreezerError
+from chanproxy.interfaces import FreezerError
 from chanproxy.sleepwatch import SleepWatch
 from chanproxy.testing.freezers import FakeFreezer
-from tests.boxes import Box, Boxes, hear, makeBoxes
+from tests.boxes import Boxes, hear, makeBoxes
 from tests.cgroups import unusable
 from tests.fakereactor import FakeReactor
 from tests.processes import processState, waitForState
@@ -133,12 +131,13 @@ class TestComers:
         box = boxes(0)
         box.run(HANDLES)
         await box.sleep()
-        listed = box.watch._listedAt
+        comers = box.watch._comers
+        listed = comers.listedAt
         for _ in range(3):
-            box.watch._stirs()
-            assert box.watch._listedAt == listed
-        await until(box.reactor, lambda: box.watch._listedAt > listed)
-        assert box.watch._list is None
+            comers._stirs()
+            assert comers.listedAt == listed
+        await until(box.reactor, lambda: comers.listedAt > listed)
+        assert comers._call is None
         assert box.reasons == []
 
     @asynchronous
