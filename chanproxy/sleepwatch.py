@@ -17,7 +17,7 @@ from attrs import define
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from chanproxy._cadence import Cadence
+from chanproxy._cadence import RESERVE, Cadence
 from chanproxy._comers import Comers
 from chanproxy._poller import Poller
 from chanproxy._processes import ProcessStatus, namesOf, otherThreads
@@ -27,7 +27,7 @@ from chanproxy.pendingsignals import TIMERS, PendingSignals
 __all__ = ["TIMERS", "SleepWatch"]
 
 AT_ONCE = 16
-"""So many threads are looked at before it is seen what that has taken."""
+"""So many threads or processes are looked at before it is seen what that has taken."""
 
 
 @define
@@ -88,11 +88,11 @@ class SleepWatch:
         self._usePidfds = True
         self._watched: list[_Watched] = []
         self._comers = Comers(reactor, freezer, self._wake, self._unlisted)
-        self._since = self._lookedAt = self._roundAt = 0.0
+        self._since = self._roundAt = 0.0
         self._used: int | None = None
         self._stirred = False
-        # Those still to be looked at.
-        self._threads: list[tuple[_Watched, int]] = []
+        # Those still to be looked at; a process is its main thread.
+        self._round: list[tuple[_Watched, int]] = []
         self._call: IDelayedCall | None = None
         self._warned: set[str] = set()
 
@@ -116,7 +116,7 @@ class SleepWatch:
         if self._running:
             return
         self._running = self._usePidfds = True
-        self._since = self._lookedAt = self._reactor.seconds()
+        self._since = self._reactor.seconds()
         self._hasRun()
         found, pids = self._comers.start(), self._processes()
         self._signals.began(pids)
@@ -144,7 +144,7 @@ class SleepWatch:
             call.cancel()
         self._closePidfds()
         self._watched.clear()
-        self._threads = []
+        self._round = []
 
     def _wake(self, reason: str) -> None:
         self.stop()
@@ -236,18 +236,15 @@ class SleepWatch:
         now = self._reactor.seconds()
         self._cadence.begin()
         stirred = self._hasRun()
-        due = now - self._lookedAt >= self._interval
         late = now - self._comers.listedAt >= self._interval
         found = self._comers.look() if late else ""
         ticking = {tid: pid for pid, tid, _ in self._signals.ticking()}
         for process in self._watched:
-            if due or stirred is None or process.deaf or process.pid in ticking:
+            if stirred is None or process.deaf or process.pid in ticking:
                 found = self._lookAt(process) or found
             if ticking:
                 tids = [tid for tid, pid in ticking.items() if tid != pid == process.pid]
                 found = self._lookAtThreads([(process, tid) for tid in tids]) or found
-        if due:
-            self._lookedAt = now
         self._cadence.end()
         self._stirred = self._stirred or bool(stirred)
         found = found or self._lookFurther(now)
@@ -262,28 +259,36 @@ class SleepWatch:
         self._call = self._reactor.callLater(delay, self._look)
 
     def _lookFurther(self, now: float) -> str:
-        """Look where something has stirred, and at threads, as far as there is time for that."""
-        found = ""
-        stirred = self._stirred and self._cadence.canAfford()
+        """Look where something has stirred, and in turn at all else, as far as there is time."""
+        cadence, found = self._cadence, ""
+        stirred = self._stirred and cadence.canAfford()
         if stirred:
             self._stirred = False
-            self._cadence.begin()
+            cadence.begin()
             for process in self._watched:
                 found = self._lookAt(process) or found
-            self._cadence.endExtra()
-        if stirred or (not self._threads and now - self._roundAt >= self._interval):
+            self._round = self._threads()
+            cadence.endExtra()
+        elif not self._round and now - self._roundAt >= self._interval:
+            # What no thread has noticed; and who knows how exactly a freezer counts.
             self._roundAt = now
-            self._threads = [(each, tid) for each in self._watched for tid in self._others(each)]
-        while self._threads and not found and (stirred or self._cadence.canAfford()):
-            self._cadence.begin()
-            found = self._lookAtThreads(self._threads[:AT_ONCE])
-            del self._threads[:AT_ONCE]
-            self._cadence.endExtra()
+            self._round = [*((each, each.pid) for each in self._watched), *self._threads()]
+        while self._round and not found and (stirred or cadence.canAfford(RESERVE)):
+            cadence.begin()
+            found = self._lookAtThreads(self._round[:AT_ONCE])
+            del self._round[:AT_ONCE]
+            cadence.endExtra()
         return found
+
+    def _threads(self) -> list[tuple[_Watched, int]]:
+        return [(each, tid) for each in self._watched for tid in self._others(each)]
 
     def _lookAtThreads(self, threads: list[tuple[_Watched, int]]) -> str:
         found = ""
         for process, tid in threads:
+            if tid == process.pid:
+                found = self._lookAt(process) or found
+                continue
             try:
                 status = ProcessStatus.readThread(process.pid, tid)
             except OSError as error:

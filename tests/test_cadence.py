@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chanproxy._cadence import ALTOGETHER, EXTRA, SAVED, SHARE, SHORTEST, Cadence
+from chanproxy._cadence import ALTOGETHER, EXTRA, RESERVE, SAVED, SHARE, SHORTEST, Cadence
 
 
 class Looks:
@@ -51,8 +51,8 @@ def test_dear(alone: Looks) -> None:
     """Dearer ones come less often, for their share of a processor; never less than asked for."""
     alone.cadence.start()
     for _ in range(50):
-        alone.look(0.0005)
-    assert alone.cadence.interval() == pytest.approx(0.0005 / SHARE, rel=0.01)
+        alone.look(0.0008)
+    assert alone.cadence.interval() == pytest.approx(0.0008 / SHARE, rel=0.01)
     for _ in range(50):
         alone.look(0.1)
     assert alone.cadence.interval() == 2.0
@@ -108,6 +108,10 @@ def test_extra(alone: Looks) -> None:
     assert not cadence.canAfford()
     alone.now += 0.0002 / EXTRA
     assert cadence.canAfford()
+    # What nobody asks for comes when there is plenty.
+    assert not cadence.canAfford(RESERVE)
+    alone.now += RESERVE / EXTRA
+    assert cadence.canAfford(RESERVE)
     # What is saved up has a bound.
     alone.now += 1_000_000
     alone.extra(SAVED * 1.01)
