@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chanproxy._processes import ProcessStatus
+from chanproxy._processes import ProcessStatus, parentOf
 from chanproxy.interfaces import FreezerError, IFreezer
 
 STIRS = 0.02
@@ -60,7 +60,7 @@ class Comers:
         """It is frozen; the reason to wake that somebody has come in already, or nothing."""
         # Before the list: whoever comes in from now on is heard of.
         self._freezer.watchStirs(self._stirs)
-        return self.look()
+        return self._look(mayBeBorn=True)
 
     def stop(self) -> None:
         """Listen no more.  Idempotent."""
@@ -71,18 +71,23 @@ class Comers:
 
     def look(self) -> str:
         """The reason to wake that somebody has come in since the last list, or nothing."""
+        return self._look(mayBeBorn=False)
+
+    def _look(self, mayBeBorn: bool) -> str:
         self.listedAt = self._clock.seconds()
         known, before, hidden = self._known, self.pids, self._hidden
         try:
             self._list()
             for pid in set(self.pids).difference(before) if known else ():
                 status = ProcessStatus.read(pid)
-                if status is not None:
+                # Before the freeze was complete, one of them may have had a child.
+                born = mayBeBorn and parentOf(pid) in self.pids
+                if status is not None and not born:
                     return f"{status.name}[{pid}] came in"
         except (FreezerError, OSError) as error:
             self._unlisted(error)
             return ""
-        more = known and self._hidden > hidden
+        more = known and self._hidden > hidden and not mayBeBorn
         return "a process came in that is not seen from here" if more else ""
 
     def _list(self) -> None:
