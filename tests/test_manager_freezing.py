@@ -100,8 +100,8 @@ class Noisy:
 @asynchronous
 async def test_everyProcess(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """
-    starnix: suspending: every process.  Those that are born meanwhile, too: nothing runs, nothing is
-    born and nothing ends while it sleeps, and all of it goes on afterwards.
+    starnix: suspending: every process.  Also those that are born meanwhile: nothing runs, nothing
+    is born and nothing ends while it sleeps, and all of it goes on afterwards.
     """
     # What forks all the time gets SIGCHLD all the time, which would be a reason to wake.
     async with boxed(reactor, tmp_path, signalInterval=0) as (station, client, cgroup):
