@@ -286,7 +286,7 @@ class Container:
         else:
             self._freezeWatch.stop()
         if state == "asleep":
-            self._sleepWatch.start()
+            self._sleepWatch.start(() if self._adopter is None else self._adopter.signalWaiters)
         else:
             self._sleepWatch.stop()
         if trace.active is not None and state not in HIDDEN:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall
@@ -91,6 +91,7 @@ class SleepWatch:
         self._since = self._roundAt = 0.0
         self._used: int | None = None
         self._stirred = False
+        self._waiting: dict[int, int] = {}
         # Those still to be looked at; a process is its main thread.
         self._round: list[tuple[_Watched, int]] = []
         self._call: IDelayedCall | None = None
@@ -111,11 +112,17 @@ class SleepWatch:
         self._signals.taken()
         self._comers.beforeFreeze()
 
-    def start(self) -> None:
-        """The container is frozen: begin to watch.  Idempotent."""
+    def start(self, waiting: Iterable[tuple[int, int]] = ()) -> None:
+        """
+        The container is frozen: begin to watch.  Idempotent.
+
+        @param waiting: processes and threads that wait for signals which they block: nothing but a
+            look at such a thread tells that one has come.
+        """
         if self._running:
             return
         self._running = self._usePidfds = True
+        self._waiting = {tid: pid for pid, tid in waiting if tid != pid}
         self._since = self._reactor.seconds()
         self._hasRun()
         found, pids = self._comers.start(), self._processes()
@@ -239,11 +246,12 @@ class SleepWatch:
         late = now - self._comers.listedAt >= self._interval
         found = self._comers.look() if late else ""
         ticking = {tid: pid for pid, tid, _ in self._signals.ticking()}
+        apart = {**ticking, **self._waiting}
         for process in self._watched:
             if stirred is None or process.deaf or process.pid in ticking:
                 found = self._lookAt(process) or found
-            if ticking:
-                tids = [tid for tid, pid in ticking.items() if tid != pid == process.pid]
+            if apart:
+                tids = [tid for tid, pid in apart.items() if tid != pid == process.pid]
                 found = self._lookAtThreads([(process, tid) for tid in tids]) or found
         self._cadence.end()
         self._stirred = self._stirred or bool(stirred)

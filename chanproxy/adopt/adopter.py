@@ -83,6 +83,11 @@ class Adopter:
         """The times that are housekeeping, and do not wake it; in words."""
         return self._times.deadlines.passedOver
 
+    @property
+    def signalWaiters(self) -> tuple[tuple[int, int], ...]:
+        """See L{Inspector}."""
+        return self._inspector.signalWaiters
+
     def usage(self) -> Usage:
         """Tells whether the container works."""
         return Usage(

@@ -50,7 +50,11 @@ TRACED_AT_ONCE = 32
 
 
 class Inspector:
-    """Looks into one container, again and again; remembers what it has to from look to look."""
+    """
+    Looks into one container, again and again; remembers what it has to from look to look.
+
+    @ivar signalWaiters: processes and threads that waited for certain signals at the last look.
+    """
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class Inspector:
         self._tracer = times.tracer
         self._watchdogs = Watchdogs()
         self._views = Views()
+        self.signalWaiters: tuple[tuple[int, int], ...] = ()
         self._releasing: IDelayedCall | None = None
         self._since = 0
 
@@ -304,6 +309,12 @@ class Inspector:
         timed = self._times.ofAll(subjects, self._since, self._stopped)
         if self._stopped:
             self._times.beforeThaw(adopted.rests, subjects, self._since)
+        self.signalWaiters = tuple(
+            (subject.pid, tid)
+            for subject in subjects
+            for tid, wait in subject.waits.items()
+            if wait.call == "rt_sigtimedwait"
+        )
         first = self._times.deadlines.earliest(timed, time.monotonic_ns())
         adopted.watchdog = self._watchdogs.shortest(subjects)
         if first is not None:

@@ -97,9 +97,14 @@ def isInFreezer(pid: int, tid: int) -> bool:
 
     @raise Gone: there is no such thread.
     """
-    # get_signal() in the kernel; a kernel without names of its functions shows 0.
-    return _readStart(f"/proc/{pid}/task/{tid}/wchan") == b"do_freezer_trap"
+    return _readStart(f"/proc/{pid}/task/{tid}/wchan") in _FREEZER
 
+
+_FREEZER = (b"do_freezer_trap", b"get_signal")
+"""
+C{kernel/signal.c}; which of the names shows depends on what the compiler inlined.  A thread that is
+stopped by a signal may show the second one, too.  A kernel without names shows 0.
+"""
 
 _SWITCHES = re.compile(rb"^voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 
