@@ -211,6 +211,14 @@ class FramedChannel:
         """See L{IChannel.close}."""
         self._below.close()
 
+    def wasReset(self) -> bool:
+        """See L{IChannel.wasReset}."""
+        return self._below.wasReset()
+
+    def abort(self) -> None:
+        """See L{IChannel.abort}."""
+        self._below.abort()
+
 
 def makeRoom(below: Channel, size: int) -> None:
     """Let the queue of a TCP socket hold a frame; that of a Unix socket is its sender's."""

@@ -24,6 +24,13 @@ SILENCE = 10.0
 """Seconds of silence after which the policy C{idle} takes messages as handled, by default."""
 
 
+LEAST_LINGER = 0.1
+"""
+Seconds that something counts at least, where nothing shows when it is handled: a freeze that has
+begun has to see it.
+"""
+
+
 class Settling(Protocol):
     """Something that finds out only by looking what has been handled."""
 
@@ -153,6 +160,15 @@ class Consumed:
             self._ledger.unsettled.add(self)
         self._owed += count
 
+    def owe(self, count: int) -> None:
+        """Messages that another policy has counted are this one's from now on."""
+        if not self._owed:
+            self._ledger.unsettled.add(self)
+        self._owed += count
+        self.settle()
+        # Whoever waits for zero has armed what was unsettled before.
+        self.arm()
+
     def sending(self, waiting: int) -> None:
         """How many counted messages the container's socket has not accepted."""
         self._waiting = waiting
@@ -213,6 +229,10 @@ class Idle:
     def counted(self, count: int) -> None:
         """Messages were added to the counter."""
         self._ledger.activity += count
+        self.owe(count)
+
+    def owe(self, count: int) -> None:
+        """Messages that another policy has counted are this one's from now on."""
         self._owed += count
         self._last = self._clock.seconds()
         if self._call is None:

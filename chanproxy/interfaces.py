@@ -167,6 +167,19 @@ class IChannel(Interface):
         What was sent stays readable for the peer; what was not taken is lost.
         """
 
+    def wasReset() -> bool:
+        """
+        Whether the connection broke: the peer reset it, or has vanished.
+
+        Unlike an end in order, it says that something may be missing.
+        """
+
+    def abort() -> None:
+        """
+        As L{close}, for what broke on the other side of a proxy: where the kind of socket can say
+        so, and the peer's kernel has all that was sent, the peer is told of a reset.  Idempotent.
+        """
+
 
 class IChannelUser(Interface):
     """The protocol of an L{IChannel}: told about it in past-tense events."""
@@ -182,7 +195,9 @@ class IHandledPolicy(Interface):
     """
     How it is known that the container is done with messages: one for each channel.
 
-    Told of what the channel carries, from inside the loop that carries it: it must not wait.
+    Told of what the channel carries, from inside the loop that carries it: it must not wait.  One
+    that has a method C{outboundEnded}, without arguments, is told once when the container sends no
+    more and can still receive.
     """
 
     def counted(count: int) -> None:
@@ -196,7 +211,10 @@ class IHandledPolicy(Interface):
         """How many counted messages the container's socket has not accepted; told on a change."""
 
     def answered(count: int) -> None:
-        """Messages from the container have been accepted by the remote's socket."""
+        """
+        Messages from the container have been accepted by the remote's socket; 0: it has sent some,
+        and that socket takes none at the moment.
+        """
 
     def close() -> None:
         """The channel has ended; its counter is closed next.  Called once."""

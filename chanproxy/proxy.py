@@ -58,6 +58,8 @@ class Channel(TypingProtocol):
     def finishSending(self) -> None: ...
     def peerGone(self) -> bool: ...
     def close(self) -> None: ...
+    def wasReset(self) -> bool: ...
+    def abort(self) -> None: ...
 
 
 def whyNotPaired(
@@ -192,7 +194,8 @@ class _Direction:
             if self._counted != self._told:
                 self._told = self._counted
                 self._policy.sending(self._counted)
-        elif sent:
+        else:
+            # Also what the remote does not take yet: the container has sent it.
             self._policy.answered(went)
         if sent < units:
             self._blocked = True
@@ -216,6 +219,9 @@ class _Direction:
             # Only half closed: its peer may still receive.
             self.sink.finishSending()
             self.source.waitGone()
+            outboundEnded = getattr(self._policy, "outboundEnded", None)
+            if outboundEnded is not None and not self.inbound:
+                outboundEnded()
 
 
 @implementer(IChannelUser)
@@ -417,8 +423,11 @@ class ChannelProxy:
         if trace.active is not None:
             trace.active.channelExited(self.name)
         self._policy.close()
-        for direction in (self._inbound, self._outbound):
-            direction.source.close()
+        ends = self._inbound.sink, self._outbound.sink
+        # Not as an end in order: what came from the other one may be a part only.
+        reset = [end.wasReset() for end in reversed(ends)]
+        for end, broken in zip(ends, reset, strict=True):
+            (end.abort if broken else end.close)()
         if self._onEnd is not None:
             self._onEnd(self)
         waiting, self._waitingForEnd = self._waitingForEnd, None

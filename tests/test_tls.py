@@ -24,6 +24,7 @@ from tests.sides import asynchronous
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 
 REFUSE = 'descriptors = "refuse"'
+READ = 'handled = "consumed"'
 SIZE = 2_000_000
 
 
@@ -69,7 +70,7 @@ async def test_listening(reactor: ChanproxyReactor, tmp_path: Path, certificate:
     )
     context = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
     with listening(socket.AF_UNIX, socket.SOCK_STREAM, str(tmp_path / "in")) as inside:
-        running = Running(reactor, listen, f"unix:{tmp_path}/in", REFUSE)
+        running = Running(reactor, listen, f"unix:{tmp_path}/in", REFUSE, READ)
         async with running:
             plain = socket.create_connection(("127.0.0.1", port), 5)
             wrapped = thread(context.wrap_socket, plain, False, True, True, "localhost")

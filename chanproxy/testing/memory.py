@@ -193,6 +193,14 @@ class MemoryChannel:
         self._changed()
         self._clock.callLater(0, self._tellLost)
 
+    def wasReset(self) -> bool:
+        """See L{IChannel.wasReset}."""
+        return False
+
+    def abort(self) -> None:
+        """See L{IChannel.abort}."""
+        self.close()
+
     def _tellLost(self) -> None:
         protocol, self.protocol = self.protocol, None
         if protocol is not None:
