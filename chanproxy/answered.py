@@ -30,12 +30,12 @@ ONE_WAY = 3
 
 PACE = 1.5
 """
-How long a stream is waited for after an answer, in times of what that answer took: what went in at
-once may have been several requests, and the next answer takes about as long as this one.
+How long one more answer is waited for after an answer, in times of what that answer took: what went
+in at once may have been several requests, and the next one takes about as long as this one.
 """
 
-SHORTEST_PACE = 0.01
-"""Seconds; what is over sooner leaves nothing to wait for."""
+SHORTEST = 0.01
+"""Seconds; after an answer that took less, no other one is waited for."""
 
 
 class Reading(Protocol):
@@ -59,7 +59,7 @@ class Answered:
 
     __slots__ = (
         *("_after", "_ages", "_answeredAt", "_call", "_clock", "_counter", "_descriptor", "_each"),
-        *("_fresh", "_held", "_ledger", "_makeAfter", "_oneWay", "_packets", "_paceCall"),
+        *("_fresh", "_held", "_ledger", "_makeAfter", "_oneWay", "_paceCall"),
         *("_patience", "_since", "_slowest", "_waiting"),
     )
 
@@ -86,7 +86,6 @@ class Answered:
         self._makeAfter = makeAfter
         self._after: Reading | None = None
         self._descriptor = descriptor
-        self._packets = packets
         self._each = packets
         self._patience = patience
         self._oneWay = False
@@ -144,23 +143,27 @@ class Answered:
         done = min(count, most) if self._each and count else most
         if done <= 0:
             return
-        several = self._fresh > 1
+        one = self._fresh == 1 or self._each
         self._settle(done)
-        if not self._packets:
-            self._slowest = max(self._slowest, took)
-            if not self._fresh:
-                held, self._held = self._held, 1
-                self._counter.handled(done + held - 1)
-                self._pace(self._slowest if several else took)
-                return
-        self._counter.handled(done)
+        if took > self._slowest:
+            self._slowest = took
+        elif not one:
+            took = self._slowest
+        if self._fresh or (took < SHORTEST and not self._held):
+            self._counter.handled(done)
+            return
+        # At least one stays, so that the count is not zero in between.
+        held, self._held = self._held, 1
+        self._counter.handled(done + held - 1)
+        self._pace(took)
 
     def _settle(self, count: int) -> None:
         """So many, the oldest first, are not fresh any more."""
-        self._fresh -= count
         ages = self._ages
-        if not self._fresh:
-            ages[:] = [0] * len(ages)
+        young = ages[0] == self._fresh
+        self._fresh -= count
+        if young:
+            ages[0] = self._fresh
             return
         for age in range(len(ages) - 1, -1, -1):
             part = min(ages[age], count)
@@ -173,10 +176,7 @@ class Answered:
             self._paceCall.cancel()
             self._paceCall = None
         seconds = min(took * PACE, self._patience)
-        if seconds < SHORTEST_PACE:
-            self._paced()
-        else:
-            self._paceCall = self._clock.callLater(seconds, self._paced)
+        self._paceCall = self._clock.callLater(seconds, self._paced)
 
     def _paced(self) -> None:
         self._paceCall = None
@@ -205,6 +205,7 @@ class Answered:
             return
         # Some want no answer, so the answers tell no longer how many are still to come.
         self._each = False
+        self._since = max(self._since, now - self._patience)
         self._fresh -= count
         self._unanswered().owe(count)
 
