@@ -171,11 +171,12 @@ class Answered:
             count -= part
 
     def _pace(self, took: float) -> None:
-        """Wait for another answer, about as long as this one took."""
-        if self._paceCall is not None:
-            self._paceCall.cancel()
-            self._paceCall = None
+        """Wait for another answer, about as long as this one took, or still as long as before."""
         seconds = min(took * PACE, self._patience)
+        if self._paceCall is not None:
+            if self._paceCall.getTime() >= self._clock.seconds() + seconds:
+                return
+            self._paceCall.cancel()
         self._paceCall = self._clock.callLater(seconds, self._paced)
 
     def _paced(self) -> None:
@@ -205,8 +206,10 @@ class Answered:
             return
         # Some want no answer, so the answers tell no longer how many are still to come.
         self._each = False
-        self._since = max(self._since, now - self._patience)
         self._fresh -= count
+        if self._fresh:
+            oldest = max(age for age, counted in enumerate(self._ages) if counted)
+            self._since = max(self._since, now - oldest * self._patience / AGES)
         self._unanswered().owe(count)
 
     def _becomeOneWay(self) -> None:

@@ -167,6 +167,14 @@ def test_pace(reactor: ChanproxyReactor, unread: bool) -> None:
         it.policy.answered(1)
         assert it.left(2) == 1
         assert it.left(2) == 0
+        # A quick one after a slow one does not cut that time short.
+        it.comes()
+        it.left(2)
+        it.policy.answered(1)
+        it.comes()
+        it.policy.answered(1)
+        assert it.left(2) == 1
+        assert it.left(2) == 0
         # And a quick one alone is over at once.
         it.comes()
         it.policy.answered(1)
@@ -215,12 +223,13 @@ def test_someWantNone(reactor: ChanproxyReactor) -> None:
         assert it.left(1 + OLDER) == 1
         assert it.left(3) == 1
         it.policy.answered(1)
-        it.left(4 * PACE)
+        it.left(5 * PACE + 0.5)
         assert it.left() == 0
         # From now on an answer is not for one message each.
         it.comes(2)
         it.policy.answered(1)
-        assert it.left() == 0
+        # Only its pace is left, as of a stream; the bound would be longer.
+        assert it.left(5 * PACE + 0.25) == 0
 
 
 @pytest.mark.parametrize(("packets", "unread"), KINDS)
