@@ -290,6 +290,12 @@ class SocketChannel:
             if error.errno != errno.ENOTCONN:
                 raise
 
+    def finishReceiving(self) -> None:
+        """See L{IChannel.finishReceiving}.  Only AF_UNIX tells the peer."""
+        if self._socket.family == socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)
+
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
         return bool(_syscalls.hungUp(self.fileno()) & select.POLLHUP)

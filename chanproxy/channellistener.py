@@ -348,12 +348,13 @@ class ChannelListener(Factory):
                 container=self._container.name,
                 channel=self._channel.name,
             )
-        self._hangUp(accepted)
+        # No end in order: nobody was there.
+        self._hangUp(accepted, abort=True)
 
-    def _hangUp(self, side: IProtocol) -> None:
+    def _hangUp(self, side: IProtocol, abort: bool = False) -> None:
         transport = getattr(side, "transport", None)
         if transport is not None:
-            transport.close()
+            (transport.abort if abort else transport.close)()
 
 
 def _connecting(

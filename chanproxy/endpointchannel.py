@@ -322,6 +322,9 @@ class EndpointChannel:
         else:
             self._closeTransport()
 
+    def finishReceiving(self) -> None:
+        """See L{IChannel.finishReceiving}.  No transport can say it."""
+
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
         return self._gone

@@ -203,6 +203,10 @@ class FramedChannel:
         """See L{IChannel.finishSending}."""
         self._below.finishSending()
 
+    def finishReceiving(self) -> None:
+        """See L{IChannel.finishReceiving}."""
+        self._below.finishReceiving()
+
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
         return self._below.peerGone()

@@ -157,6 +157,12 @@ class IChannel(Interface):
     def finishSending() -> None:
         """Tell the peer that nothing more comes (C{SHUT_WR}); receiving goes on.  Idempotent."""
 
+    def finishReceiving() -> None:
+        """
+        Nothing more will be taken: where the kind of socket can say so, the peer's sending fails
+        (C{SHUT_RD}).  Sending goes on.  Idempotent.
+        """
+
     def peerGone() -> bool:
         """Whether the peer has closed both directions: nothing that is sent can arrive."""
 

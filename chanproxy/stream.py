@@ -40,6 +40,8 @@ class StreamChannel(SocketChannel):
     ) -> None:
         super().__init__(reactor, connected, buffer)
         self._peeked = False
+        # An urgent byte would be passed over, and be lost.
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
     def peek(self) -> RunBatch:
         """See L{IChannel.peek}."""

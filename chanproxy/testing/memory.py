@@ -179,6 +179,11 @@ class MemoryChannel:
         self._outgoing.ended = True
         self._changed()
 
+    def finishReceiving(self) -> None:
+        """See L{IChannel.finishReceiving}."""
+        self._incoming.drop()
+        self._changed()
+
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
         return self._incoming.ended and self._outgoing.deaf
