@@ -122,6 +122,8 @@ class Answered:
 
     def answered(self, count: int) -> None:
         """Something came out of the container; 0: the remote's socket does not take it yet."""
+        # Who sends is not idle: this may be a part of an answer.
+        self._ledger.activity += count
         if self._oneWay:
             self._spoken(count)
             return

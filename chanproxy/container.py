@@ -444,6 +444,7 @@ class Container:
         extras = (kept, reports)
         proxy = ChannelProxy(
             *(container, remote, counting, name, policy, happened, refuseDescriptors),
+            onRoom=None if noticed is None else noticed.roomMade,
             onEnd=self._ended if extras == (None, None) else partial(self._ended, extras=extras),
         )
         if not proxy.ended:

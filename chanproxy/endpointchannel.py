@@ -36,7 +36,7 @@ from chanproxy.interfaces import (
     IChannel,
     IChannelUser,
 )
-from chanproxy.keepalive import Keeper, tcpOf, unacknowledged
+from chanproxy.keepalive import Keeper, tcpOf
 
 BUFFER = 262144
 """Bytes that wait in one direction at most, by default: as many as a batch of a stream has."""
@@ -334,13 +334,8 @@ class EndpointChannel:
         return self._reset
 
     def abort(self) -> None:
-        """See L{IChannel.abort}.  What the transport still has would be lost by a reset."""
-        tcp = tcpOf(self._transport)
-        if tcp is None or self._closed or self._gone or self._full or unacknowledged(tcp):
-            self.close()
-            return
+        """See L{IChannel.abort}.  The transport may still have what a reset would lose."""
         self.close()
-        self._transport.abortConnection()
 
     def close(self) -> None:
         """See L{IChannel.close}.  The transport sends what it has, and closes then."""

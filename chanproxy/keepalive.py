@@ -7,17 +7,13 @@ one itself.  Knows TCP sockets; knows nothing of channels, counters or container
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import socket
 import struct
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
-from chanproxy._syscalls import SIOCOUTQ
 
 IDLE, INTERVAL, COUNT = 10, 5, 3
 """Seconds until the first probe, seconds between two, and how many without an answer are enough."""
@@ -30,9 +26,6 @@ TCP_USER_TIMEOUT = 18
 
 UNANSWERED = 2
 """Segments in a row without an answer, from which on a peer may have vanished."""
-
-_ENDING = (4, 9, 11)
-"""C{TCP_FIN_WAIT1}, C{TCP_LAST_ACK} and C{TCP_CLOSING} of C{net/tcp_states.h}."""
 
 _INFO = struct.Struct("2x2B20xI116xI")
 """C{struct tcp_info}: retransmits, probes, unacked, notsent_bytes."""
@@ -124,15 +117,6 @@ class Keeper:
                     connected.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, timeout)
         if self._flying:
             self._again()
-
-
-def unacknowledged(connected: socket.socket) -> bool:
-    """Whether the peer's kernel has not got all bytes yet; it may not have got the end."""
-    waiting = array.array("i", [0])
-    fcntl.ioctl(connected, SIOCOUTQ, waiting)
-    state = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-    # The end counts as a byte, until it is acknowledged.
-    return waiting[0] > (1 if state in _ENDING else 0)
 
 
 def _silent(connected: socket.socket) -> bool | None:

@@ -136,6 +136,8 @@ class _Direction:
         if self._blocked:
             self._blocked = False
             self.pump()
+            if not self.inbound:
+                self._proxy.roomMade()
 
     def pump(self) -> None:
         """Carry what is there, until nothing is, the sink is full, or others want their turn."""
@@ -278,8 +280,8 @@ class ChannelProxy:
     """
 
     __slots__ = (
-        *("__weakref__", "_container", "_inbound", "_noticed", "_onEnd", "_outbound", "_over"),
-        *("_policy", "_remote", "_waitingForEnd", "counter", "name"),
+        *("__weakref__", "_container", "_inbound", "_noticed", "_onEnd", "_onRoom", "_outbound"),
+        *("_over", "_policy", "_remote", "_waitingForEnd", "counter", "name"),
     )
 
     _log = Logger()
@@ -294,12 +296,14 @@ class ChannelProxy:
         noticed: Callable[[], None] | None = None,
         refuseDescriptors: bool = False,
         onEnd: Callable[[ChannelProxy], None] | None = None,
+        onRoom: Callable[[], None] | None = None,
     ) -> None:
         """
         @param container: connected, and not paired yet; as is C{remote}.
         @param policy: told of each counted message; closed with the proxy.
         @param noticed: called when the remote's end-of-file goes to the container.
         @param refuseDescriptors: see L{whyNotPaired}.
+        @param onRoom: called when the remote takes again what the container sends.
         @param onEnd: called when both ends are closed; cheaper than L{whenEnded}.
         @raise CannotPair: see L{whyNotPaired}; nothing has been touched.
         """
@@ -314,6 +318,7 @@ class ChannelProxy:
         self._container = container
         self._remote = remote
         self._onEnd = onEnd
+        self._onRoom = onRoom
         self._waitingForEnd: list[Deferred[None]] | None = None
         self._over = False
         self._noticed = noticed
@@ -350,6 +355,11 @@ class ChannelProxy:
         if trace.active is not None:
             trace.active.counted(self.name, count)
         self._policy.counted(count)
+
+    def roomMade(self) -> None:
+        """What the container sends is taken again, and it may have been frozen while it waited."""
+        if self._onRoom is not None:
+            self._onRoom()
 
     def inboundEnded(self) -> None:
         """The remote's end-of-file is about to go to the container."""

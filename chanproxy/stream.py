@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -20,7 +19,8 @@ from chanproxy._batch import CONTROL_BYTES, RUN_BYTES, PeekBuffer, RunBatch
 from chanproxy._record import BYTES, takeRun
 from chanproxy._socketchannel import LOST, PEEK, SEND, SocketChannel
 from chanproxy.interfaces import Batch, ChannelBroken, ChanproxyReactor, IChannel
-from chanproxy.keepalive import Keeper, unacknowledged
+from chanproxy.keepalive import Keeper
+from chanproxy.resetting import reset
 
 
 @implementer(IChannel)
@@ -228,10 +228,8 @@ class TcpChannel(StreamChannel):
 
     def abort(self) -> None:
         """See L{IChannel.abort}."""
-        if not self._closed and not unacknowledged(self._socket):
-            # Closing is then a reset.
-            linger = struct.pack("2i", 1, 0)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        if not self._closed:
+            reset(self._reactor, self._socket)
         self.close()
 
     def _shut(self, reason: Failure) -> None:

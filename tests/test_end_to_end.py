@@ -7,7 +7,9 @@ import struct
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import deferLater
 
+from chanproxy import resetting
 from chanproxy.interfaces import ChanproxyReactor
 from tests.running import Running, freePort, listening, receiveAll, thread
 from tests.sides import asynchronous
@@ -80,7 +82,7 @@ async def test_endInOrder(reactor: ChanproxyReactor) -> None:
 
 @asynchronous
 async def test_resetWithDataUnderWay(reactor: ChanproxyReactor) -> None:
-    """What the other peer's kernel has not got yet is more than a reset: it gets all of it."""
+    """What the other peer's kernel has not got yet it gets first, all of it, and then the reset."""
     port, size = freePort(), 1 << 20
     with listening(INET, STREAM, ("127.0.0.1", 0)) as inside:
         running = Running(reactor, f"tcp:{port}", f"tcp:127.0.0.1:{inside.getsockname()[1]}")
@@ -92,7 +94,27 @@ async def test_resetWithDataUnderWay(reactor: ChanproxyReactor) -> None:
             await running.until(lambda: taken(proxy.outbound.messages, inner))
             reset(inner)
             await running.ended()
-            assert await thread(receiveAll, outer, size + 1) == bytes(size)
+            assert await thread(receiveAll, outer, size) == bytes(size)
+            with pytest.raises(ConnectionResetError):
+                await thread(outer.recv, 1)
+
+
+@asynchronous
+async def test_resetNobodyReads(reactor: ChanproxyReactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the peer does not take it in time, the kernel keeps it, and the end is one in order."""
+    monkeypatch.setattr(resetting, "LONGEST", 0.05)
+    port, size = freePort(), 1 << 20
+    with listening(INET, STREAM, ("127.0.0.1", 0)) as inside:
+        running = Running(reactor, f"tcp:{port}", f"tcp:127.0.0.1:{inside.getsockname()[1]}")
+        async with running:
+            inner, outer = await running.pair(inside, INET, STREAM, ("127.0.0.1", port))
+            await thread(inner.sendall, bytes(size))
+            (proxy,) = running.proxies
+            await running.until(lambda: taken(proxy.outbound.messages, inner))
+            reset(inner)
+            await running.ended()
+            await deferLater(reactor, 0.2)
+            assert len(await thread(receiveAll, outer, 2 * size)) == size
 
 
 def taken(messages: int, end: socket.socket) -> bool:

@@ -40,6 +40,13 @@ def serve(connection):
         while b"\\n" in rest:
             line, _, rest = rest.partition(b"\\n")
             word, _, seconds = line.partition(b" ")
+            if word == b"parts":
+                for _ in range(10):
+                    connection.sendall(b"part\\n")
+                    time.sleep(float(seconds))
+            if word == b"large":
+                for _ in range(int(seconds)):
+                    connection.sendall(bytes(10000))
             if word == b"handle":
                 time.sleep(float(seconds))
                 connection.sendall(line + b"\\n")
@@ -175,6 +182,45 @@ def test_severalAtOnce(tmp_path: Path, stack: ExitStack) -> None:
             for number, took in enumerate(exchange(peer, b"handle 1\n", 2), 1):
                 late = time.monotonic() - since if number == 2 else took + 0.1
                 assert number <= late <= number + LATE, (name, late)
+            three.waitFrozen(name)
+
+    three.each(check)
+
+
+@needs()
+def test_inParts(tmp_path: Path, stack: ExitStack) -> None:
+    """An answer that comes in parts is not stopped in between; who sends is not idle."""
+    three = Three(tmp_path, stack)
+
+    def check(name: str) -> None:
+        with three.peer(name) as peer:
+            three.waitFrozen(name)
+            when = exchange(peer, b"parts 0.3\n", 10)
+            assert 2.7 <= when[-1] <= 2.7 + LATE, (name, when)
+            three.waitFrozen(name)
+
+    three.each(check)
+
+
+@needs()
+def test_slowReader(tmp_path: Path, stack: ExitStack) -> None:
+    """A long answer to one who reads it slowly: asleep while nobody takes it, then it goes on."""
+    three = Three(tmp_path, stack)
+
+    def check(name: str) -> None:
+        with three.peer(name) as peer:
+            three.waitFrozen(name)
+            pieces = 2000
+            peer.sendall(b"large %d\n" % pieces)
+            until("woken", lambda: not three.cgroups[name].frozen())
+            left = pieces * 10000
+            for amount in (left // 3, left // 3, left):
+                three.waitFrozen(name)
+                stop = max(left - amount, 0)
+                while left > stop:
+                    got = len(peer.recv(min(left, 100_000)))
+                    assert got
+                    left -= got
             three.waitFrozen(name)
 
     three.each(check)
