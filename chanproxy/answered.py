@@ -26,7 +26,10 @@ AGES = 8
 """Ages of messages that are told apart: one waits by such a part of the bound longer, at most."""
 
 ONE_WAY = 3
-"""Bounds in a row without an answer, after which a connection that has answered is one-way."""
+"""
+Bounds in a row without an answer, after which a connection is one-way that has answered before, or
+on which messages go on coming.
+"""
 
 PACE = 1.5
 """
@@ -58,8 +61,8 @@ class Answered:
     """
 
     __slots__ = (
-        *("_after", "_ages", "_answeredAt", "_call", "_clock", "_counter", "_descriptor", "_each"),
-        *("_fresh", "_held", "_ledger", "_makeAfter", "_oneWay", "_paceCall"),
+        *("_after", "_ages", "_answeredAt", "_begun", "_call", "_clock", "_counter", "_descriptor"),
+        *("_each", "_fresh", "_held", "_ledger", "_makeAfter", "_oneWay", "_paceCall"),
         *("_patience", "_since", "_slowest", "_waiting"),
     )
 
@@ -94,6 +97,7 @@ class Answered:
         self._ages = [0] * (AGES + 1)
         self._waiting = 0
         self._since = 0.0
+        self._begun = -1.0
         self._answeredAt: float | None = None
         self._slowest = 0.0
         # Answered, and counted still: for what may have come in with it.
@@ -109,6 +113,8 @@ class Answered:
         self._ledger.activity += count
         if not self._fresh:
             self._since = self._clock.seconds()
+            if self._begun < 0:
+                self._begun = self._since
             if self._call is None:
                 self._again()
         self._fresh += count
@@ -203,7 +209,10 @@ class Answered:
 
     def _expired(self, count: int) -> None:
         now = self._clock.seconds()
-        if self._answeredAt is None or now - self._answeredAt >= ONE_WAY * self._patience:
+        answered = self._answeredAt is not None
+        silence = now - (self._begun if self._answeredAt is None else self._answeredAt)
+        # What still comes may be one long request.
+        if silence >= ONE_WAY * self._patience or not (answered or self._fresh > count):
             self._becomeOneWay()
             return
         # Some want no answer, so the answers tell no longer how many are still to come.

@@ -188,7 +188,8 @@ def test_oneWay(reactor: ChanproxyReactor, packets: bool, unread: bool) -> None:
         it.comes()
         assert it.left(PATIENCE - 0.5) == 1
         it.comes(2)
-        it.left(1 + OLDER)
+        assert it.left(1 + OLDER + LINGER) == 2
+        it.left(PATIENCE)
         assert it.left(LINGER) == 0
         for _ in range(3):
             it.comes(2, reads=False)
@@ -230,6 +231,22 @@ def test_someWantNone(reactor: ChanproxyReactor) -> None:
         it.policy.answered(1)
         # Only its pace is left, as of a stream; the bound would be longer.
         assert it.left(5 * PACE + 0.25) == 0
+
+
+@pytest.mark.parametrize(("packets", "unread"), KINDS)
+def test_longRequest(reactor: ChanproxyReactor, packets: bool, unread: bool) -> None:
+    """One that comes in for longer than the bound is still waited for when it is there."""
+    with bench(reactor, packets, unread) as it:
+        for _ in range(round(2 * PATIENCE)):
+            it.comes()
+            it.left(1)
+        assert it.left(PATIENCE - 2) >= 1
+        it.policy.answered(1)
+        it.policy.answered(0)
+        it.left(PACE * PATIENCE)
+        for settling in list(it.ledger.unsettled):
+            settling.settle()
+        assert it.left() == 0
 
 
 @pytest.mark.parametrize(("packets", "unread"), KINDS)
