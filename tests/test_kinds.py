@@ -134,6 +134,8 @@ PACKETS, UNIX, TCP = "seqpacket:/p", "unix:/u", "tcp:host:80"
         ("tcp:80", TCP, [IDLE]),
         ("tcp:80", TCP, [EXPLICIT]),
         ("tcp:80", TCP, ["unanswered = 0", "keepalive-idle = 0"]),
+        ("tcp:80", TCP, ['unanswered = "5s"']),
+        ("tcp:80", TCP, ['unanswered = "never"']),
         ("tcp:80", UNIX, [REFUSE, CONTAINER]),
         ("tcp:80", UNIX, [REFUSE]),
         ("unix:/a", TCP, [REFUSE, IDLE]),
