@@ -1,0 +1,8 @@
+// Jobs of node-cron at times of the day, in a process that serves, too.
+const cron = require(process.argv[2]);
+const say = (name) => (context) =>
+  console.log(name, new Date(Math.round(Date.now() / 1000) * 1000).getUTCSeconds());
+cron.schedule("*/10 * * * * *", say("ten"));
+cron.schedule("*/15 * * * * *", say("fifteen"));
+require("http").createServer((request, response) => response.end("jobs"))
+  .listen(Number(process.argv[3]), "127.0.0.1");
