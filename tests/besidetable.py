@@ -60,6 +60,10 @@ def _late(outcome: Outcome, hidden: bool) -> str:
     said = [f"{max(0.0, *times):.2f} s"] if times else []
     if lost := len(pairs) - len(times):
         said.append(f"{lost} of {len(pairs)} never")
+    if wrong := sum(
+        bool(second and second.at is not None and second.wrong()) for _, second in pairs
+    ):
+        said.append(f"{wrong} of {len(pairs)} wrong")
     return ", ".join(said)
 
 
