@@ -25,7 +25,7 @@ from tests.besidecompare import Event, Sleep
 from tests.besiderecord import Recorder
 from tests.cgroups import TemporaryCgroup
 from tests.live import PATIENCE, LiveService
-from tests.programs import controlled, describe, find, freePort
+from tests.programs import answers, controlled, describe, find, freePort
 
 ROUNDS = int(os.environ.get("CHANPROXY_TEST_ROUNDS", "1"))
 """How often clients do all that they do; C{make test-long} has six."""
@@ -246,13 +246,28 @@ class Program:
         raise NotImplementedError
 
     def run(self, side: Side) -> None:
-        """Do it several times; each act goes on where the one before has failed."""
+        """Do it several times, whatever became of the time before."""
         try:
             for _ in range(ROUNDS):
                 with suppress(Missed):
                     self.script(side)
         except Exception as error:
             side.error = f"{type(error).__name__}: {error}"
+
+
+class Served(Program):
+    """What listens on its port when it is ready."""
+
+    def ready(self, side: Side) -> bool:
+        return answers(side.port)
+
+
+def compiled(source: Path, directory: Path, *options: str) -> str:
+    """A program of ours in C."""
+    target = directory / source.stem
+    argv = ["cc", "-O1", "-Wall", "-Werror", "-o", str(target), str(source), *options]
+    subprocess.run(argv, check=True)
+    return str(target)
 
 
 def attempt(*acts: Callable[[], object]) -> None:

@@ -9,20 +9,11 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.beside import KNOWN, Program, Side, attempt
+from tests.beside import KNOWN, Program, Served, Side, attempt, compiled
 from tests.besidecompare import Event
-from tests.besideweb import Served
 from tests.postgresclient import Postgres, PostgresError
 from tests.programs import get
 from tests.redisclient import Redis
-
-
-def compiled(source: Path, directory: Path, *options: str) -> str:
-    """A program of ours in C."""
-    target = directory / source.stem
-    argv = ["cc", "-O1", "-Wall", "-Werror", "-o", str(target), str(source), *options]
-    subprocess.run(argv, check=True)
-    return str(target)
 
 
 class RedisServer(Served):

@@ -10,9 +10,7 @@ import sys
 import time
 from functools import partial
 
-from tests.beside import KNOWN, Program, Side, attempt
-from tests.besidestores import compiled
-from tests.besideweb import Served
+from tests.beside import KNOWN, Program, Served, Side, attempt, compiled
 from tests.programs import connect, get
 
 MINUTE = 64.0

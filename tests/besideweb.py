@@ -13,7 +13,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connectWebsocket
 
-from tests.beside import KNOWN, Program, Side, attempt
+from tests.beside import KNOWN, Served, Side, attempt
 from tests.besidecompare import Event
 from tests.live import PATIENCE
 from tests.programs import answers, get
@@ -34,13 +34,6 @@ def slow(side: Side, seconds: float) -> None:
     """A request whose handler takes its time."""
     with side.expecting("slow answer", time.monotonic() + seconds, "slow") as event:
         ask(side, event, "/slow")
-
-
-class Served(Program):
-    """What listens on its port when it is ready."""
-
-    def ready(self, side: Side) -> bool:
-        return answers(side.port)
 
 
 class Node(Served):
