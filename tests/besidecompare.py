@@ -58,13 +58,17 @@ class Event:
         bound = HIDDEN if self.hidden else SEEN
         return max(0.1, self.due + bound + PATIENT - time.monotonic())
 
-    def wrong(self) -> str:
-        """What is wrong with it by itself."""
+    def wrong(self, stall: float = 0.0) -> str:
+        """
+        What is wrong with it by itself.
+
+        @param stall: by how many seconds the times of what it counts from may be wrong.
+        """
         if self.at is None:
             return f"never ({self.why})"
         if self.answer != self.right:
             return f"is {self.answer!r} instead of {self.right!r}"
-        if self.late < -self.early:
+        if self.late < -self.early - stall:
             return f"{-self.late:.2f} s too early"
         return ""
 
@@ -151,12 +155,12 @@ def differences(
     found = []
     for number, (first, second) in enumerate(paired(alone, asleep)):
         name = f"{number}. {first.what}"
-        if first.wrong():
-            found.append(f"{name}: without chanproxy: {first.wrong()}")
+        if first.wrong(stall):
+            found.append(f"{name}: without chanproxy: {first.wrong(stall)}")
         elif second is None:
             found.append(f"{name}: was not come to")
-        elif second.wrong():
-            found.append(f"{name}: {second.wrong()}")
+        elif second.wrong(stall):
+            found.append(f"{name}: {second.wrong(stall)}")
         elif second.late > worst[first.what] + stall + (bound := allowed(second, sleep)):
             found.append(
                 f"{name}: {second.late:.2f} s late, {bound:.2f} s are allowed, "

@@ -61,7 +61,8 @@ def _late(outcome: Outcome, hidden: bool) -> str:
     if lost := len(pairs) - len(times):
         said.append(f"{lost} of {len(pairs)} never")
     if wrong := sum(
-        bool(second and second.at is not None and second.wrong()) for _, second in pairs
+        bool(second and second.at is not None and second.wrong(outcome.stall))
+        for _, second in pairs
     ):
         said.append(f"{wrong} of {len(pairs)} wrong")
     return ", ".join(said)

@@ -209,8 +209,8 @@ class Watched(Program):
     def _fed(self, side: Side, until: float) -> None:
         before, _ = side.latest("WATCHDOG")
         while before < until:
-            # It chooses a time between a half and three quarters of what is allowed.
-            with side.expecting("watchdog fed", before + 3, "1", early=1.1) as event:
+            # It chooses a time between a half and three quarters of what is allowed, or sooner.
+            with side.expecting("watchdog fed", before + 3, "1", early=3) as event:
                 side.line("WATCHDOG", event)
             assert event.at is not None
             before = event.at

@@ -46,7 +46,7 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[dict[str, Outcome]]:
         item.callspec.params["kind"]
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.module is request.module
-        if hasattr(item, "callspec")
+        if "outcomes" in item.fixturenames
     }
     # Others than root have to come to theirs, and so not one of pytest's own.
     directory = Path(tempfile.mkdtemp(prefix="chanproxy-beside-"))
@@ -79,7 +79,7 @@ def test_sleepsWhenIdle(kind: type[Program], outcomes: dict[str, Outcome]) -> No
     assert share > 0.5, story(outcome)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
 def test_stands(kind: type[Program]) -> None:
     """The table in the docs speaks of each, and of what is tried here."""
     cells = rows(PAGE)[kind.name]
