@@ -95,6 +95,8 @@ class Cron(Program):
         due = zero + (int(time.time()) // 60 + 1) * 60
         with side.idling(), side.expecting("minute", due) as event:
             side.line("minute", event, due - 1)
+        # However soon the minute was over.
+        side.idle(10)
 
 
 class Bash(Program):
