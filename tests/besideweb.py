@@ -152,17 +152,25 @@ class Uvicorn(Served):
             connectWebsocket(f"ws://127.0.0.1:{side.port}/talk") as peer,
         ):
             due = time.monotonic() + 4
-            for number in range(1, 5):
+            for number in range(1, 6):
                 if number == 3:
-                    with side.expecting("websocket's answer", time.monotonic() + 2) as event:
-                        event.right = "echo hello"
-                        peer.send("hello")
-                        _receive(peer, event, "echo")
+                    # What is asked in the same millisecond as the server has sent something itself
+                    # cannot be told from what that has answered.
+                    self._ask(side, peer, "websocket's answer, asked at once", True)
+                elif number == 4:
+                    time.sleep(1)
+                    self._ask(side, peer, "websocket's answer", False)
                 what = "websocket's push"
                 with side.expecting(what, due, f"push {number}", hidden=True) as event:
                     _receive(peer, event, "push")
                 assert event.at is not None
                 due = event.at + 4
+
+    @staticmethod
+    def _ask(side: Side, peer: ClientConnection, what: str, hidden: bool) -> None:
+        with side.expecting(what, time.monotonic() + 2, "echo hello", hidden) as event:
+            peer.send("hello")
+            _receive(peer, event, "echo")
 
 
 def _receive(peer: ClientConnection, event: Event, word: str) -> None:
