@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3.11
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-long bench bench-sources lint types docs wheel ci clean
+.PHONY: demo test test-long fuzz-time bench bench-sources bench-sleepers lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -21,9 +21,17 @@ test-long: $(VENV)/.tested $(VENV)/.programs
 	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/test_adopt_trap.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_ROUNDS=6 $(BIN)/python -m pytest tests/test_beside.py $(PYTEST_ARGS)
 
+# Random programs that wait, with and without chanproxy: a minute for each round of forty.
+fuzz-time: $(VENV)/.tested
+	CHANPROXY_TIMEFUZZ_ROUNDS=$${CHANPROXY_TIMEFUZZ_ROUNDS:-20} $(BIN)/python -m tests.timefuzz $(FUZZ_ARGS)
+
 # What many wake sources cost.
 bench-sources: $(VENV)/.installed
 	$(BIN)/python bench/wake_sources.py 10000
+
+# How long idle programs sleep with the defaults, and what that costs: three minutes.
+bench-sleepers: $(VENV)/.tested $(VENV)/.programs
+	$(BIN)/python -m bench.sleepers $(BENCH_ARGS)
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .

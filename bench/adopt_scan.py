@@ -21,9 +21,10 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from chanproxy.adopt.deadlines import IGNORE, Deadlines
+from chanproxy.adopt.deadlines import IGNORE
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
+from chanproxy.adopt.times import Times
 from chanproxy.wake import SourceGroup
 from tests.cgroups import TemporaryCgroup
 from tests.live import until
@@ -98,7 +99,7 @@ class Looked:
             "it",
             self._clock,
             lambda: [process.pid],
-            Deadlines(IGNORE),
+            Times.make("it", self._clock, IGNORE),
             Ignored(()),
             LIMIT,
             lambda adopted: None,
@@ -150,7 +151,7 @@ def looks(what: str, program: str, count: int, rounds: int) -> None:
         for _ in range(rounds):
             looked.freeze()
             taking.append(milliseconds(look))
-            closing.append(milliseconds(found[-1].closeSocial))
+            closing.append(milliseconds(found[-1].beforeThaw))
             looked.thaw()
             found.pop().close()
             time.sleep(0.002)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from chanproxy._tables import Table, kind
+from chanproxy.adopt.connections import UNANSWERED
 from chanproxy.adopt.deadlines import parseTimeouts
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.settings import SHORT_SLEEP, TIMEOUTS, Adoption
@@ -17,7 +18,7 @@ from chanproxy.adopt.usage import BUSY_CPU, BUSY_SWITCHES
 _LONGEST = 86400.0
 """Seconds: a day.  More is a mistake in the unit."""
 
-_KEYS = ("timeouts", "ignore", "unseen", "busy-cpu", "busy-switches", "short-sleep")
+_KEYS = ("timeouts", "ignore", "unseen", "busy-cpu", "busy-switches", "short-sleep", "unanswered")
 
 
 def readAdoption(table: Table, freezer: str) -> Adoption | None:
@@ -35,6 +36,7 @@ def readAdoption(table: Table, freezer: str) -> Adoption | None:
         float(table.number("busy-cpu", BUSY_CPU, 0, 1024)),
         float(table.number("busy-switches", BUSY_SWITCHES, 0, 1e6)),
         float(table.number("short-sleep", SHORT_SLEEP, 0, _LONGEST)),
+        table.seconds("unanswered", UNANSWERED, _LONGEST, "never"),
     )
     if wakeOn == "sockets":
         if freezer == "none":

@@ -15,7 +15,7 @@ from chanproxy._clashes import noteShared, plain
 from chanproxy._tables import Problem, Table, join
 from chanproxy._words import brief
 from chanproxy.addresses import PathSpec, SeqpacketAddressSpec
-from chanproxy.adopt.settings import Adoption
+from chanproxy.adopt.settings import BREATH, Adoption
 from chanproxy.handled import SILENCE
 from chanproxy.kinds import (
     AddressSpec,
@@ -70,7 +70,8 @@ class Container:
         never.
     @ivar watchedProcesses: how many processes are watched while frozen.
     @ivar adoption: with C{wake-on = "sockets"}: how it wakes by its own sockets.
-    @ivar maxAsleep: seconds after which it is woken in any case; 0: never.
+    @ivar maxAsleep: seconds after which it is woken in any case, or breathes at the latest when it
+        wakes by its own sockets; 0: never.
     """
 
     name: str
@@ -123,6 +124,7 @@ def _readChannel(name: str, table: Table) -> Channel:
 def readContainer(name: str, table: Table) -> Container:
     """A container's table, with the tables of its channels."""
     freezer = table.text("freezer", _checkFreezer, f"cgroup:/sys/fs/cgroup/{name}")
+    adoption = readAdoption(table, freezer)
     container = Container(
         name,
         freezer,
@@ -133,8 +135,8 @@ def readContainer(name: str, table: Table) -> Container:
         float(table.number("freeze-limit", 30.0, 0.001, LONGEST_LINGER)),
         float(table.number("signal-interval", 2.0, 0, LONGEST_LINGER)),
         int(table.number("watched-processes", 256, 0, 65536, whole=True)),
-        readAdoption(table, freezer),
-        float(table.number("max-asleep", 0, 0, LONGEST_LINGER)),
+        adoption,
+        table.seconds("max-asleep", 0 if adoption is None else BREATH, LONGEST_LINGER, "never"),
     )
     table.end()
     return container

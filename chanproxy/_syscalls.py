@@ -65,8 +65,9 @@ def eventfdInfo(fd: int) -> dict[str, str]:
 _KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}.get(platform.machine())
 """C{kcmp(2)} has no wrapper; its numbers are in C{asm/unistd.h}."""
 
-_KCMP_FILE, _KCMP_FILES = 0, 2
-"""C{linux/kcmp.h}: compare open file descriptions, and tables of descriptors."""
+_KCMP_FILE, _KCMP_FILES, _KCMP_EPOLL_TFD = 0, 2, 7
+"""C{linux/kcmp.h}: compare open file descriptions, tables of descriptors, and a descriptor with
+what is in an epoll."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -162,6 +163,84 @@ def sameTable(one: int, other: int) -> bool:
     if one == other or _KCMP is None:
         return True
     return bool(_syscall(_KCMP, one, other, _KCMP_FILES, 0, 0) <= 0)
+
+
+def isEpollTarget(pid: int, epoll: int, descriptor: int, offset: int) -> bool | None:
+    """
+    Whether a descriptor of a process is the very file that is in its epoll under that number.
+
+    @param offset: 0 for the first that is there under that number, 1 for the second.
+    @return: None where the kernel cannot say.
+    """
+    if _KCMP is None:
+        return None
+    # struct kcmp_epoll_slot
+    slot = (ctypes.c_uint32 * 3)(epoll, descriptor, offset)
+    order: int = _syscall(_KCMP, pid, pid, _KCMP_EPOLL_TFD, descriptor, ctypes.byref(slot))
+    if order >= 0:
+        return order == 0
+    # Closed there, or taken out of the epoll meanwhile.
+    return False if ctypes.get_errno() in (errno.EBADF, errno.ENOENT) else None
+
+
+def fileSystem(path: str) -> int:
+    """
+    The kind of file system that a file is on, C{linux/magic.h}.
+
+    @raise OSError: there is no such file.
+    """
+    # struct statfs begins with it.
+    got = ctypes.create_string_buffer(256)
+    if _libc.statfs(os.fsencode(path), got) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    return int(ctypes.c_long.from_buffer(got).value)
+
+
+_getsockopt = _fast.getsockopt
+_TCP_INFO = (socket.IPPROTO_TCP, socket.TCP_INFO)
+
+
+def tcpInfo(fd: int) -> bytes | None:
+    """
+    C{struct tcp_info} of a TCP socket, C{linux/tcp.h}, as long as the kernel has it.
+
+    @return: None for whatever is none.
+    """
+    # One that is made anew each time would double what a call costs; threads have the lock.
+    _infoLength.value = len(_infoBuffer)
+    if _getsockopt(fd, *_TCP_INFO, _infoAt, _infoLengthAt) < 0:
+        return None
+    return _infoView[: _infoLength.value].tobytes()
+
+
+_infoBuffer = ctypes.create_string_buffer(256)
+_infoAt = ctypes.c_void_p(ctypes.addressof(_infoBuffer))
+_infoView = memoryview(_infoBuffer).cast("B")
+_infoLength = ctypes.c_uint32(0)
+_infoLengthAt = ctypes.c_void_p(ctypes.addressof(_infoLength))
+
+
+def localPort(fd: int) -> int:
+    """The port that an Internet socket is bound to; 0 without one."""
+    # struct sockaddr_in and sockaddr_in6 begin alike: family, and the port in network order.
+    name, length = ctypes.create_string_buffer(28), ctypes.c_uint32(28)
+    if _libc.getsockname(fd, name, ctypes.byref(length)) < 0:
+        return 0
+    return int.from_bytes(name.raw[2:4], "big")
+
+
+_IO_URING_ENTER, _IORING_ENTER_GETEVENTS = 426, 1
+"""C{linux/io_uring.h}; the number is the same on all architectures."""
+
+
+def mayComplete(ring: int) -> bool:
+    """
+    Whether we, too, may ask an io_uring for completions, and so not its own thread alone.
+
+    Nothing is submitted, waited for or taken.
+    """
+    got: int = _syscall(_IO_URING_ENTER, ring, 0, 0, _IORING_ENTER_GETEVENTS, None, 0)
+    return got >= 0 or ctypes.get_errno() != errno.EEXIST
 
 
 class _Timespec(ctypes.Structure):

@@ -72,6 +72,20 @@ class Table:
             return default
         return value
 
+    def seconds(self, key: str, default: float, most: float, none: str) -> float:
+        """
+        A time, as C{15} or C{"15s"}, up to C{most}; or a word for none, which is 0.
+        """
+        value = self._values.get(key, default)
+        if isinstance(value, str):
+            self._known.append(key)
+            try:
+                return secondsOf(value, most, none)
+            except ValueError as error:
+                self.note(key, f"{brief(value)} is no time", str(error))
+                return default
+        return float(self.number(key, default, 0, most))
+
     def choice(
         self,
         key: str,
@@ -173,6 +187,23 @@ class Table:
             if key not in self._known:
                 dashed = key.lower().replace("_", "-")
                 self.note(key, "is not known", meant(dashed, self._known))
+
+
+def secondsOf(text: str, most: float, none: str) -> float:
+    """
+    Read a time, as C{15s}; 0 for the word for none.
+
+    @raise ValueError: it is no time; the text says what to write.
+    """
+    if text == none:
+        return 0.0
+    try:
+        number = float(text.removesuffix("s"))
+    except ValueError:
+        number = -1.0
+    if not 0 < number <= most:
+        raise ValueError(f"write a number of seconds up to {most:.15g}, as 15s, or {none}")
+    return number
 
 
 def join(path: str, key: str) -> str:

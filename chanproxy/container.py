@@ -13,15 +13,15 @@ from functools import partial
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from chanproxy import policies, trace
-from chanproxy.adopt.deadlines import IGNORE, Deadlines
+from chanproxy.adopt.adopter import Adopter
+from chanproxy.adopt.deadlines import IGNORE, NotYet
 from chanproxy.adopt.drywatch import DryWatch
-from chanproxy.adopt.inspector import Inspector
-from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.adopt.settings import Adoption
-from chanproxy.adopt.usage import Usage
+from chanproxy.adopt.subject import StillBusy
 from chanproxy.alarms import Alarms
 from chanproxy.counter import MAXIMUM, MessageCounter
 from chanproxy.freezers.dry import DryRunFreezer
@@ -29,6 +29,7 @@ from chanproxy.freezewatch import FreezeWatch
 from chanproxy.handled import SILENCE, Ledger, Noticed, Reports
 from chanproxy.idle import IdleWatch
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
+from chanproxy.lifecycle import HIDDEN, Resumed, SuspendFailure
 from chanproxy.proxy import (
     CannotPair,
     Channel,
@@ -39,13 +40,19 @@ from chanproxy.proxy import (
 )
 from chanproxy.recovery import FrozenRecord
 from chanproxy.sleepwatch import TIMERS, SleepWatch
-from chanproxy.suspend import Resumed, SuspendFailure, Suspension
+from chanproxy.suspend import Suspension, notIdle
 from chanproxy.wake import SOURCES, WakeSourceError, WakeSources
 from chanproxy.wakelocks import LOCK_NAMES, TooManyWakeLocks
 from chanproxy.watchers import WATCHERS, WakeWatchers
 
 ALARM_HOLD = 1.0
 """Seconds that an alarm keeps its container awake at least, so that it can act."""
+
+ADOPTED_FREEZE = 0.05
+"""
+Seconds that a freeze may take of a container that wakes by its own sockets: until it is frozen,
+nobody knows what it waits for.  It takes some 80 microseconds.
+"""
 
 
 @frozen
@@ -145,15 +152,17 @@ class Container:
         self.mode = mode
         self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
         self.ledger = Ledger()
-        self._inspector = None if adoption is None else self._inspect(adoption, bounds)
+        self._adopter = None if adoption is None else self._adopt(adoption, bounds)
         self.suspension = Suspension(
             name,
             reactor,
             freezer,
             self.sources,
             self._record,
-            look=None if self._inspector is None else self._inspector.look,
+            look=None if self._adopter is None else self._adopter.look,
             longest=longest,
+            settled=self._adopter.foresee if self._adopter and mode != "dry-run" else None,
+            onState=self._stateChanged,
         )
         self._freezeWatch = FreezeWatch(
             name,
@@ -162,6 +171,7 @@ class Container:
             bounds.freezeWarning,
             bounds.freezeLimit,
             self.suspension.giveUp,
+            None if adoption is None else ADOPTED_FREEZE,
         )
         self._sleepWatch = SleepWatch(
             name,
@@ -172,8 +182,9 @@ class Container:
             self.suspension.resume,
             TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
         )
-        self._dryWatch = self._watchDry()
-        self.suspension.addWatcher(self._stateChanged)
+        self._dryWatch: DryWatch | None = None
+        if self._adopter is not None and mode == "dry-run":
+            self._dryWatch = self._adopter.dryWatch(linger, self.suspension.resume)
         self.watchers = WakeWatchers(self.suspension, bounds.wakeWatchers)
         self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
         self._idle: IdleWatch | None = None
@@ -181,38 +192,21 @@ class Container:
         self._proxies: set[ChannelProxy] = set()
         self._noticed: list[tuple[Noticed, MessageCounter]] = []
 
-    def _inspect(self, adoption: Adoption, bounds: Bounds) -> Inspector:
-        return Inspector(
+    def _adopt(self, adoption: Adoption, bounds: Bounds) -> Adopter:
+        return Adopter(
             self.name,
             self._reactor,
-            self._real.processes,
-            Deadlines(adoption.timeouts),
-            Ignored(adoption.ignore),
+            self._real,
+            adoption,
             bounds.wakeSources,
             self.sources.attach,
-            adoption.blind,
             stopped=self.mode != "dry-run",
-            hidden=self._real.hiddenProcesses,
         )
 
-    def _watchDry(self) -> DryWatch | None:
-        usage = self._usage()
-        if self.mode != "dry-run" or usage is None or self._inspector is None:
-            return None
-        return DryWatch(
-            self._reactor, self.linger, usage, self._inspector.look, self.suspension.resume
-        )
-
-    def _usage(self) -> Usage | None:
-        if self._adoption is None:
-            return None
-        return Usage(
-            self._reactor,
-            self._real.cpuTime,
-            self._real.processes,
-            self._adoption.busyCpu,
-            self._adoption.busySwitches,
-        )
+    @property
+    def passedOver(self) -> tuple[str, ...]:
+        """The times of its own that do not wake it, in words."""
+        return () if self._adopter is None else self._adopter.passedOver
 
     @property
     def why(self) -> str:
@@ -227,6 +221,8 @@ class Container:
 
     def start(self) -> None:
         """Begin to suspend it when idle, if it is to be suspended by itself."""
+        if self._adopter is not None:
+            self._adopter.stateChanged("awake", "")
         if self.mode in ("auto", "dry-run"):
             self._idle = IdleWatch(
                 self.name,
@@ -235,8 +231,8 @@ class Container:
                 self.freezer,
                 self.sources,
                 self.ledger,
-                self.suspension,
-                self._usage(),
+                self._suspendUnlessHarmful,
+                None if self._adopter is None else self._adopter.usage(),
                 0.0 if self._adoption is None else self._adoption.shortSleep,
             )
             self._idle.start()
@@ -259,8 +255,8 @@ class Container:
         self._sleepWatch.stop()
         if self._dryWatch is not None:
             self._dryWatch.stop()
-        if self._inspector is not None:
-            self._inspector.close()
+        if self._adopter is not None:
+            self._adopter.close()
         self.alarms.close()
         self.watchers.close()
         for proxy in list(self._proxies):
@@ -282,9 +278,9 @@ class Container:
             self._record = None
 
     def _stateChanged(self, state: str, reason: str) -> None:
-        if trace.active is not None:
-            trace.active.stateChanged(self.name, state, reason)
-        if state == "suspending":
+        if self._adopter is not None:
+            self._adopter.stateChanged(state, reason)
+        if state in ("suspending", "refreezing"):
             self._sleepWatch.beforeFreeze()
             self._freezeWatch.start()
         else:
@@ -293,6 +289,8 @@ class Container:
             self._sleepWatch.start()
         else:
             self._sleepWatch.stop()
+        if trace.active is not None and state not in HIDDEN:
+            trace.active.stateChanged(self.name, state, reason)
         if self._dryWatch is not None:
             if state == "asleep":
                 self._dryWatch.start()
@@ -314,7 +312,19 @@ class Container:
             return fail(SuspendFailure(f"{self.name}: suspending is off in the configuration"))
         for settling in list(self.ledger.unsettled):
             settling.settle()
-        return self.suspension.suspend(timeout)
+        return self._suspendUnlessHarmful(timeout)
+
+    def _suspendUnlessHarmful(self, timeout: float | None = None) -> Deferred[Resumed]:
+        """A freeze that would fail, or do harm, is not tried."""
+        if self._adopter is None or self.suspension.state != "awake":
+            return self.suspension.suspend(timeout)
+
+        def refused(failure: Failure) -> None:
+            failure.trap(StillBusy, NotYet)
+            raise notIdle(failure) from failure.value
+
+        foreseen = self._adopter.foresee().addErrback(refused)
+        return foreseen.addCallback(lambda _: self.suspension.suspend(timeout))
 
     def resume(self, reason: str) -> Deferred[None]:
         """Wake it, if it is not awake; fires when it is."""

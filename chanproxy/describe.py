@@ -85,6 +85,7 @@ def description(container: Container, first: int) -> dict[str, Any]:
         "description": {
             **summary(container),
             "why_awake": shortened(container.why),
+            "passed_over": portion(map(shortened, container.passedOver), 0)[0],
             "freezer": container.freezer.spec,
             "linger": container.linger,
             "proxy_count": sum(1 for _ in container.proxies()),
@@ -111,6 +112,8 @@ def _statistics(statistics: SuspendStatistics) -> dict[str, Any]:
         "last_resume_reason": shortened(statistics.lastReason),
         "last_suspend_time": statistics.lastAsleep,
         "total_suspend_time": statistics.totalAsleep,
+        "breath_count": statistics.breaths,
+        "breath_time": statistics.breathTime,
     }
 
 

@@ -13,6 +13,16 @@ from twisted.logger import Logger
 
 from chanproxy.interfaces import FreezerError, IFreezer
 
+PATIENCE = 0.05
+"""
+Seconds until the next look when the time is over and no task can be seen that is not frozen.
+
+As a rule the freeze is complete, and the reactor has not got to hear of it: it was busy, and does
+what is due before it reads.
+"""
+
+UNSEEN = "no task that can be seen from here"
+
 NAMED = 20
 """As many tasks are named; a line with thousands of them helps nobody."""
 
@@ -30,11 +40,14 @@ class FreezeWatch:
         firstWarning: float,
         limit: float,
         expired: Callable[[str], None],
+        stall: float | None = None,
     ) -> None:
         """
         @param firstWarning: seconds until the first warning, more than 0; each of the following
             comes after twice the time.
         @param limit: seconds until C{expired} is called; no warning comes after that.
+        @param stall: seconds, of a container to which nobody listens while it freezes: after that
+            it is given up as soon as a task is seen that is not frozen.
         @param expired: called once for each L{start}, with a sentence for the user; the watch has
             stopped then.
         """
@@ -43,14 +56,17 @@ class FreezeWatch:
         self._freezer = freezer
         self._firstWarning = firstWarning
         self._limit = limit
+        self._stall = limit if stall is None else min(limit, stall)
         self._expired = expired
+        self._began = 0.0
         self._warning: IDelayedCall | None = None
         self._end: IDelayedCall | None = None
 
     def start(self) -> None:
         """A freeze begins.  Idempotent."""
         if self._end is None:
-            self._end = self._clock.callLater(self._limit, self._expire)
+            self._began = self._clock.seconds()
+            self._end = self._clock.callLater(self._stall, self._expire, False)
             self._warnAfter(self._firstWarning, 0)
 
     def stop(self) -> None:
@@ -75,21 +91,31 @@ class FreezeWatch:
         )
         self._warnAfter(passed * 2, passed)
 
-    def _expire(self) -> None:
-        tasks = self._tasks()
+    def _expire(self, last: bool) -> None:
+        tasks = self._unfrozen()
+        passed = self._clock.seconds() - self._began
+        if not tasks and not last:
+            # Until the limit: nobody knows better what else the caller is at.  Then once more, and
+            # no longer: tasks that cannot be seen from here may hold it, after all.
+            last = passed >= self._limit
+            self._end = self._clock.callLater(PATIENCE, self._expire, last)
+            return
         self.stop()
-        self._expired(
-            f"not frozen within {self._limit:g} s: {tasks};"
-            " raise freeze-limit, or see what holds these tasks"
-        )
+        within, advice = passed, "meanwhile it hears none of its sockets"
+        if passed >= self._limit:
+            within, advice = self._limit, "raise freeze-limit, or see what holds these tasks"
+        self._expired(f"not frozen within {round(within, 3):g} s: {tasks or UNSEEN}; {advice}")
 
     def _tasks(self) -> str:
-        """The tasks that are not frozen, in words."""
+        return self._unfrozen() or UNSEEN
+
+    def _unfrozen(self) -> str:
+        """The tasks that are not frozen, in words; nothing, if none can be seen."""
         try:
             tasks = self._freezer.unfrozenTasks()
         except (FreezerError, OSError) as error:
             return f"tasks that cannot be listed ({error})"
         if not tasks:
-            return "no task that can be seen from here"
+            return ""
         more = [f"and {len(tasks) - NAMED} more"] if len(tasks) > NAMED else []
         return ", ".join([*tasks[:NAMED], *more])

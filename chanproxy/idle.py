@@ -8,7 +8,7 @@ work only whether there is any.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,13 +18,7 @@ from twisted.python.failure import Failure
 
 from chanproxy.handled import Ledger
 from chanproxy.interfaces import FreezerNotReady, IFreezer
-from chanproxy.suspend import (
-    AlreadySuspended,
-    NotIdle,
-    Resumed,
-    Suspension,
-    WakeLocksExist,
-)
+from chanproxy.lifecycle import AlreadySuspended, NotIdle, Resumed, WakeLocksExist
 from chanproxy.wake import Source, WakeSources
 
 LOOKS = 4
@@ -59,7 +53,7 @@ class WorkLook(Protocol):
 
 class IdleWatch:
     """
-    Decides when; L{Suspension} does it.
+    Decides when; L{chanproxy.suspend} does it.
 
     @ivar why: why the container is awake, in words; of the last look, and empty before the first.
     """
@@ -74,12 +68,13 @@ class IdleWatch:
         freezer: IFreezer,
         sources: WakeSources,
         ledger: Ledger,
-        suspension: Suspension,
+        suspend: Callable[[], Deferred[Resumed]],
         work: WorkLook | None = None,
         shortSleep: float = 0.0,
     ) -> None:
         """
         @param linger: seconds that every counter must have been zero before suspending.
+        @param suspend: see L{chanproxy.suspend.Suspension.suspend}.
         @param work: tells of work that no counter shows.
         @param shortSleep: seconds; a container that is woken sooner than that again and again is
             left awake, for longer and longer.  0: it is not.
@@ -90,7 +85,7 @@ class IdleWatch:
         self._freezer = freezer
         self._sources = sources
         self._ledger = ledger
-        self._suspension = suspension
+        self._suspendNow = suspend
         self._running = False
         self._call: IDelayedCall | None = None
         self._wait: Deferred[None] | None = None
@@ -204,7 +199,7 @@ class IdleWatch:
 
     def _suspend(self) -> None:
         self.why = ""
-        self._suspension.suspend().addCallbacks(self._resumed, self._failed)
+        self._suspendNow().addCallbacks(self._resumed, self._failed)
 
     def _resumed(self, result: Resumed) -> None:
         self._backoff = BACKOFF[0]
@@ -232,8 +227,12 @@ class IdleWatch:
         if not self._running or failure.check(CancelledError):
             return
         self.why = failure.getErrorMessage()
-        if failure.check(NotIdle):
-            # Each try makes its event loops turn: seldom, and less and less often.
+        again = getattr(failure.value, "again", None)
+        if again is not None:
+            # It is known what for, and how long.
+            self._call = self._clock.callLater(max(again, REFUSED[0]), self._fromNow)
+        elif failure.check(NotIdle):
+            # A try may make its event loops turn: seldom, and less and less often.
             pause = min(max(self._linger, REFUSED[0]) * 2**self._refusals, REFUSED[1])
             self._refusals = min(self._refusals + 1, 16)
             self._call = self._clock.callLater(pause, self._fromNow)

@@ -6,7 +6,7 @@ Imports nothing else of the package; everything else may import this.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -287,6 +287,17 @@ class IFreezer(Interface):
 
         @return: fires with the reason, in words.  Cancellable; L{thaw} cancels it as well
             (L{twisted.internet.defer.CancelledError}).
+        """
+
+    def watchStirs(stirred: Callable[[], None] | None) -> None:
+        """
+        While frozen, call C{stirred} each time that a process may have come into the container.
+
+        That one is frozen as well, and whoever sent it there waits.  A call too many is harmless;
+        a freezer that cannot tell never calls.  In force from the next freeze on, or from now on
+        if it is frozen, until the next call of this; one at a time.
+
+        @param stirred: must not wait, nor call the freezer; None: nobody is told.
         """
 
     def unfrozenTasks() -> Sequence[str]:

@@ -24,9 +24,9 @@ from chanproxy.describe import description, fitting, portion, summary
 from chanproxy.handed import Handed, polledSafely
 from chanproxy.handled import Reports
 from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
+from chanproxy.lifecycle import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.parameters import Parameters
 from chanproxy.proxy import CannotPair, ChannelProxy, ContainerProtocol, RemoteProtocol
-from chanproxy.suspend import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.varlink import Call, interfaceDescription
 from chanproxy.varlinkerrors import (
     MANAGER,

@@ -17,6 +17,8 @@ from typing import Any
 
 import click
 
+from chanproxy._channelconfig import LONGEST_LINGER
+from chanproxy._tables import secondsOf
 from chanproxy.callcommand import defaultSocket
 from chanproxy.children import CannotRun, runChild
 from chanproxy.freezers._mounts import cgroupMounts, findCgroup
@@ -92,7 +94,7 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
     help="What wakes it: its own sockets as well, or its channels only.",
 )
 @click.option("--timeouts", help="Which of its own times wake it: 10s and longer, all, ignore.")
-@click.option("--max-asleep", type=float, help="Seconds after which it is woken in any case.")
+@click.option("--max-asleep", help="Seconds asleep until it breathes at the latest (15), or never.")
 @click.option(
     "--starting",
     type=float,
@@ -114,7 +116,7 @@ def run(
     suspend: str,
     wake_on: str,
     timeouts: str | None,
-    max_asleep: float | None,
+    max_asleep: str | None,
     starting: float | None,
     channels: Sequence[str],
     name: str,
@@ -131,6 +133,10 @@ def run(
         chanproxy run web -- python3 -m http.server --bind 127.0.0.1 8000
     """
     control = path or defaultSocket()
+    try:
+        longest = None if max_asleep is None else secondsOf(max_asleep, LONGEST_LINGER, "never")
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--max-asleep") from None
     with Guest(name, control) as guest, _cgroup(below, name) as directory:
         parameters: dict[str, Any] = {
             "container": None,
@@ -141,7 +147,7 @@ def run(
             "channels": _channels(channels),
             "wake_on": wake_on,
             "timeouts": timeouts,
-            "max_asleep": max_asleep,
+            "max_asleep": longest,
             "lifetime": "connection",
         }
         try:

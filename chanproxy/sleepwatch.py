@@ -1,33 +1,36 @@
 """
-SleepWatch: notices that a frozen container's processes die or are sent signals.
+SleepWatch: notices that a frozen container's processes die, are sent signals, or become more.
 
 A frozen process does not answer a signal, and nothing can be polled for that: it is looked for.
-Knows the freezer only as a list of processes, and nothing of how a container is resumed.
+Knows the freezer only as a list of processes that have used the processor for some time, and
+nothing of how a container is resumed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import select
-import signal
 from collections.abc import Callable
 
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from chanproxy._cadence import Cadence
 from chanproxy._poller import Poller
-from chanproxy._processes import ProcessStatus, maskOf, namesOf, startTime
+from chanproxy._processes import ProcessStatus, namesOf, otherThreads
 from chanproxy.interfaces import FreezerError, IFreezer, PollingReactor
+from chanproxy.pendingsignals import TIMERS, PendingSignals
 
-_STOP = maskOf(signal.SIGSTOP)
-"""To be stopped, there is no need to wake; a freezer may stop by this very signal."""
+__all__ = ["TIMERS", "SleepWatch"]
 
-TIMERS = maskOf(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
-"""Signals of a program's own timers."""
+STIRS = 0.02
+"""Seconds between lists of the processes at least, however often the freezer says that it stirs."""
 
-_ANY = ~0
+AT_ONCE = 16
+"""So many threads are looked at before it is seen what that has taken."""
 
 
 @define
@@ -37,24 +40,23 @@ class _Watched:
 
     @ivar pidfd: owned by the watch; -1 for none.
     @ivar stopped: a signal has stopped it, and SIGCONT has not come yet.
+    @ivar deaf: see L{PendingSignals.deaf}.
+    @ivar threads: how many it has.
     """
 
     pid: int
     name: str
     pidfd: int = -1
     stopped: bool = False
+    deaf: bool = True
+    threads: int = 1
 
     def __str__(self) -> str:
         return f"{self.name}[{self.pid}]"
 
 
 class SleepWatch:
-    """
-    One container's watch, used for one sleep after another.
-
-    It remembers across sleeps which pending signals have woken the container: a program may leave
-    a signal that it blocks pending for ever, and that is no reason to stay awake for ever.
-    """
+    """One container's watch, used for one sleep after another."""
 
     _log = Logger()
 
@@ -69,10 +71,12 @@ class SleepWatch:
         passedOver: int = TIMERS,
     ) -> None:
         """
-        @param interval: seconds between looks for signals; 0: signals are not looked for.
+        @param interval: seconds between looks for signals, at the most; 0: signals are not looked
+            for.
         @param most: as many processes are watched.
         @param woken: called with the reason, at most once for each L{start}, and never from
             within it; the watch has stopped then.
+        @param passedOver: signals that never wake it, as a bit mask.
         """
         self._name = name
         self._reactor = reactor
@@ -80,74 +84,90 @@ class SleepWatch:
         self._interval = interval
         self._most = most
         self._woken = woken
-        self._passedOver = passedOver | _STOP
+        self._signals = PendingSignals(passedOver, self._unreadable)
+        self._cadence = Cadence(reactor.seconds, interval)
         self._poller = Poller(reactor)
         self._running = False
         self._usePidfds = True
         self._watched: list[_Watched] = []
-        self._inside: frozenset[int] | None = None
+        # Who was there before the freeze, then who is there: their ids, and how many have none.
+        self._inside: tuple[list[int], int] | None = None
+        self._since = self._listedAt = self._lookedAt = self._roundAt = 0.0
+        self._used: int | None = None
+        self._stirred = False
+        # Those still to be looked at.
+        self._threads: list[tuple[_Watched, int]] = []
         self._call: IDelayedCall | None = None
-        # By process: its start time, and what was pending when last looked at.
-        self._known: dict[int, tuple[int, int]] = {}
+        self._list: IDelayedCall | None = None
         self._warned: set[str] = set()
+
+    @property
+    def ticking(self) -> list[str]:
+        """The timers whose signals do not wake it, because they tick: C{SIGALRM of python[12]}."""
+        names = {each.pid: each for each in self._watched}
+        return [f"{name} of {names.get(pid, pid)}" for pid, name in self._signals.ticking()]
+
+    def beforeFreeze(self) -> None:
+        """The container runs still, and is about to be frozen."""
+        self._signals.taken()
+        self._inside = None
+        # If it cannot be listed, that is told when it sleeps.
+        with contextlib.suppress(FreezerError, OSError):
+            self._inside = self._listed()
 
     def start(self) -> None:
         """The container is frozen: begin to watch.  Idempotent."""
         if self._running:
             return
         self._running = self._usePidfds = True
-        pids = self._processes()
-        # Whoever is not looked at now may be another process next time.
-        self._known = {pid: self._known[pid] for pid in pids if pid in self._known}
-        found = ""
+        self._since = self._lookedAt = self._reactor.seconds()
+        # Before the list: whoever comes in from now on is heard of.
+        self._freezer.watchStirs(self._stirs)
+        self._hasRun()
+        found, pids = self._cameIn(), self._processes()
+        self._signals.began(pids)
         for pid in pids:
             # Each of them, also after a reason was found: what is pending has to be remembered.
             reason = self._begin(pid)
             found = found or reason
+        self._stirred = False
+        self._roundAt = self._since - self._interval
         if found:
             self._call = self._reactor.callLater(0, self._wake, found)
         elif self._interval > 0:
-            self._call = self._reactor.callLater(self._interval, self._look)
-
-    def beforeFreeze(self) -> None:
-        """The container runs still: forget signals that have been taken since they woke it."""
-        for pid, (started, pending) in list(self._known.items()):
-            try:
-                status = ProcessStatus.read(pid)
-            except OSError as error:
-                self._unreadable(error)
-                continue
-            left = 0 if status is None else pending & status.pending
-            if left:
-                self._known[pid] = (started, left)
-            else:
-                del self._known[pid]
+            self._cadence.start()
+            self._again()
 
     def stop(self) -> None:
         """Watch no more.  Idempotent."""
+        if self._running:
+            self._freezer.watchStirs(None)
+            self._signals.ended()
+            self._cadence.stop()
         self._running = False
-        call, self._call = self._call, None
-        if call is not None and call.active():
-            call.cancel()
+        for call in (self._call, self._list):
+            if call is not None and call.active():
+                call.cancel()
+        self._call = self._list = None
         self._closePidfds()
         self._watched.clear()
+        self._threads = []
 
     def _wake(self, reason: str) -> None:
         self.stop()
         self._woken(reason)
 
+    def _listed(self) -> tuple[list[int], int]:
+        pids, hidden = list(self._freezer.processes()), 0
+        with contextlib.suppress(FreezerError, OSError):
+            hidden = self._freezer.hiddenProcesses()
+        return pids, hidden
+
     def _processes(self) -> list[int]:
-        self._inside = None
-        if self._most <= 0:
+        """Those that are watched."""
+        if self._most <= 0 or self._inside is None:
             return []
-        try:
-            pids = list(self._freezer.processes())
-        except (FreezerError, OSError) as error:
-            self._warnOnce(
-                "processes", "{name}: its processes are not watched: {error}", error=error
-            )
-            return []
-        self._inside = frozenset(pids)
+        pids, _ = self._inside
         if len(pids) > self._most:
             self._warnOnce(
                 "most",
@@ -223,29 +243,114 @@ class SleepWatch:
     def _ended(self, process: _Watched, _: int) -> None:
         self._wake(f"{process} ended")
 
-    def _look(self) -> None:
-        """Look at each process again, and for others."""
-        self._call = None
+    def _stirs(self) -> None:
+        """Something has happened inside, of which the freezer knows no more."""
+        if self._list is None:
+            wait = self._listedAt + STIRS - self._reactor.seconds()
+            self._list = self._reactor.callLater(max(wait, 0), self._listAgain)
+
+    def _listAgain(self) -> None:
+        self._list = None
         found = self._cameIn()
-        for process in self._watched:
-            reason = self._lookAt(process)
-            found = found or reason
         if found:
             self._wake(found)
-        else:
-            self._call = self._reactor.callLater(self._interval, self._look)
 
     def _cameIn(self) -> str:
         """The reason to wake that a process is which was moved into the container, or nothing."""
-        if self._inside is None:
-            return ""
+        self._listedAt = self._reactor.seconds()
         try:
-            new = [pid for pid in self._freezer.processes() if pid not in self._inside]
-            status = ProcessStatus.read(new[0]) if new else None
+            before, now = self._inside, self._listed()
+            self._inside = now
+            if before is None:
+                return ""
+            for pid in set(now[0]).difference(before[0]):
+                status = ProcessStatus.read(pid)
+                if status is not None:
+                    return f"{status.name}[{pid}] came in"
         except (FreezerError, OSError) as error:
-            self._unreadable(error)
+            self._warnOnce(
+                "processes", "{name}: its processes are not watched: {error}", error=error
+            )
             return ""
-        return f"{status.name}[{new[0]}] came in" if status is not None else ""
+        return "a process came in that is not seen from here" if now[1] > before[1] else ""
+
+    def _look(self) -> None:
+        """Look whether signals have come."""
+        self._call = None
+        now = self._reactor.seconds()
+        self._cadence.begin()
+        stirred = self._hasRun()
+        due = now - self._lookedAt >= self._interval
+        found = self._cameIn() if now - self._listedAt >= self._interval else ""
+        for process in self._watched:
+            if due or stirred is None or process.deaf:
+                found = self._lookAt(process) or found
+        if due:
+            self._lookedAt = now
+        self._cadence.end()
+        self._stirred = self._stirred or bool(stirred)
+        found = found or self._lookFurther(now)
+        if found:
+            self._wake(found)
+        else:
+            self._again()
+
+    def _again(self) -> None:
+        # Without a process, all that can happen is that one comes in.
+        delay = self._cadence.delay() if self._watched else self._interval
+        self._call = self._reactor.callLater(delay, self._look)
+
+    def _lookFurther(self, now: float) -> str:
+        """Look where something has stirred, and at threads, as far as there is time for that."""
+        found = ""
+        stirred = self._stirred and self._cadence.canAfford()
+        if stirred:
+            self._stirred = False
+            self._cadence.begin()
+            for process in self._watched:
+                found = self._lookAt(process) or found
+            self._cadence.endExtra()
+        if stirred or (not self._threads and now - self._roundAt >= self._interval):
+            self._roundAt = now
+            self._threads = [(each, tid) for each in self._watched for tid in self._others(each)]
+        while self._threads and not found and (stirred or self._cadence.canAfford()):
+            self._cadence.begin()
+            found = self._lookAtThreads(self._threads[:AT_ONCE])
+            del self._threads[:AT_ONCE]
+            self._cadence.endExtra()
+        return found
+
+    def _lookAtThreads(self, threads: list[tuple[_Watched, int]]) -> str:
+        found = ""
+        for process, tid in threads:
+            try:
+                status = ProcessStatus.readThread(process.pid, tid)
+            except OSError as error:
+                self._unreadable(error)
+                continue
+            found = self._signalled(process, status, tid) or found
+        return found
+
+    def _others(self, process: _Watched) -> list[int]:
+        try:
+            return otherThreads(process.pid) if process.threads > 1 else []
+        except OSError as error:
+            self._unreadable(error)
+            return []
+
+    def _hasRun(self) -> bool | None:
+        """
+        Whether anything inside has run since this was last asked; None: it is not known.
+
+        A signal that a frozen thread does not block makes it run, just to stop again.  So one
+        figure tells of all threads that a signal may have come, for the price of one.
+        """
+        before = self._used
+        try:
+            self._used = self._freezer.cpuTime()
+        except (FreezerError, OSError):
+            self._used = None
+        return None if before is None or self._used is None else self._used != before
 
     def _lookAt(self, process: _Watched) -> str:
         try:
@@ -262,31 +367,24 @@ class SleepWatch:
             return f"SIGCONT came for {process}"
         return self._signalled(process, status)
 
-    def _signalled(self, process: _Watched, status: ProcessStatus) -> str:
-        """The reason to wake that a process's pending signals are, or nothing."""
+    def _signalled(
+        self, process: _Watched, status: ProcessStatus | None, tid: int | None = None
+    ) -> str:
+        """The reason to wake that pending signals are, of a process or a thread of it."""
         if self._interval <= 0:
             return ""
-        if not status.pending:
-            self._known.pop(process.pid, None)
-            return ""
-        try:
-            started = startTime(process.pid)
-        except OSError as error:
-            self._unreadable(error)
-            return ""
-        knownStart, known = self._known.get(process.pid, (0, 0))
-        if knownStart != started:
-            known = 0
-        self._known[process.pid] = (started, status.pending)
-        # A thread that merely waits is sent what it does not block as soon as it is thawed.  So
-        # this one is new, even if the like of it was seen before.
-        lasting = status.blocked if status.state == "S" else _ANY
-        new = status.pending & ~status.ignored & ~self._passedOver & ~(known & lasting)
+        if tid is None and status is not None:
+            process.deaf = self._signals.deaf(status)
+            process.threads = status.threads
+        asleep = self._reactor.seconds() - self._since
+        new = self._signals.new(process.pid, tid or process.pid, status, asleep)
         if not new:
             return ""
         names = namesOf(new)
         are = "is" if len(names) == 1 else "are"
-        return f"{', '.join(names)} {are} pending for {process}"
+        # The process is what people know; the thread only tells it from the others.
+        where = f"thread {tid} of {process}" if tid else process
+        return f"{', '.join(names)} {are} pending for {where}"
 
     def _unreadable(self, error: Exception) -> None:
         self._warnOnce("unreadable", "{name}: a look at a process failed: {error}", error=error)

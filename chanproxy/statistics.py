@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 EVENTS_KEPT = 128
 """Events in the ring, as the Starnix power manager keeps them."""
@@ -94,7 +94,9 @@ class SuspendStatistics:
     @ivar lastFailure: why the last suspend that failed did so.
     @ivar lastReason: the last resume reason; C{Abort: names} after a failure.
     @ivar lastAsleep: nanoseconds.
-    @ivar totalAsleep: nanoseconds.
+    @ivar totalAsleep: nanoseconds, breaths included.
+    @ivar breaths: how often it ran for a moment while it slept.
+    @ivar breathTime: nanoseconds that these took.
     @ivar histogram: how many times asleep fell into each bucket; see L{bucketLimit}.
     @ivar events: the latest L{EVENTS_KEPT} events, oldest first.
     """
@@ -106,6 +108,8 @@ class SuspendStatistics:
     lastReason: str = ""
     lastAsleep: int = 0
     totalAsleep: int = 0
+    breaths: int = 0
+    breathTime: int = 0
     histogram: list[int] = field(factory=lambda: [0] * BUCKETS)
     events: deque[SuspendEvent] = field(factory=lambda: deque(maxlen=EVENTS_KEPT))
 
@@ -122,6 +126,16 @@ class SuspendStatistics:
         self.lastReason = reason
         self.histogram[bucketOf(asleep)] += 1
         self.events.append(SuspendEvent(now, "resume", reason))
+
+    def explained(self, reason: str) -> None:
+        """What woke it last is known better now."""
+        self.lastReason = reason
+        self.events[-1] = evolve(self.events[-1], reason=reason)
+
+    def breathed(self, lasted: int) -> None:
+        """It ran for a moment."""
+        self.breaths += 1
+        self.breathTime += lasted
 
     def failed(self, now: int, reason: str, sources: Sequence[str]) -> None:
         """It did not sleep."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import select
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from attrs import define, field
@@ -119,11 +119,22 @@ class SourceGroup(Protocol):
     def label(self) -> str:
         """Which of the container's own times wakes it; empty for none."""
 
+    @property
+    def whose(self) -> tuple[int, int] | None:
+        """The process and thread that wait for that."""
+
+    @property
+    def watchdog(self) -> float | None:
+        """Seconds within which it has to report to a watchdog; L{None} without one."""
+
     def within(self) -> float | None:
         """Seconds from now until that time; L{None} without one."""
 
-    def closeSocial(self) -> None:
-        """Close what others would see open; right before the container runs again."""
+    def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
+        """Names of those that were, with who is at the other end; some milliseconds after that."""
+
+    def beforeThaw(self) -> None:
+        """What has to be done right before the container runs again."""
 
     def close(self) -> None:
         """Close everything.  Idempotent."""

@@ -161,7 +161,7 @@ class _Run:
 @click.option("--linger", type=float, help="Seconds of quiet before it is frozen (0.5).")
 @click.option("--timeouts", help="Which of its times wake it: 10s and longer, all, ignore (10s).")
 @click.option("--ignore", multiple=True, help="Descriptors that do not wake it: udp:*:5353, ...")
-@click.option("--max-asleep", type=float, help="Seconds after which it is woken in any case.")
+@click.option("--max-asleep", help="Seconds asleep until it breathes at the latest (15), or never.")
 @click.option("--short-sleep", type=float, help="Seconds; shorter sleeps are not worth it (1).")
 @click.option("--dry-run", is_flag=True, help="Freeze nothing; say what would happen.")
 @click.option("--control", help="Where to take calls; a path.")
@@ -172,7 +172,7 @@ def command(
     linger: float | None,
     timeouts: str | None,
     ignore: tuple[str, ...],
-    max_asleep: float | None,
+    max_asleep: str | None,
     short_sleep: float | None,
     dry_run: bool,
     control: str | None,

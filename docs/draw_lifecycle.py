@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from chanproxy.suspend import machine
+from chanproxy.lifecycle import machine
 
 HERE = Path(__file__).resolve().parent
 
@@ -54,7 +54,9 @@ def main() -> None:
     text = dotText()
     if check:
         if not file.exists() or file.read_text() != text:
-            sys.exit(f"{file.name} does not show the machine in chanproxy.suspend; run this script")
+            sys.exit(
+                f"{file.name} does not show the machine in chanproxy.lifecycle; run this script"
+            )
         return
     file.write_text(text)
     try:

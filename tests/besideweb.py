@@ -152,31 +152,46 @@ class Uvicorn(Served):
             connectWebsocket(f"ws://127.0.0.1:{side.port}/talk") as peer,
         ):
             due = time.monotonic() + 4
+            heard = _Heard(peer)
             for number in range(1, 6):
                 if number == 3:
                     # What is asked in the same millisecond as the server has sent something itself
                     # cannot be told from what that has answered.
-                    self._ask(side, peer, "websocket's answer, asked at once", True)
+                    self._ask(side, heard, "websocket's answer, asked at once", True)
                 elif number == 4:
                     time.sleep(1)
-                    self._ask(side, peer, "websocket's answer", False)
+                    self._ask(side, heard, "websocket's answer", False)
                 what = "websocket's push"
                 with side.expecting(what, due, f"push {number}", hidden=True) as event:
-                    _receive(peer, event, "push")
+                    heard.wait(event, "push")
                 assert event.at is not None
                 due = event.at + 4
 
     @staticmethod
-    def _ask(side: Side, peer: ClientConnection, what: str, hidden: bool) -> None:
+    def _ask(side: Side, heard: _Heard, what: str, hidden: bool) -> None:
         with side.expecting(what, time.monotonic() + 2, "echo hello", hidden) as event:
-            peer.send("hello")
-            _receive(peer, event, "echo")
+            heard.peer.send("hello")
+            heard.wait(event, "echo")
 
 
-def _receive(peer: ClientConnection, event: Event, word: str) -> None:
-    with _failsAsOS():
-        while not event.answer.startswith(word):
-            event.answer = str(peer.recv(event.patience()))
+class _Heard:
+    """Messages of a websocket, of two kinds that come in either order."""
+
+    def __init__(self, peer: ClientConnection) -> None:
+        self.peer = peer
+        self._kept: list[tuple[float, str]] = []
+
+    def wait(self, event: Event, word: str) -> None:
+        """Wait for the next message that begins with a word; the others are kept."""
+        while True:
+            for number, (at, text) in enumerate(self._kept):
+                if text.startswith(word):
+                    event.at, event.answer = at, text
+                    del self._kept[number]
+                    return
+            with _failsAsOS():
+                text = str(self.peer.recv(event.patience()))
+            self._kept.append((time.monotonic(), text))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,10 +26,11 @@ from twisted.python.failure import Failure
 
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.calls import callNames
-from chanproxy.adopt.deadlines import IGNORE, Deadlines
+from chanproxy.adopt.deadlines import IGNORE
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.threads import Gone, position, threadsOf
+from chanproxy.adopt.times import Times
 from chanproxy.wake import SourceGroup
 from tests.cgroups import TemporaryCgroup, unusable
 
@@ -40,6 +41,14 @@ needsCgroup = [
 
 NAMES = callNames(0 if platform.machine() == "x86_64" else 1)
 """Calls by their numbers, here."""
+
+PAUSE = "pause" if platform.machine() == "x86_64" else "ppoll"
+"""The call that C{pause(3)} makes here."""
+
+
+def callName(number: int) -> str:
+    """What L{Subject.waitFor} calls it, also where we have no name for it."""
+    return NAMES.get(number, str(number))
 
 
 @functools.cache
@@ -57,7 +66,7 @@ def compiled(source: str, *options: str) -> str:
     made = _directory() / source.removesuffix(".c")
     here = Path(__file__).parent / source
     subprocess.run(
-        ["gcc", "-O1", *(options or ("-pthread",)), "-o", made, here],
+        ["gcc", "-O1", "-o", made, here, *(options or ("-pthread",))],
         check=True,
         timeout=60,
     )
@@ -118,7 +127,11 @@ class Subject:
         return found.decode().strip()
 
     def waitFor(self, *calls: str) -> Self:
-        """Until there is a thread of it in each of these calls."""
+        """
+        Until there is a thread of it in each of these calls, and every thread is in one of them.
+
+        A process or thread that was made a moment ago is in none: it is about to run.
+        """
 
         def there() -> bool:
             found = set()
@@ -126,10 +139,10 @@ class Subject:
                 try:
                     for tid in threadsOf(pid):
                         where = position(pid, tid)
-                        found.add("" if where is None else NAMES.get(where.number))
+                        found.add("" if where is None else callName(where.number))
                 except Gone:
                     continue
-            return found >= set(calls)
+            return found == set(calls)
 
         until(there)
         return self
@@ -149,7 +162,7 @@ class Subject:
         """Close what the last look found."""
         group, self._group = self._group, None
         if group is not None:
-            group.closeSocial()
+            group.beforeThaw()
             group.close()
 
     def inspector(
@@ -162,11 +175,12 @@ class Subject:
         stopped: bool = True,
     ) -> Inspector:
         """One for this container."""
+        clock = Clock()
         return Inspector(
             "web",
-            Clock(),
+            clock,
             lambda: self.pids,
-            Deadlines(timeouts),
+            Times.make("web", clock, timeouts),
             Ignored(ignore),
             limit,
             attach,
@@ -192,6 +206,16 @@ class Subject:
     ) -> None:
         self.drop()
         self.cgroup.close()
+
+
+def returned(steps: Generator[None, None, SourceGroup]) -> SourceGroup:
+    """What a look finds, from where it is now to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            found: SourceGroup = stop.value
+            return found
 
 
 def looked(inspector: Inspector) -> SourceGroup:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from chanproxy.freezers import NullFreezer
 from chanproxy.handled import Ledger
 from chanproxy.idle import BACKOFF, REFUSED, IdleWatch
 from chanproxy.interfaces import FreezerError
-from chanproxy.suspend import LONGEST, TIMEOUT, NotIdle, Suspension
+from chanproxy.lifecycle import LONGEST, TIMEOUT, NotIdle
+from chanproxy.suspend import Suspension
 from chanproxy.testing.freezers import FakeFreezer
-from chanproxy.wake import SourceGroup, WakeSources
+from chanproxy.wake import SourceGroup, WakeSource, WakeSources
 from tests.cgroups import TemporaryCgroup
 from tests.fakereactor import FakeReactor
 from tests.frozen import needsCgroup, waits
@@ -55,7 +56,7 @@ def test_defaults() -> None:
     """Nothing but C{wake-on}."""
     container = read("")
     assert container.adoption == Adoption()
-    assert container.maxAsleep == 0
+    assert container.maxAsleep == 15
     assert (container.adoption.timeouts, container.adoption.ignore) == (10.0, ())
     assert config.load('[containers.a]\nfreezer = "none"\n').containers[0].adoption is None
 
@@ -68,6 +69,8 @@ def test_all() -> None:
     )
     assert container.adoption == Adoption(2.5, ("timerfd", "udp:*:5353"), True, 0.5, 7.0, 3.0)
     assert container.maxAsleep == 60
+    assert read('max-asleep = "2.5s"').maxAsleep == 2.5
+    assert read('max-asleep = "never"').maxAsleep == 0
     assert read('timeouts = "all"').adoption == Adoption(timeouts=ALL)
     assert read('timeouts = "ignore"').adoption == Adoption(timeouts=IGNORE)
 
@@ -84,6 +87,7 @@ def test_all() -> None:
         ('busy-switches = "x"', "busy-switches: "),
         ("short-sleep = -1", "short-sleep: "),
         ("max-asleep = -1", "max-asleep: "),
+        ('max-asleep = "soon"', "max-asleep: 'soon' is no time; write a number of seconds up to"),
         ("max-asleep = 86401", "max-asleep: "),
     ],
 )
@@ -114,8 +118,9 @@ def test_onlyWithSockets(line: str) -> None:
 
 def test_maxAsleepWithChannels() -> None:
     """This one is for all containers."""
-    text = '[containers.a]\nfreezer = "cgroup:a"\nmax-asleep = 5\n'
-    assert config.load(text).containers[0].maxAsleep == 5
+    text = '[containers.a]\nfreezer = "cgroup:a"\n'
+    assert config.load(text).containers[0].maxAsleep == 0
+    assert config.load(text + "max-asleep = 5\n").containers[0].maxAsleep == 5
 
 
 def test_wrongWakeOn() -> None:
@@ -202,7 +207,7 @@ class World:
             self.freezer,
             self.sources,
             Ledger(),
-            self.suspension,
+            self.suspension.suspend,
             self.work,
             shortSleep=1.0,
         )
@@ -229,6 +234,8 @@ class _Nothing:
     """A look that found nothing to wait for."""
 
     label = ""
+    whose = None
+    watchdog = None
 
     def __init__(self) -> None:
         import select
@@ -242,7 +249,10 @@ class _Nothing:
     def within(self) -> float | None:
         return None
 
-    def closeSocial(self) -> None:
+    def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
+        return [source.name for source in signalled]
+
+    def beforeThaw(self) -> None:
         return
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from chanproxy.adopt.settings import Adoption
 from chanproxy.container import Bounds, Container
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.suspend import Resumed
+from chanproxy.lifecycle import Resumed
 from tests.cgroups import TemporaryCgroup
 from tests.frozen import compiled, needsCgroup
 from tests.sides import asynchronous, until
@@ -112,7 +112,8 @@ class _Trap:
         # More often close to it than not.
         self.freezer.delay = self._random.uniform(-0.5, 1) ** 3 * WITHIN
         ended: list[object] = []
-        self.container.suspend().addBoth(ended.append)
+        # Whatever it does at this moment: a look before would often see that it has not finished.
+        self.container.suspension.suspend().addBoth(ended.append)
         await until(self._reactor, lambda: self._answered() or self._asleep)
         deadline = self._reactor.seconds() + LOST
         while self._asleep and not self._answered() and self._reactor.seconds() < deadline:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
 from chanproxy.freezers.cgroup import CgroupFreezer
-from chanproxy.freezewatch import FreezeWatch
+from chanproxy.freezewatch import PATIENCE, FreezeWatch
 from chanproxy.interfaces import ChanproxyReactor, FreezeInterrupted, FreezerError
 from chanproxy.testing.freezers import FakeFreezer
 from tests.cgroups import TemporaryCgroup, unusable
@@ -18,12 +20,12 @@ from tests.sides import asynchronous, until
 class Setup:
     """A watch of a freezer of which one task does not stop."""
 
-    def __init__(self, limit: float = 30) -> None:
+    def __init__(self, limit: float = 30, stall: float | None = None) -> None:
         self.clock = Clock()
         self.freezer = FakeFreezer()
         self.freezer.tasks = ["worker[123] in pipe_read"]
         self.ends: list[str] = []
-        self.watch = FreezeWatch("box", self.clock, self.freezer, 1, limit, self.ends.append)
+        self.watch = FreezeWatch("box", self.clock, self.freezer, 1, limit, self.ends.append, stall)
 
     def run(self, seconds: float, step: float = 0.5) -> list[str]:
         """Let time pass; what is logged, each line with its time."""
@@ -79,7 +81,9 @@ def test_stopWithinEnd() -> None:
         ends.append(text)
 
     ends: list[str] = []
-    watch = FreezeWatch("box", clock, FakeFreezer(), 1, 1, expired)
+    freezer = FakeFreezer()
+    freezer.tasks = ["worker[123] in pipe_read"]
+    watch = FreezeWatch("box", clock, freezer, 1, 1, expired)
     watch.start()
     clock.pump([1, 1, 1])
     assert len(ends) == 2
@@ -106,6 +110,58 @@ def test_noTasks() -> None:
     (line,) = setup.run(1)
     assert line.endswith("waiting for: no task that can be seen from here")
     setup.watch.stop()
+
+
+def test_noTasksAtTheEnd() -> None:
+    """At the limit it waits a little longer for nobody, and no more."""
+    setup = Setup(limit=2)
+    setup.freezer.tasks = []
+    setup.watch.start()
+    setup.run(2)
+    assert setup.ends == []
+    setup.clock.pump([PATIENCE] * 2)
+    assert setup.ends == [
+        "not frozen within 2 s: no task that can be seen from here;"
+        " raise freeze-limit, or see what holds these tasks"
+    ]
+    assert setup.clock.getDelayedCalls() == []
+
+
+def test_stall() -> None:
+    """Where nobody listens, a task that is seen to hold it ends it soon, and the text says why."""
+    setup = Setup(stall=0.05)
+    setup.watch.start()
+    assert setup.run(0.04, 0.01) == []
+    assert setup.ends == []
+    setup.clock.advance(0.01)
+    assert setup.ends == [
+        "not frozen within 0.05 s: worker[123] in pipe_read; meanwhile it hears none of its sockets"
+    ]
+    assert setup.clock.getDelayedCalls() == []
+
+
+def test_stallOfTheReactor() -> None:
+    """A freeze that is complete is waited for, though it was not heard of: the reactor was busy."""
+    setup = Setup(stall=0.05)
+    setup.watch.start()
+    setup.freezer.tasks = []
+    setup.run(1, 0.04)
+    assert setup.ends == []
+    setup.freezer.tasks = ["late[5] running"]
+    setup.clock.advance(PATIENCE)
+    (end,) = setup.ends
+    assert end == (
+        "not frozen within 1.05 s: late[5] running; meanwhile it hears none of its sockets"
+    )
+
+
+def test_stallBeyondTheLimit() -> None:
+    """The shorter one of the two holds, and the text is that of the limit."""
+    setup = Setup(limit=0.5, stall=60)
+    setup.watch.start()
+    setup.run(1)
+    (end,) = setup.ends
+    assert end.startswith("not frozen within 0.5 s: worker[123] in pipe_read; raise freeze-limit")
 
 
 @pytest.mark.parametrize("error", [FreezerError("no such box"), OSError(24, "no such box")])
@@ -152,3 +208,27 @@ async def test_uninterruptible(reactor: ChanproxyReactor) -> None:
         assert texts[0].startswith(f"not frozen within 0.15 s: {task}; ")
         (failure,) = outcome
         assert isinstance(getattr(failure, "value", None), FreezeInterrupted)
+
+
+@pytest.mark.cgroup
+@pytest.mark.skipif(bool(_unusable()), reason=_unusable() or "usable")
+@asynchronous
+async def test_busyReactor(reactor: ChanproxyReactor) -> None:
+    """A reactor that is busy for longer than the stall does not lose a freeze that is complete."""
+    ends: list[str] = []
+    outcome: list[object] = []
+    with TemporaryCgroup() as cgroup:
+        for _ in range(8):
+            cgroup.spawn(["sleep", "1000"])
+        freezer = CgroupFreezer(cgroup.path, reactor)
+        watch = FreezeWatch("box", reactor, freezer, 10, 10, ends.append, stall=0.02)
+        for _ in range(5):
+            outcome.clear()
+            freezer.freeze().addBoth(outcome.append)
+            watch.start()
+            time.sleep(0.06)
+            assert cgroup.frozen()
+            await until(reactor, lambda: outcome)
+            watch.stop()
+            assert (outcome, ends) == ([None], [])
+            await freezer.thaw()

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from chanproxy.container import Bounds, Container
 from chanproxy.counter import MessageCounter
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IWakeWatcher
-from chanproxy.suspend import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
+from chanproxy.lifecycle import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.testing.freezers import FakeFreezer
 from tests.fakereactor import FakeReactor
 

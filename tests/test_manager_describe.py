@@ -82,6 +82,7 @@ async def test_describe(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             "state": "awake",
             "mode": "manual",
             "why_awake": "it is suspended only when asked (suspend = manual)",
+            "passed_over": [],
             "freezer": "editor",
             "linger": 0.05,
             "proxy_count": 0,
@@ -203,6 +204,7 @@ async def test_attempts(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             **dict.fromkeys(("success_count", "fail_count"), 0),
             **dict.fromkeys(("last_failure", "last_resume_reason"), ""),
             **dict.fromkeys(("last_suspend_time", "total_suspend_time"), 0),
+            **dict.fromkeys(("breath_count", "breath_time"), 0),
         }
         (event,) = description["events"]
         assert (event["kind"], event["reason"]) == ("attempt", "")
@@ -239,6 +241,7 @@ async def test_outcomes(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             "last_resume_reason": f"Abort: {why}",
             "last_suspend_time": slept[1],
             "total_suspend_time": sum(slept),
+            **dict.fromkeys(("breath_count", "breath_time"), 0),
         }
         assert [(event["kind"], event["reason"]) for event in description["events"]] == [
             ("attempt", ""),

@@ -8,17 +8,16 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from chanproxy._processes import ProcessStatus, maskOf, namesOf, startTime
-from chanproxy.freezers.cgroup import CgroupFreezer
-from chanproxy.interfaces import ChanproxyReactor, FreezerError
+from chanproxy.interfaces import FreezerError
 from chanproxy.sleepwatch import SleepWatch
 from chanproxy.testing.freezers import FakeFreezer
-from tests.cgroups import TemporaryCgroup, unusable
+from tests.boxes import Boxes, hear, makeBoxes
+from tests.cgroups import unusable
 from tests.fakereactor import FakeReactor
 from tests.processes import processState, waitForState
 from tests.sides import asynchronous, turns, until
@@ -57,75 +56,7 @@ while input() == "read":
 """
 
 
-class Box:
-    """A container of real processes, and its watch."""
-
-    def __init__(self, reactor: ChanproxyReactor, interval: float = 0.01, most: int = 100) -> None:
-        self.reactor = reactor
-        self.cgroup = TemporaryCgroup()
-        self.freezer = CgroupFreezer(self.cgroup.path, reactor)
-        self.reasons: list[str] = []
-        self.watch = SleepWatch("box", reactor, self.freezer, interval, most, self.reasons.append)
-
-    def run(self, script: str) -> subprocess.Popen[bytes]:
-        """A Python program in the container, which has said that it is ready."""
-        argv = [sys.executable, "-c", script]
-        process = self.cgroup.spawn(argv, subprocess.PIPE, subprocess.PIPE)
-        assert hear(process) == "ready"
-        return process
-
-    async def sleep(self, before: Callable[[], object] = lambda: None) -> None:
-        """Freeze and watch; something may happen in between."""
-        self.reasons.clear()
-        await self.freezer.freeze()
-        before()
-        self.watch.start()
-        assert self.reasons == []
-
-    async def woken(self) -> str:
-        """Wait for the reason to wake, then do so."""
-        await until(self.reactor, lambda: self.reasons)
-        await self.freezer.thaw()
-        # It has stopped: nothing more comes.
-        (reason,) = self.reasons
-        return reason
-
-    async def quiet(self) -> None:
-        """Some looks go by without a reason to wake; then wake all the same."""
-        for _ in range(3):
-            # Each look orders the next one: that looks were made, not that time went by.
-            call = self.watch._call
-            assert call is not None
-            while call.active():
-                await turns(self.reactor, 1)
-        assert self.reasons == []
-        self.watch.stop()
-        await self.freezer.thaw()
-
-
-def hear(process: subprocess.Popen[bytes]) -> str:
-    """The next line that a program says."""
-    assert process.stdout is not None
-    return process.stdout.readline().decode().strip()
-
-
-@pytest.fixture
-def boxes(reactor: ChanproxyReactor) -> Iterator[Callable[..., Box]]:
-    """Makes containers; they end with the test."""
-    made: list[Box] = []
-
-    def make(interval: float = 0.01, most: int = 100) -> Box:
-        made.append(Box(reactor, interval, most))
-        return made[-1]
-
-    yield make
-    for box in made:
-        box.watch.stop()
-        box.freezer.thaw()
-        box.cgroup.close()
-
-
-Boxes = Callable[..., Box]
+boxes = pytest.fixture(makeBoxes)
 
 
 class TestComers:
@@ -147,6 +78,68 @@ class TestComers:
                 comer.kill()
 
     @asynchronous
+    async def test_atOnce(self, boxes: Boxes) -> None:
+        """The kernel tells of it: nobody waits for a look, and it is the same without looks."""
+        for interval in (1000, 0):
+            box = boxes(interval)
+            box.run(HANDLES)
+            await box.sleep()
+            with subprocess.Popen(["sleep", "60"]) as comer:
+                try:
+                    box.cgroup.write("cgroup.procs", str(comer.pid))
+                    assert await box.woken() == f"sleep[{comer.pid}] came in"
+                finally:
+                    comer.kill()
+
+    @asynchronous
+    async def test_whileFreezing(self, boxes: Boxes) -> None:
+        """One that came in between the last look and the first one of the sleep waits as well."""
+        box = boxes(0)
+        box.run(HANDLES)
+        with subprocess.Popen(["sleep", "60"]) as comer:
+            try:
+                await box.sleep(lambda: box.cgroup.write("cgroup.procs", str(comer.pid)))
+                assert await box.woken() == f"sleep[{comer.pid}] came in"
+                # It belongs to the container now.
+                await box.sleep()
+                await turns(box.reactor)
+                assert box.reasons == []
+            finally:
+                comer.kill()
+
+    @asynchronous
+    async def test_hidden(self, boxes: Boxes, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One of another pid namespace waits all the same."""
+        box = boxes(0)
+        box.run(HANDLES)
+        hidden = [1]
+        pids = box.freezer.processes()
+        monkeypatch.setattr(box.freezer, "processes", lambda: pids)
+        monkeypatch.setattr(box.freezer, "hiddenProcesses", lambda: hidden[0])
+        await box.sleep()
+        with subprocess.Popen(["sleep", "60"]) as comer:
+            try:
+                hidden[0] = 2
+                box.cgroup.write("cgroup.procs", str(comer.pid))
+                assert await box.woken() == "a process came in that is not seen from here"
+            finally:
+                comer.kill()
+
+    @asynchronous
+    async def test_nobody(self, boxes: Boxes) -> None:
+        """What stirs and is nobody is no reason to wake, and many stirs are one list."""
+        box = boxes(0)
+        box.run(HANDLES)
+        await box.sleep()
+        listed = box.watch._listedAt
+        for _ in range(3):
+            box.watch._stirs()
+            assert box.watch._listedAt == listed
+        await until(box.reactor, lambda: box.watch._listedAt > listed)
+        assert box.watch._list is None
+        assert box.reasons == []
+
+    @asynchronous
     async def test_forgotten(self, boxes: Boxes) -> None:
         """A blocked signal that was taken while it ran is new when it comes again."""
         box = boxes()
@@ -158,7 +151,6 @@ class TestComers:
             process.stdin.write(b"\n")
             process.stdin.flush()
             assert hear(process) == "taken"
-            box.watch.beforeFreeze()
 
 
 class TestSignals:
@@ -273,14 +265,20 @@ class TestSignals:
         process = box.run(BLOCKS)
         process.send_signal(signal.SIGTERM)
         await box.sleep()
-        await box.woken()
-        monkeypatch.setattr("chanproxy.sleepwatch.startTime", lambda pid: 1)
+        reason = await box.woken()
+        assert reason.startswith("SIGTERM is pending for ")
         await box.sleep()
-        await box.woken()
+        await box.quiet()
+        # The very same signals, of one that started at another time.
+        monkeypatch.setattr("chanproxy.pendingsignals.startTime", lambda pid: 1)
+        await box.sleep()
+        assert await box.woken() == reason
+        await box.sleep()
+        await box.quiet()
 
     @asynchronous
     async def test_notLooking(self, boxes: Boxes) -> None:
-        """With interval 0 signals are nothing; deaths are."""
+        """With interval 0 signals are nothing; deaths are, and who comes in."""
         box = boxes(interval=0)
         process = box.run(BLOCKS)
         process.send_signal(signal.SIGTERM)
@@ -377,18 +375,25 @@ class TestDeaths:
         """Not one is left: it warns, fails nobody, and finds out later."""
         box = boxes()
         sleep = box.cgroup.spawn(["sleep", "1000"])
+        box.watch.beforeFreeze()
         await box.freezer.freeze()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        pids = box.freezer.processes()
-        box.freezer.processes = lambda: pids  # type: ignore[method-assign]
         with capturedLogs() as events:
             resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
             try:
                 box.watch.start()
-                box.watch._look()
+                await box.looked()
+                await box.looked()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert len(events) == 2
+        texts = [formatEvent(event) for event in events]
+        assert [text.partition(":")[2].partition(" (")[0].partition(":")[0] for text in texts] == [
+            " its processes are not watched",
+            " its processes cannot be watched while it sleeps",
+            " a look at a process failed",
+        ]
+        assert all("Too many open files" in text for text in texts)
+        assert box.reasons == []
         sleep.kill()
         assert await box.woken() in (f"sleep[{sleep.pid}] ended", f"?[{sleep.pid}] ended")
 

@@ -15,8 +15,9 @@ from chanproxy.counter import MessageCounter
 from chanproxy.handled import Ledger
 from chanproxy.idle import IdleWatch
 from chanproxy.interfaces import FreezerError, FreezerNotReady
+from chanproxy.lifecycle import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.recovery import FrozenRecord
-from chanproxy.suspend import AlreadySuspended, Resumed, SuspendFailure, Suspension, WakeLocksExist
+from chanproxy.suspend import Suspension
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.wake import WakeSources
 from tests.fakereactor import FakeReactor
@@ -95,7 +96,7 @@ class World:
             self.freezer,
             self.sources,
             self.ledger,
-            self.suspension,
+            self.suspension.suspend,
         )
 
     @property
@@ -493,7 +494,7 @@ def test_watchers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         def __call__(self, event: LogEvent) -> None:
             events.append(event)
 
-    monkeypatch.setattr("chanproxy.suspend._log", Logger(observer=Observer()))
+    monkeypatch.setattr("chanproxy.lifecycle._log", Logger(observer=Observer()))
     heard: list[str] = []
 
     def bad(state: str, reason: str) -> None:

@@ -10,11 +10,18 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from attrs import define
+from twisted.logger import Logger
 
+from chanproxy.adopt.deadlines import Timed
+from chanproxy.adopt.explaining import Explainer, Origin
+from chanproxy.adopt.rests import Rests
+from chanproxy.adopt.threads import Gone
 from chanproxy.wake import WakeSource
+
+_log = Logger()
 
 
 @define
@@ -23,6 +30,7 @@ class _Own:
 
     source: WakeSource
     social: bool
+    released: Callable[[], None] = lambda: None
 
 
 class Adopted:
@@ -31,6 +39,9 @@ class Adopted:
 
     @ivar limit: descriptors that it may hold.
     @ivar label: which of the container's own times wakes it; empty for none.
+    @ivar whose: the process and thread that wait for that.
+    @ivar rests: what is left of times that the kernel counts anew when the container runs again.
+    @ivar watchdog: seconds within which a process has to report to a watchdog; None: none does.
     """
 
     def __init__(self, limit: int) -> None:
@@ -38,21 +49,21 @@ class Adopted:
         self.limit = limit
         self.epoll = select.epoll()
         self.label = ""
+        self.whose: tuple[int, int] | None = None
+        self.rests = Rests()
+        self.watchdog: float | None = None
         self._at: int | None = None
-        self._closed: Callable[[], None] | None = None
         self._own: dict[int, _Own] = {}
+        # Kept when everything is closed.
+        self._origins: dict[WakeSource, Origin] = {}
 
-    def wakeAt(self, at: int, label: str) -> None:
-        """The container is to be woken at a time: nanoseconds (C{CLOCK_MONOTONIC})."""
-        self._at, self.label = at, label
+    def wakeAt(self, time: Timed) -> None:
+        """The container is to be woken at a time that a thread of it waits for."""
+        self._at, self.label, self.whose = time.at, time.label, (time.pid, time.tid)
 
     def within(self) -> float | None:
         """Seconds from now until that time; None without one."""
         return None if self._at is None else max((self._at - time.monotonic_ns()) / 1e9, 0.0)
-
-    def whenClosed(self, call: Callable[[], None]) -> None:
-        """Call a function when everything is closed: the container runs again."""
-        self._closed = call
 
     def __len__(self) -> int:
         return len(self._own)
@@ -62,22 +73,39 @@ class Adopted:
         """In the order in which they were found."""
         return [own.source for own in self._own.values()]
 
-    def add(self, name: str, descriptor: int, events: int, social: bool) -> None:
+    def add(
+        self,
+        name: str,
+        descriptor: int,
+        events: int,
+        social: bool,
+        origin: Origin | None = None,
+        released: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Poll a descriptor.
 
         @param descriptor: owned by this object from now on, whatever happens.
         @param social: it is closed before the container runs again, so that a close by the
             container is the last one.
+        @param origin: where it was found.
+        @param released: called when the descriptor is closed.
         @raise OSError: it cannot be polled.
         """
-        self._own[descriptor] = _Own(WakeSource(name, descriptor, events, adopted=True), social)
+        source = WakeSource(name, descriptor, events, adopted=True)
+        if origin is not None:
+            self._origins[source] = origin
+        self._own[descriptor] = _Own(source, social, released)
         try:
             self.epoll.register(descriptor, events)
         except BaseException:
-            del self._own[descriptor]
-            os.close(descriptor)
+            self._close(descriptor)
             raise
+
+    def _close(self, descriptor: int) -> None:
+        own = self._own.pop(descriptor)
+        own.released()
+        os.close(descriptor)
 
     def poll(self) -> list[WakeSource]:
         """Those that are signalled now."""
@@ -86,28 +114,57 @@ class Adopted:
         ready = self.epoll.poll(0, len(self._own))
         return [self._own[fd].source for fd, _ in ready if fd in self._own]
 
-    def closeSocial(self) -> None:
-        """Close what others would see open; right before the container runs again.  Idempotent."""
+    def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
+        """
+        The names of sources that woke the container, with who is at the other end.
+
+        Call it some milliseconds after the thaw, and never before; everything may be closed.  Takes
+        two milliseconds of processor time at most, raises nothing, and leaves nothing open.
+
+        @param signalled: those that were.
+        @param wokenAt: when that was seen: nanoseconds (C{CLOCK_MONOTONIC}).
+        @return: as many; the old name where nothing better is known.
+        """
+        explainer = Explainer(wokenAt)
+        return [self._explained(source, explainer) for source in signalled]
+
+    def _explained(self, source: WakeSource, explainer: Explainer) -> str:
+        origin = self._origins.get(source)
+        if origin is None:
+            return source.name
+        try:
+            better = explainer.explain(origin)
+        except (OSError, Gone):
+            # It has ended, or closed what it was.
+            better = None
+        except Exception:
+            # A name is not worth more than the wake that it is for.
+            _log.failure("what woke a container cannot be explained")
+            better = None
+        if better is None:
+            return source.name
+        return f"{source.name.removesuffix(str(origin.description))}{better}"
+
+    def beforeThaw(self) -> None:
+        """
+        Close what others would see open, and write down what is left of times; right before the
+        container runs again.  Idempotent.
+        """
+        self.rests.write()
         # Closing a duplicate takes it out of no epoll while the container has its own: the epoll is
         # closed next, and holds nothing open by itself.
         for fd in [fd for fd, own in self._own.items() if own.social]:
-            del self._own[fd]
-            os.close(fd)
+            self._close(fd)
 
     def drop(self) -> None:
         """Close all duplicates, and go on with the time alone.  Idempotent."""
-        for fd in self._own:
+        for fd in list(self._own):
             self.epoll.unregister(fd)
-            os.close(fd)
-        self._own.clear()
+            self._close(fd)
 
     def close(self) -> None:
         """Close everything.  Idempotent."""
-        self.closeSocial()
-        for fd in self._own:
-            os.close(fd)
-        self._own.clear()
+        for fd in list(self._own):
+            self._close(fd)
         self.epoll.close()
-        closed, self._closed = self._closed, None
-        if closed is not None:
-            closed()
+        self.rests.close()

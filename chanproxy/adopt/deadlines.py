@@ -1,7 +1,7 @@
 """
 Which of the times that a container waits for wake it.
 
-Most programs that wait for events also wait for a time, and most of these times are housekeeping: a
+Most programs that wait for events also wait for a time, and many of these times are housekeeping: a
 look every 100 ms whether there is anything to do.  Knows threads by their numbers only.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attrs import define, frozen
+from attrs import frozen
 
 _SECOND = 1_000_000_000
 
@@ -23,57 +23,64 @@ class Timed:
     A thread that waits for a time.
 
     @ivar label: in words, for people.
-    @ivar at: nanoseconds (C{CLOCK_MONOTONIC}) when its wait ends by itself.
+    @ivar at: nanoseconds (C{CLOCK_MONOTONIC}) when its wait ends by itself, at the earliest.
+    @ivar length: nanoseconds that the whole wait takes.
     @ivar alone: its process waits for nothing but time.
+    @ivar period: nanoseconds after which the thread comes back as a habit, and this is such a time;
+        0: it is none.
     """
 
     pid: int
     tid: int
     label: str
     at: int
+    length: int
     alone: bool
+    period: int = 0
+
+    @property
+    def habit(self) -> str:
+        """For people."""
+        return f"{self.label}, every {self.period / _SECOND:.3g} s"
 
 
 class NotYet(Exception):
-    """A time that may matter is near; the text says whose, and when."""
+    """
+    A time that somebody waits for is near; the text says whose, and when.
+
+    @ivar again: seconds after which it is over.
+    """
+
+    def __init__(self, text: str, again: float) -> None:
+        super().__init__(text)
+        self.again = again
 
 
 WORTH = _SECOND
 """Nanoseconds: for a time that is nearer than this the container stays awake."""
-
-_SAME = _SECOND // 20
-"""Nanoseconds by which a time may differ when it is asked for again, rounded, and is the same."""
-
-
-@define
-class _Known:
-    """
-    What was seen of a thread's times.
-
-    @ivar seen: when it was last looked at, or ran again after that.
-    @ivar long: when the last long one is over.
-    @ivar unsure: when the last one is over that may be the rest of a long one.
-    """
-
-    seen: int | None = None
-    long: int | None = None
-    unsure: int | None = None
 
 
 class Deadlines:
     """
     The rule for one container.
 
-    A time as long as the threshold wakes, also when it is nearer by the next look.  So does any
-    time of a process that waits for nothing else: it has no other way on.  A shorter one beside
-    other waits is housekeeping, if it was set since the last look, and that is less than the
-    threshold before it is over; otherwise it may be the rest of a long one, and wakes as well.
+    A time as long as the threshold wakes it, and so does any time of a process that waits for
+    nothing else: it has no other way on.  A shorter one is housekeeping only if the thread was seen
+    to come back after it as a habit; otherwise somebody may wait for it, and it wakes as well.
+
+    @ivar passedOver: what was housekeeping at the last look, in words.
     """
 
     def __init__(self, threshold: float) -> None:
         """@param threshold: seconds; L{ALL} or L{IGNORE}."""
         self._threshold = threshold
-        self._known: dict[tuple[int, int], _Known] = {}
+        self.passedOver: tuple[str, ...] = ()
+
+    def wakes(self, each: Timed) -> bool:
+        """Whether a time wakes the container."""
+        if self._threshold == IGNORE:
+            return False
+        return each.alone or not each.period or each.length >= self._threshold * _SECOND
 
     def earliest(self, timed: Iterable[Timed], now: int) -> Timed | None:
         """
@@ -83,42 +90,19 @@ class Deadlines:
         @param now: nanoseconds (C{CLOCK_MONOTONIC}).
         @raise NotYet: stay awake for now.
         """
-        if self._threshold == IGNORE:
-            return None
-        waking: list[Timed] = []
-        before, self._known = self._known, {}
-        soon: Timed | None = None
+        first: Timed | None = None
+        passed = []
         for each in timed:
-            key = (each.pid, each.tid)
-            known = self._known[key] = before.get(key) or _Known()
-            if each.alone or self._isLong(each, known, now):
-                waking.append(each)
-            elif self._mayBeLong(each, known, now):
-                if each.at - now >= WORTH:
-                    waking.append(each)
-                elif soon is None or each.at < soon.at:
-                    soon = each
-            known.seen = now
-        if soon is not None:
-            left = max((soon.at - now) / _SECOND, 0)
-            raise NotYet(f"{soon.label} is over in {left:.3g} s")
-        return min(waking, key=lambda each: each.at, default=None)
-
-    def resumed(self, now: int) -> None:
-        """The container runs again, as it was at the last look: it set no time while it slept."""
-        for known in self._known.values():
-            known.seen = now
-
-    def _isLong(self, each: Timed, known: _Known, now: int) -> bool:
-        if each.at - now >= self._threshold * _SECOND:
-            known.long = each.at
-            return True
-        return known.long is not None and abs(each.at - known.long) <= _SAME
-
-    def _mayBeLong(self, each: Timed, known: _Known, now: int) -> bool:
-        if known.seen is None or each.at - known.seen >= self._threshold * _SECOND:
-            known.unsure = each.at
-        return known.unsure is not None and now < known.unsure
+            if not self.wakes(each):
+                if each.period:
+                    passed.append(each.habit)
+            elif first is None or each.at < first.at:
+                first = each
+        self.passedOver = tuple(sorted(passed))
+        if first is not None and first.at - now < WORTH:
+            left = max(first.at - now, 0) / _SECOND
+            raise NotYet(f"{first.label} is over in {left:.3g} s", left)
+        return first
 
 
 def parseTimeouts(text: str) -> float:

@@ -6,7 +6,9 @@ Numbers in, a L{Wait} out; the thread's memory is read through a function that i
 
 from __future__ import annotations
 
+import errno
 import select
+import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -46,6 +48,20 @@ class Children:
 
 
 @frozen
+class Rest:
+    """
+    Where the kernel writes what is left of a time when a freeze interrupts the call; when the
+    thread runs again, the call begins anew with what stands there.
+
+    @ivar address: of two words, seconds and a part of a second.
+    @ivar unit: nanoseconds that one of the second word is.
+    """
+
+    address: int
+    unit: int
+
+
+@frozen
 class Wait:
     """
     What one thread waits for; any of it ends the wait.
@@ -54,6 +70,9 @@ class Wait:
     @ivar descriptors: numbers in its process, each with its poll events.
     @ivar within: nanoseconds from now after which the wait ends by itself; None: never.
     @ivar relative: C{within} is the time that was asked for, of which some has passed already.
+    @ivar rest: set for a call that begins anew with what is left.
+    @ivar expired: set for a call that a freeze ends with C{EINTR}: what it gives when its time is
+        over.
     """
 
     call: str
@@ -61,16 +80,17 @@ class Wait:
     within: int | None = None
     relative: bool = False
     children: Children | None = None
+    rest: Rest | None = None
+    expired: int | None = None
 
     @property
     def onlyTime(self) -> bool:
-        """Nothing but time, a signal or another thread ends it."""
-        return not self.descriptors and self.children is None
+        """Nothing but time or another thread ends it."""
+        return not self.descriptors and self.children is None and self.call not in _FOR_SIGNALS
 
     def limited(self, within: int) -> Wait:
-        """The same, but it ends by itself after so many nanoseconds at the latest."""
-        shorter = within if self.within is None else min(within, self.within)
-        return evolve(self, within=shorter)
+        """The same for a call on a socket that has a limit of its own, in nanoseconds."""
+        return evolve(self, within=within, relative=True, expired=-errno.EAGAIN)
 
 
 def mayWait(call: str) -> bool:
@@ -137,9 +157,29 @@ def _descriptor(events: int) -> Callable[[_Asked], Wait]:
     return one
 
 
+_FLAGS = {"recvfrom": 3, "recvmsg": 2, "recvmmsg": 3}
+"""Which argument holds the flags."""
+
+_WAIT_FOR_ONE = 0x10000
+"""C{MSG_WAITFORONE}, C{linux/socket.h}"""
+
+
+def _receive(asked: _Asked) -> Wait:
+    flags = asked[_FLAGS[asked.call]]
+    if flags & socket.MSG_WAITALL:
+        raise NotWaiting(f"is in {asked.call} for all of its data, which a freeze would cut short")
+    if asked.call == "recvmmsg" and not flags & _WAIT_FOR_ONE and asked[2] & 0xFFFFFFFF > 1:
+        raise NotWaiting("is in recvmmsg for several messages, which a freeze would cut short")
+    return Wait(asked.call, ((asked.signed(0), select.EPOLLIN),))
+
+
+def _send(asked: _Asked) -> Wait:
+    raise NotWaiting(f"is in {asked.call}, which a freeze would cut short")
+
+
 def _epoll(asked: _Asked) -> Wait:
     within = asked.duration(3) if asked.call == "epoll_pwait2" else _milliseconds(asked[3])
-    return Wait(asked.call, ((asked.signed(0), select.EPOLLIN),), within, True)
+    return Wait(asked.call, ((asked.signed(0), select.EPOLLIN),), within, True, expired=0)
 
 
 def _poll(asked: _Asked) -> Wait:
@@ -149,8 +189,10 @@ def _poll(asked: _Asked) -> Wait:
     table = asked.read(asked[0], 8 * count) if count else b""
     # struct pollfd; a negative descriptor stands for none.
     entries = tuple((fd, events) for fd, events, _ in struct.iter_unpack("=iHH", table) if fd >= 0)
-    within = _milliseconds(asked[2]) if asked.call == "poll" else asked.duration(2)
-    return Wait(asked.call, entries, within, True)
+    if asked.call == "poll":
+        return Wait(asked.call, entries, _milliseconds(asked[2]), True)
+    rest = Rest(asked[2], 1) if asked[2] else None
+    return Wait(asked.call, entries, asked.duration(2), True, rest=rest)
 
 
 _SETS = (select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI)
@@ -171,8 +213,8 @@ def _select(asked: _Asked) -> Wait:
             wanted[fd] = wanted.get(fd, 0) | event
             bits &= bits - 1
     unit = 1000 if asked.call == "select" else 1
-    within = asked.duration(4, unit)
-    return Wait(asked.call, tuple(wanted.items()), within, True)
+    rest = Rest(asked[4], unit) if asked[4] else None
+    return Wait(asked.call, tuple(wanted.items()), asked.duration(4, unit), True, rest=rest)
 
 
 _FUTEX_WAIT, _FUTEX_LOCK_PI, _FUTEX_WAIT_BITSET = 0, 6, 9
@@ -229,8 +271,9 @@ def _clockNanosleep(asked: _Asked) -> Wait:
 
 def _signal(asked: _Asked) -> Wait:
     # Signals that wait for a frozen process are looked for while it sleeps.
-    within = asked.duration(2) if asked.call == "rt_sigtimedwait" else None
-    return Wait(asked.call, within=within, relative=True)
+    if asked.call != "rt_sigtimedwait":
+        return Wait(asked.call, relative=True)
+    return Wait(asked.call, within=asked.duration(2), relative=True, expired=-errno.EAGAIN)
 
 
 def _wait4(asked: _Asked) -> Wait:
@@ -276,7 +319,8 @@ def _uring(asked: _Asked) -> Wait:
         # struct io_uring_getevents_arg: mask, its size, padding, address of the time.
         _, _, _, address = struct.unpack("=QIIQ", asked.read(asked[4], 24))
         within = _duration(asked.read, address)
-    return Wait(asked.call, ((asked.signed(0), select.EPOLLIN),), within, True)
+    watched = ((asked.signed(0), select.EPOLLIN),)
+    return Wait(asked.call, watched, within, True, expired=-errno.ETIME)
 
 
 def _queue(events: int) -> Callable[[_Asked], Wait]:
@@ -310,13 +354,19 @@ def _duration(read: Read, address: int, unit: int = 1) -> int | None:
 
 _IN, _OUT = _descriptor(select.EPOLLIN), _descriptor(select.EPOLLOUT)
 
+_FOR_SIGNALS = ("pause", "rt_sigsuspend", "rt_sigtimedwait")
+
 _DECODERS: dict[str, Callable[[_Asked], Wait]] = {
-    **dict.fromkeys(("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg"), _IN),
-    **dict.fromkeys(("connect", "sendmsg", "sendmmsg", "sendto", "write", "writev"), _OUT),
+    **dict.fromkeys(("accept", "accept4", "read", "readv"), _IN),
+    **dict.fromkeys(_FLAGS, _receive),
+    "connect": _OUT,
+    # Whoever waits there has more to send than there is room for: a freeze ends the call with a
+    # part of it sent, and for some that can be seen only by the kind of descriptor.
+    **dict.fromkeys(("sendmsg", "sendmmsg", "sendto", "write", "writev"), _send),
     **dict.fromkeys(("epoll_wait", "epoll_pwait", "epoll_pwait2"), _epoll),
     **dict.fromkeys(("poll", "ppoll"), _poll),
     **dict.fromkeys(("select", "pselect6"), _select),
-    **dict.fromkeys(("pause", "rt_sigsuspend", "rt_sigtimedwait"), _signal),
+    **dict.fromkeys(_FOR_SIGNALS, _signal),
     "clock_nanosleep": _clockNanosleep,
     "futex": _futex,
     "futex_wait": _futexWait,

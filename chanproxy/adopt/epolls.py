@@ -1,8 +1,8 @@
 """
 What is inside an epoll of another process, from C{/proc/PID/fdinfo}.
 
-An epoll can be watched as a whole, at no cost per descriptor.  Only when something in it is to be
-ignored, or it is nested too deeply, is each of its descriptors watched by itself.
+An epoll can be watched as a whole, at no cost per descriptor, as long as asking it changes nothing;
+else each of its descriptors is watched by itself.  Knows nothing of what is watched, and why.
 """
 
 from __future__ import annotations
@@ -10,12 +10,26 @@ from __future__ import annotations
 import os
 import re
 import select
+import socket
+import threading
+from collections.abc import Generator
+from functools import cache
+from typing import NamedTuple
 
-from attrs import frozen
-
+from chanproxy import _syscalls
 from chanproxy.adopt.threads import Gone
 
-_MEMBER = re.compile(rb"^tfd:\s*(\d+) events:\s*([0-9a-f]+) .*?ino:([0-9a-f]+)", re.MULTILINE)
+PIECE = 128
+"""Members that are gone through before others have their turn."""
+
+_MANY = 1000
+"""Open descriptors of a process from which on its epolls are read beside the reactor."""
+
+_MEMBER = re.compile(
+    rb"^tfd:\s*(\d+) events:\s*([0-9a-f]+) data:\s*[0-9a-f]+\s+pos:\S+ ino:([0-9a-f]+)"
+    rb"(?: sdev:([0-9a-f]+))?",
+    re.MULTILINE,
+)
 
 _EVENTS = (
     select.EPOLLIN
@@ -31,41 +45,132 @@ _EVENTS = (
 """What can be waited for; errors and hang-ups always are, and the rest says how it is told."""
 
 
-@frozen
-class Member:
+class Member(NamedTuple):
     """
     A descriptor in an epoll.
 
-    @ivar events: that it is watched for, without C{EPOLLET} and the like.
+    @ivar fd: its number when it was added.
+    @ivar events: that it is watched for, without C{EPOLLET} and the like; none for a one-shot that
+        has fired, which waits for nothing until it is armed again.
+    @ivar inode: of the open file; all anonymous ones share one.
+    @ivar device: of that, as the kernel counts inside; -1 when it does not say.
     """
 
     fd: int
     events: int
+    inode: int
+    device: int
+
+    @property
+    def isSocket(self) -> bool:
+        """It is one of the kernel's sockets, whatever its number stands for by now."""
+        return self.device == devices()[0]
+
+    @property
+    def isAnonymous(self) -> bool:
+        """It is an eventfd, a signalfd, an epoll and so on: only its link tells."""
+        return self.device == devices()[1]
 
 
-def members(pid: int, fd: int) -> list[Member]:
+def membersOf(pid: int, fd: int) -> Generator[None, None, list[Member]]:
     """
-    The descriptors in an epoll that can become ready.
-
-    Watched one by one they are level-triggered: an edge that the program has been told of already
-    is told once more.
+    The descriptors in an epoll; gives L{None} where others may have their turn.
 
     @raise Gone: there is no such process.
-    @raise OSError: it cannot be read, or a number in it stands for another file by now.
+    @raise OSError: it cannot be read.
     """
+    return (yield from parse((yield from textOf(pid, fd))))
+
+
+def parse(text: bytes) -> Generator[None, None, list[Member]]:
+    """The same, from what L{textOf} gave."""
+    found = []
+    for each in _MEMBER.finditer(text):
+        number, events, inode, device = each.groups(b"-1")
+        found.append(
+            Member(int(number), int(events, 16) & _EVENTS, int(inode, 16), int(device, 16))
+        )
+        if not len(found) % PIECE:
+            yield None
+    return found
+
+
+def isSame(pid: int, fd: int, member: Member, known: dict[int, int] | None = None) -> bool:
+    """
+    Whether the number of a descriptor in an epoll still stands for the file that is in there.
+
+    @param known: how many members of this number were looked at: two are there when a number was
+        used anew while the file that it stood for lived on.
+    """
+    offset = 0
+    if known is not None:
+        offset = known[member.fd] = known.get(member.fd, -1) + 1
+    same = _syscalls.isEpollTarget(pid, fd, member.fd, offset)
+    if same is not None:
+        return same
     try:
-        with open(f"/proc/{pid}/fdinfo/{fd}", "rb") as file:
-            text = file.read()
+        return os.stat(f"/proc/{pid}/fd/{member.fd}").st_ino == member.inode
+    except OSError:
+        return False
+
+
+def textOf(pid: int, fd: int) -> Generator[None, None, bytes]:
+    """
+    What the kernel says of an epoll; the same text means the same files, by the same numbers.
+
+    @raise Gone: there is no such process.
+    @raise OSError: it cannot be read.
+    """
+    # All of it comes in one read, which takes two milliseconds for a thousand members.
+    path = f"/proc/{pid}/fdinfo/{fd}"
+    try:
+        # The number of open descriptors, from Linux 6.2 on.
+        if os.stat(f"/proc/{pid}/fd").st_size < _MANY:
+            return _readNow(path)
     except (FileNotFoundError, ProcessLookupError):
         raise Gone from None
-    found = []
-    for number, events, inode in _MEMBER.findall(text):
-        wanted = int(events, 16) & _EVENTS
-        # A one-shot that has fired waits for nothing until it is armed again.
-        if not wanted:
-            continue
-        member = int(number)
-        if os.stat(f"/proc/{pid}/fd/{member}").st_ino != int(inode, 16):
-            raise OSError(f"descriptor {member} in its epoll has another number by now")
-        found.append(Member(member, wanted))
-    return found
+    beside = _Reading(path)
+    beside.start()
+    while beside.is_alive():
+        # Not for long, and not not at all, which would keep the processor from it.
+        beside.join(0.001)
+        yield None
+    if beside.error is not None:
+        raise beside.error
+    return beside.text
+
+
+class _Reading(threading.Thread):
+    """Reads one file; the interpreter goes on meanwhile."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(name="chanproxy-fdinfo", daemon=True)
+        self._path = path
+        self.text = b""
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self.text = _readNow(self._path)
+        except (Gone, OSError) as error:
+            self.error = error
+
+
+def _readNow(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+    except (FileNotFoundError, ProcessLookupError):
+        raise Gone from None
+
+
+@cache
+def devices() -> tuple[int, int]:
+    """The kernel's inner numbers of the devices that sockets and anonymous inodes are on."""
+    with socket.socket(socket.AF_UNIX) as some, select.epoll() as other:
+        return _inner(os.fstat(some.fileno()).st_dev), _inner(os.fstat(other.fileno()).st_dev)
+
+
+def _inner(device: int) -> int:
+    # linux/kdev_t.h
+    return os.major(device) << 20 | os.minor(device)

@@ -11,18 +11,18 @@ import select
 import time
 from collections.abc import Callable, Generator, Sequence
 
-from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from chanproxy import _syscalls
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.calls import RESTART
-from chanproxy.adopt.deadlines import Deadlines, NotYet, Timed
+from chanproxy.adopt.connections import Connections, Watched
 from chanproxy.adopt.decode import NotWaiting, Wait, decode, mayWait
+from chanproxy.adopt.inflight import refuse
 from chanproxy.adopt.naming import Ignored, describeLink
-from chanproxy.adopt.processors import Call, Processor, UnknownProgram, processor
+from chanproxy.adopt.processors import Call, UnknownProgram
+from chanproxy.adopt.slices import Sliced
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.taking import Taker
 from chanproxy.adopt.threads import (
@@ -33,32 +33,13 @@ from chanproxy.adopt.threads import (
     threadsOf,
     threadStat,
 )
-from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace, Tracer
+from chanproxy.adopt.times import Times
+from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace
+from chanproxy.adopt.watchdogs import Watchdogs
 from chanproxy.wake import SourceGroup
-
-SLICE = 0.004
-"""Seconds that a look may take at a time, before others have their turn."""
 
 TRACED_AT_ONCE = 32
 """Threads that are stopped side by side."""
-
-
-@frozen
-class _Remembered:
-    """
-    A call that counts its time from its beginning, as it was before the kernel restarted it.
-
-    @ivar at: when it is over; None: never.
-    """
-
-    arguments: tuple[int, ...]
-    instruction: int
-    name: str
-    at: int | None
-
-    def isOf(self, call: Call) -> bool:
-        """Whether it is the same call still."""
-        return self.arguments == call.arguments and self.instruction == call.at
 
 
 class Inspector:
@@ -69,16 +50,18 @@ class Inspector:
         name: str,
         clock: IReactorTime,
         processes: Callable[[], Sequence[int]],
-        deadlines: Deadlines,
+        times: Times,
         ignored: Ignored,
         limit: int,
         attach: Callable[[Adopted], None],
         blind: bool = False,
         stopped: bool = True,
         hidden: Callable[[], int] = lambda: 0,
+        connections: Connections | None = None,
     ) -> None:
         """
         @param processes: lists the container's.
+        @param times: what is known of the times that its threads wait for.
         @param limit: descriptors that may be adopted.
         @param attach: called with what will be filled by a look, so that it is polled already.
         @param blind: accept processes that may not be looked into.
@@ -86,22 +69,22 @@ class Inspector:
             for that instant at most, results of calls are not looked at, and nothing is adopted:
             a close by the container would not be the last one.
         @param hidden: how many processes of the container are not listed.
+        @param connections: those for which it stays awake; None: it does so for none.
         """
-        known = processor()
-        assert known is not None, "see whyNotAdopt"
         self._name = name
         self._clock = clock
         self._processes = processes
-        self._deadlines = deadlines
+        self._times = times
         self._ignored = ignored
         self._limit = limit
         self._attach = attach
         self._blind = blind
         self._stopped = stopped
         self._hidden = hidden
-        self._processor: Processor = known
-        self._tracer = Tracer()
-        self._remembered: dict[tuple[int, int], _Remembered] = {}
+        self._connections = connections or Connections(name, 0)
+        self._processor = times.processor
+        self._tracer = times.tracer
+        self._watchdogs = Watchdogs()
         self._releasing: IDelayedCall | None = None
         self._since = 0
 
@@ -111,7 +94,7 @@ class Inspector:
 
         @return: fails with L{StillBusy}, or L{NotYet} when a time is nearly over.  Cancellable.
         """
-        return _Look(self._clock, self._steps()).result
+        return Sliced(self._clock, self._steps()).result
 
     def close(self) -> None:
         """Let go of all threads."""
@@ -123,8 +106,8 @@ class Inspector:
             # It stops within some microseconds, as a rule, and only then can be let go of.
             time.sleep(0.0005)
 
-    def _steps(self) -> Generator[Adopted | None, None, None]:
-        """One look; gives L{None} where others may have their turn, and at last what was found."""
+    def _steps(self) -> Generator[None, None, SourceGroup]:
+        """One look; gives L{None} where others may have their turn, and returns what was found."""
         subjects: list[Subject] = []
         self._since = time.monotonic_ns()
         adopted = self._adopt()
@@ -140,6 +123,7 @@ class Inspector:
                 for index in range(0, len(subject.threads), TRACED_AT_ONCE):
                     self._waitsOf(subject, subject.threads[index : index + TRACED_AT_ONCE])
                     yield None
+            yield from refuse(self._connections, map(_watched, subjects))
             yield from Taker(self._name, adopted, self._ignored, self._stopped).takeAll(subjects)
             if set(self._processes()) - set(listed):
                 raise StillBusy("busy: a process came in")
@@ -148,12 +132,14 @@ class Inspector:
                 adopted.drop()
         except BaseException:
             adopted.close()
+            if self._stopped:
+                self._times.noteAll(subjects, self._since)
             raise
         finally:
             for subject in subjects:
                 subject.memory.close()
             self._releaseLater()
-        yield adopted
+        return adopted
 
     def _adopt(self) -> Adopted:
         try:
@@ -173,8 +159,7 @@ class Inspector:
                 f"{hidden} of its processes cannot be seen from this pid namespace; "
                 'or write unseen = "blind", and they are left out'
             )
-        known = set(pids)
-        self._remembered = {k: v for k, v in self._remembered.items() if k[0] in known}
+        self._times.keepOnly(set(pids))
         return pids
 
     def _enter(self, pid: int, subjects: list[Subject]) -> None:
@@ -264,40 +249,24 @@ class Inspector:
         if where is None or where.number < 0:
             raise NotWaiting("runs")
         name = self._processor.name(where.number)
+        if name == RESTART:
+            known = self._times.restarted.of(subject.pid, tid, where.arguments)
+            name = RESTART if known is None else known.name
+        subject.calls[tid] = Call(name, where.arguments, where.instruction)
         return decode(name, where.arguments, subject.memory.read, subject.clock)
 
     def _waitOf(self, subject: Subject, tid: int, registers: Sequence[int]) -> Wait:
         call = self._processor.interrupted(registers, subject.memory.read)
         if call is None:
             raise NotWaiting("works, or is about to")
-        key = (subject.pid, tid)
-        remembered = self._remembered.pop(key, None)
-        name = call.name
-        if name != RESTART:
-            remembered = None
-        elif remembered is not None and remembered.isOf(call):
-            name = remembered.name
+        if call.name == RESTART:
+            call = self._times.resolved(subject, tid, call)
         else:
-            remembered = None
-            name = self._processor.loaded(call, subject.memory.read)
-            if not name:
-                raise NotWaiting("goes on with a call whose name is not known")
+            self._times.restarted.forget(subject.pid, tid)
+        subject.calls[tid] = call
         if call.lost:
-            return self._anyEpoll(subject, name)
-        wait = decode(name, call.arguments, subject.memory.read, subject.clock)
-        if not wait.relative:
-            return wait
-        # From the beginning of the look: never later than it was asked for.
-        since, at = self._since, None
-        if wait.within is not None:
-            if remembered is not None and remembered.at is not None:
-                # The kernel counts from the first time; so do we.
-                wait = evolve(wait, within=max(min(remembered.at - since, wait.within), 0))
-            assert wait.within is not None
-            at = since + wait.within
-        # Without a time, too: poll(2) is restarted all the same, and its name is not shown then.
-        self._remembered[key] = _Remembered(call.arguments, call.at, name, at)
-        return wait
+            return self._anyEpoll(subject, call.name)
+        return decode(call.name, call.arguments, subject.memory.read, subject.clock)
 
     def _anyEpoll(self, subject: Subject, name: str) -> Wait:
         """Which epoll it is has been lost: it may be any of the subject's."""
@@ -317,18 +286,13 @@ class Inspector:
         return f"{name}[{tid}]"
 
     def _setTime(self, adopted: Adopted, subjects: Sequence[Subject]) -> None:
-        since = self._since
-        timed = []
-        for subject in subjects:
-            alone = subject.onlyTime
-            for tid, wait in subject.waits.items():
-                if wait.within is not None:
-                    label = f"{self._name}/{subject.name}[{tid}] {wait.call} timeout"
-                    timed.append(Timed(subject.pid, tid, label, since + wait.within, alone))
-        first = self._deadlines.earliest(timed, since)
-        adopted.whenClosed(lambda: self._deadlines.resumed(time.monotonic_ns()))
+        timed = self._times.ofAll(subjects, self._since, self._stopped)
+        if self._stopped:
+            self._times.beforeThaw(adopted.rests, subjects, self._since)
+        first = self._times.deadlines.earliest(timed, time.monotonic_ns())
+        adopted.watchdog = self._watchdogs.shortest(subjects)
         if first is not None:
-            adopted.wakeAt(first.at, first.label)
+            adopted.wakeAt(first)
 
     def _releaseLater(self) -> None:
         if self._releasing is None and self._tracer.releaseLate():
@@ -339,40 +303,8 @@ class Inspector:
         self._releaseLater()
 
 
-class _Look:
-    """Runs the steps of a look, a slice at a time."""
-
-    _log = Logger()
-
-    def __init__(self, clock: IReactorTime, steps: Generator[Adopted | None, None, None]) -> None:
-        self._clock = clock
-        self._steps = steps
-        self._call: IDelayedCall | None = None
-        self.result: Deferred[SourceGroup] = Deferred(self._cancel)
-        self._go()
-
-    def _cancel(self, _: Deferred[SourceGroup]) -> None:
-        if self._call is not None:
-            self._call.cancel()
-        # Which runs what has to be given back.
-        self._steps.close()
-
-    def _go(self) -> None:
-        self._call = None
-        end = time.monotonic() + SLICE
-        try:
-            for found in self._steps:
-                if found is not None:
-                    self.result.callback(found)
-                    return
-                if time.monotonic() > end:
-                    self._call = self._clock.callLater(0, self._go)
-                    return
-        except (StillBusy, NotYet):
-            self.result.errback()
-        except OSError as error:
-            self.result.errback(StillBusy(f"it cannot be looked into: {error}"))
-        except Exception:
-            # Whatever it is, the container has to run again.
-            self._log.failure("a look into a container failed")
-            self.result.errback()
+def _watched(subject: Subject) -> Watched:
+    waits = subject.waits.values()
+    descriptors = tuple({fd for wait in waits for fd, _ in wait.descriptors})
+    busy = not all(wait.descriptors for wait in waits)
+    return Watched(subject.pid, subject.label, subject.memory.pidfd, descriptors, busy)

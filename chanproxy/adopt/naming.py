@@ -61,11 +61,13 @@ class Description:
     @ivar kind: one of L{WORDS}.
     @ivar address: of a socket, where it is or whom it speaks to; or a path.
     @ivar more: C{listening}, or nothing.
+    @ivar whole: what is shown instead of both, when it is known who is at the other end.
     """
 
     kind: str
     address: str = ""
     more: str = ""
+    whole: str = ""
 
     @property
     def isSocket(self) -> bool:
@@ -73,7 +75,28 @@ class Description:
         return self.kind in ("tcp", "udp", "unix", "vsock", "netlink", "socket", "pipe")
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.kind, self.address, self.more) if part)
+        parts = (self.kind, self.whole) if self.whole else (self.kind, self.address, self.more)
+        return safe(" ".join(part for part in parts if part))
+
+
+def safe(text: str) -> str:
+    """
+    Foreign text, for one line of a log.
+
+    What would end the line, move a terminal's cursor or is no UTF-8 is written as an escape.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    shown = []
+    for character in text:
+        if character.isprintable() or character == " ":
+            shown.append(character)
+        elif "\udc80" <= character <= "\udcff":
+            # A byte that was no UTF-8, see os.fsdecode.
+            shown.append(f"\\x{ord(character) & 0xFF:02x}")
+        else:
+            shown.append(character.encode("unicode_escape").decode("ascii"))
+    return "".join(shown)
 
 
 def describe(descriptor: int) -> Description:
@@ -137,7 +160,7 @@ def _describeSocket(looked: socket.socket) -> Description:
         return Description(word, _internet(looked.getsockname()), listening)
     if family == socket.AF_UNIX:
         path = looked.getsockname() or _peer(looked)
-        return Description("unix", _path(path), listening)
+        return Description("unix", pathOf(path), listening)
     if family == socket.AF_VSOCK:
         return Description("vsock", "{}:{}".format(*looked.getsockname()), listening)
     if family == socket.AF_NETLINK:
@@ -162,7 +185,8 @@ def _internet(address: tuple[object, ...]) -> str:
     return f"{host}:{port}"
 
 
-def _path(path: str | bytes) -> str:
+def pathOf(path: str | bytes) -> str:
+    """A Unix socket's address; one that is no file begins with an C{@}."""
     text = os.fsdecode(path)
     return f"@{text[1:]}" if text.startswith("\0") else text
 

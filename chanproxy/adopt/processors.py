@@ -79,6 +79,15 @@ class Processor:
         """
         raise NotImplementedError
 
+    def finished(self, words: Sequence[int], name: str, result: int) -> list[int] | None:
+        """
+        The registers of a stopped thread with another result of its call.
+
+        @param name: the call that it has to be in.
+        @return: None when it is in another one, or that did not end with C{EINTR}.
+        """
+        raise NotImplementedError
+
     def name(self, number: int) -> str:
         """A call's name."""
         return self.names.get(number, f"call {number}")
@@ -103,6 +112,14 @@ class X86(Processor):
             raise UnknownProgram("makes its calls in a way that is not known")
         arguments = (words[14], words[13], words[12], words[7], words[9], words[8])
         return Call(self.name(number), arguments, at)
+
+    def finished(self, words: Sequence[int], name: str, result: int) -> list[int] | None:
+        """See L{Processor.finished}."""
+        if len(words) != 27 or words[15] >> 31 or self.name(words[15]) != name:
+            return None
+        if _signed64(words[10]) != -errno.EINTR:
+            return None
+        return [*words[:10], result & _ALL64, *words[11:]]
 
     def loaded(self, call: Call, read: Read) -> str:
         """See L{Processor.loaded}."""
@@ -137,11 +154,22 @@ class Arm(Processor):
             return Call(self.name(number), arguments, following - 4, lost=True)
         return None
 
+    def finished(self, words: Sequence[int], name: str, result: int) -> list[int] | None:
+        """See L{Processor.finished}."""
+        if len(words) != 34 or self.name(words[8]) != name:
+            return None
+        if _signed64(words[0]) != -errno.EINTR:
+            return None
+        return [result & _ALL64, *words[1:]]
+
     def loaded(self, call: Call, read: Read) -> str:
         """See L{Processor.loaded}."""
         (code,) = struct.unpack("<I", read(call.at - 4, 4))
         # `mov x8, #number`
         return self.name(code >> 5 & 0xFFFF) if code & 0xFFE0001F == 0xD2800008 else ""
+
+
+_ALL64 = (1 << 64) - 1
 
 
 def _signed64(value: int) -> int:

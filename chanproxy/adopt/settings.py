@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from chanproxy.adopt.connections import UNANSWERED
 from chanproxy.adopt.usage import BUSY_CPU, BUSY_SWITCHES
 
 TIMEOUTS = 10.0
@@ -25,6 +26,13 @@ Seconds, by default: sleeps that are shorter again and again are not worth it.
 A freeze and a thaw with the looks between them cost some milliseconds of a processor.
 """
 
+BREATH = 15.0
+"""
+Seconds asleep, by default, after which a container breathes at the latest.
+
+So late may be what nothing outside shows.  Watchdogs and leases mostly have thirty seconds or more.
+"""
+
 
 @frozen
 class Adoption:
@@ -36,6 +44,7 @@ class Adoption:
     @ivar blind: accept processes that may not be looked into; nothing of theirs wakes it.
     @ivar busyCpu: share of one processor above which it is at work.
     @ivar busySwitches: times a second that a thread may run without being at work.
+    @ivar unanswered: seconds; see L{chanproxy.adopt.connections.Connections}.
     @ivar shortSleep: seconds; see L{chanproxy.idle.IdleWatch}.
     """
 
@@ -45,3 +54,4 @@ class Adoption:
     busyCpu: float = BUSY_CPU
     busySwitches: float = BUSY_SWITCHES
     shortSleep: float = SHORT_SLEEP
+    unanswered: float = UNANSWERED

@@ -9,11 +9,20 @@ from __future__ import annotations
 from attrs import define, field
 
 from chanproxy.adopt.decode import Clock, Wait
+from chanproxy.adopt.processors import Call
 from chanproxy.adopt.threads import Memory
 
 
 class StillBusy(Exception):
-    """The container works, or cannot be watched; the text says which thread, and what it does."""
+    """
+    The container works, or cannot be watched; the text says which thread, and what it does.
+
+    @ivar again: seconds after which another look makes sense; None: it is not known.
+    """
+
+    def __init__(self, text: str, again: float | None = None) -> None:
+        super().__init__(text)
+        self.again = again
 
 
 @define(eq=False)
@@ -25,6 +34,7 @@ class Subject:
     @ivar clock: nanoseconds by a clock, as the process reads it.
     @ivar threads: those of its threads that the program itself has, and that have not ended.
     @ivar waits: what each of them waits for.
+    @ivar calls: the call that each of them does that in.
     """
 
     pid: int
@@ -33,6 +43,7 @@ class Subject:
     clock: Clock
     threads: list[int] = field(factory=list)
     waits: dict[int, Wait] = field(factory=dict)
+    calls: dict[int, Call] = field(factory=dict)
 
     @property
     def label(self) -> str:

@@ -11,18 +11,20 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from chanproxy import _syscalls
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.decode import Children, Wait
-from chanproxy.adopt.epolls import members
-from chanproxy.adopt.naming import Description, Ignored, borrowed, describe, describeLink
+from chanproxy.adopt.epolls import Member, isSame
+from chanproxy.adopt.examining import NEST, Examiner, Inside, Table, checkRing
+from chanproxy.adopt.explaining import Origin
+from chanproxy.adopt.fragile import Treatment, treatmentOf
+from chanproxy.adopt.naming import Description, Ignored, borrowed, safe
+from chanproxy.adopt.peers import Listeners, describePeer
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone, childrenOf, kinOf, threadStat
-
-_NEST = 3
-"""How deep epolls are gone into, when their descriptors are watched one by one."""
+from chanproxy.adopt.views import NotSeenBefore, Views
 
 _RECEIVING = frozenset(("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg"))
 _SENDING = frozenset(("connect", "sendmsg", "sendmmsg", "sendto", "write", "writev"))
@@ -31,15 +33,28 @@ _SENDING = frozenset(("connect", "sendmsg", "sendmmsg", "sendto", "write", "writ
 class Taker:
     """Fills what is adopted in one look."""
 
-    def __init__(self, container: str, adopted: Adopted, ignored: Ignored, stopped: bool) -> None:
+    def __init__(
+        self,
+        container: str,
+        adopted: Adopted,
+        ignored: Ignored,
+        stopped: bool,
+        views: Views | None = None,
+    ) -> None:
         """
         @param container: its name, for those of its sources.
         @param stopped: the container is frozen.
+        @param views: those of the container; without them a mount that comes between the freeze
+            and the look is not seen.
         """
         self._container = container
         self._adopted = adopted
         self._ignored = ignored
         self._stopped = stopped
+        self._examiner = Examiner(ignored)
+        self._lasting = views
+        self._views = Views(lasting=False) if views is None else views
+        self._listeners = Listeners()
         self._taken: set[tuple[int, int, int]] = set()
 
     def takeAll(self, subjects: Sequence[Subject]) -> Iterator[None]:
@@ -51,28 +66,48 @@ class Taker:
         @raise StillBusy: something cannot be watched.
         """
         inside = {subject.pid for subject in subjects}
-        for subject in subjects:
-            for tid, wait in subject.waits.items():
-                for fd, events in wait.descriptors:
-                    within = self._take(subject, wait, fd, events)
-                    if within is not None:
-                        subject.waits[tid] = wait.limited(within)
-                    yield None
-                if wait.children is not None:
-                    self._takeChildren(subject, wait.children, inside)
-                    yield None
-            if self._stopped:
-                # Should it be killed, its peers have to see that at once.
-                self._addEnd(subject.label, subject.memory.keepPidfd())
+        self._views.begin()
+        try:
+            for subject in subjects:
+                yield from self._takeOne(subject, inside)
+            self._views.end()
+        finally:
+            if self._lasting is None:
+                self._views.close()
+
+    def _takeOne(self, subject: Subject, inside: set[int]) -> Generator[None, None, None]:
+        try:
+            with self._examiner.open(subject) as table:
+                yield from self._takeWaits(table, inside)
+                yield from self._examiner.checkRings(table)
+        except Gone:
+            # What it waited for has gone with it; its end is watched.
+            pass
+        if self._stopped:
+            # Should it be killed, its peers have to see that at once.
+            self._addEnd(safe(subject.label), subject.memory.keepPidfd())
+
+    def _takeWaits(self, table: Table, inside: set[int]) -> Generator[None, None, None]:
+        subject = table.subject
+        for tid, wait in subject.waits.items():
+            for fd, events in wait.descriptors:
+                within = yield from self._take(table, wait, fd, events)
+                if within is not None:
+                    subject.waits[tid] = wait.limited(within)
+                yield None
+            if wait.children is not None:
+                self._takeChildren(subject, wait.children, inside)
+                yield None
 
     def _take(
-        self, subject: Subject, wait: Wait, fd: int, events: int, depth: int = 0
-    ) -> int | None:
+        self, table: Table, wait: Wait, fd: int, events: int, depth: int = 0
+    ) -> Generator[None, None, int | None]:
         """
         Take one descriptor.
 
         @return: nanoseconds after which the call ends by itself, for a socket that says so.
         """
+        subject = table.subject
         key = (subject.pid, fd, events)
         if key in self._taken:
             return None
@@ -87,57 +122,91 @@ class Taker:
         except ProcessLookupError:
             return None
         except OSError as error:
-            raise StillBusy(_whyNotDuplicated(subject.label, fd, error)) from error
+            raise StillBusy(_whyNotDuplicated(safe(subject.label), fd, error)) from error
         try:
-            description = describe(duplicate)
-            # Polling a signalfd asks after our own signals; theirs are looked for.
-            left = self._ignored.matches(description) or description.kind == "signalfd"
-            opened = description.kind == "epoll" and self._opens(subject.pid, fd)
+            description = describePeer(duplicate, lambda: self._listeners.of(subject.pid))
+            ignored = self._ignored.matches(description)
+            treatment = Treatment.LEAVE if ignored else _treatment(duplicate, description)
             within = _ownTimeout(duplicate, wait.call, description)
         except BaseException:
             os.close(duplicate)
             raise
-        if left or opened:
+        if treatment is not Treatment.DUPLICATE:
             os.close(duplicate)
-            if opened:
-                self._takeInside(subject, wait, fd, depth)
-            return None if opened else within
-        name = f"{self._container}/{subject.label} {description}"
+            if treatment is not Treatment.LEAVE:
+                self._takeByView(table, fd, events, description, treatment)
+            return within
+        inside = Inside()
         try:
-            self._adopted.add(name, duplicate, events, description.isSocket)
+            if description.kind == "io_uring":
+                checkRing(table, fd)
+            elif description.kind == "eventfd":
+                table.eventfd = True
+            elif description.kind == "epoll":
+                inside = yield from self._examiner.examine(table, fd)
+        except BaseException:
+            os.close(duplicate)
+            raise
+        if inside.apart:
+            os.close(duplicate)
+            yield from self._takeInside(table, wait, fd, inside.members, depth)
+            return None
+        name = f"{self._container}/{safe(subject.label)} {description}"
+        origin = Origin(subject.pid, fd, description, inside.members)
+        try:
+            self._adopted.add(name, duplicate, events, description.isSocket, origin)
         except OSError as error:
-            raise StillBusy(f"busy: {subject.label} {_whyNotPolled(description, error)}") from error
+            why = _whyNotPolled(description, error)
+            raise StillBusy(f"busy: {safe(subject.label)} {why}") from error
         return within
 
-    def _opens(self, pid: int, fd: int) -> bool:
-        """Whether something in an epoll is ignored, so that the rest is to be watched by itself."""
-        if not self._ignored:
-            return False
-        kinds = self._ignored.kinds()
-        # What kind of socket it is only a duplicate tells.
-        sockets = bool(kinds & {"tcp", "udp", "unix", "vsock", "netlink", "socket"})
+    def _takeByView(
+        self, table: Table, fd: int, events: int, description: Description, treatment: Treatment
+    ) -> None:
+        """Watch what must not be polled by a duplicate."""
+        label = safe(table.subject.label)
+        if treatment is Treatment.REFUSE:
+            raise StillBusy(
+                f"busy: {label} waits for a {description}, which tells whoever polls it only once"
+            )
         try:
-            for member in members(pid, fd):
-                link = describeLink(os.readlink(f"/proc/{pid}/fd/{member.fd}"))
-                if link.kind in kinds or link.kind == "epoll" or (sockets and link.isSocket):
-                    return True
-        except (Gone, OSError):
-            return True
-        return False
-
-    def _takeInside(self, subject: Subject, wait: Wait, fd: int, depth: int) -> None:
-        if depth >= _NEST:
-            raise StillBusy(f"busy: {subject.label} has epolls in epolls, too deep to watch")
-        try:
-            inside = members(subject.pid, fd)
-        except Gone:
-            return
+            descriptor, release = self._views.watch(table.subject.pid, fd, events)
+        except NotSeenBefore as error:
+            raise StillBusy(f"busy: {label} {str(error).format(description)}") from None
+        except (FileNotFoundError, ProcessLookupError):
+            raise Gone from None
         except OSError as error:
             raise StillBusy(
-                f"{subject.label}: {error}; leave out ignore for this container"
+                f"busy: {label} waits for a {description}, which cannot be watched: "
+                f"{error.strerror}"
             ) from error
-        for member in inside:
-            self._take(subject, wait, member.fd, member.events, depth + 1)
+        name = f"{self._container}/{label} {description}"
+        origin = Origin(table.subject.pid, fd, description)
+        self._adopted.add(name, descriptor, select.EPOLLIN, False, origin, release)
+
+    def _takeInside(
+        self, table: Table, wait: Wait, fd: int, members: Sequence[Member], depth: int
+    ) -> Generator[None, None, None]:
+        """
+        Watch the members of an epoll one by one.
+
+        Watched so they are level-triggered: an edge that the program has been told of already is
+        told once more.
+        """
+        label = safe(table.subject.label)
+        if depth >= NEST:
+            raise StillBusy(f"busy: {label} has epolls in epolls, too deep to watch")
+        for member in members:
+            if not member.events:
+                continue
+            # Anonymous ones were compared when the epoll was examined.
+            if not member.isAnonymous and not isSame(table.subject.pid, fd, member):
+                raise StillBusy(
+                    f"busy: {label}: what its epoll {fd} knows as descriptor {member.fd} has "
+                    "another number by now"
+                )
+            yield from self._take(table, wait, member.fd, member.events, depth + 1)
+            yield None
 
     def _takeChildren(self, subject: Subject, which: Children, inside: set[int]) -> None:
         try:
@@ -150,7 +219,7 @@ class Taker:
                 if kin.ended:
                     # Between its parent's last look and the freeze, or after that.
                     raise StillBusy(
-                        f"busy: {subject.label} waits for process {pid}, which has ended"
+                        f"busy: {safe(subject.label)} waits for process {pid}, which has ended"
                     )
                 self._addChild(pid)
         except Gone:
@@ -164,10 +233,17 @@ class Taker:
             return
         except OSError as error:
             raise StillBusy(f"out of descriptors: {error.strerror}") from error
-        self._addEnd(f"{name}[{pid}]", pidfd)
+        self._addEnd(safe(f"{name}[{pid}]"), pidfd)
 
     def _addEnd(self, label: str, pidfd: int) -> None:
         self._adopted.add(f"{self._container}/{label} ended", pidfd, select.EPOLLIN, False)
+
+
+def _treatment(duplicate: int, description: Description) -> Treatment:
+    if description.isSocket:
+        return Treatment.DUPLICATE
+    path = f"/proc/self/fd/{duplicate}"
+    return treatmentOf(path, os.readlink(path))
 
 
 def _ownTimeout(descriptor: int, call: str, description: Description) -> int | None:

@@ -7,6 +7,7 @@ Knows the kernel's files; knows nothing of what a call waits for.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 
@@ -67,6 +68,51 @@ def position(pid: int, tid: int) -> Position | None:
     if len(words) == 3:
         return Position(-1, (), int(words[1], 16), int(words[2], 16))
     return None
+
+
+def timesRun(pid: int, tid: int) -> tuple[int, int]:
+    """
+    Nanoseconds that a thread has run, and how often it was given a processor.
+
+    @raise Gone: there is no such thread.
+    """
+    # Three numbers, the second is nanoseconds waited; schedstat is there with CONFIG_SCHED_INFO.
+    ran, _, times = _readStart(f"/proc/{pid}/task/{tid}/schedstat").split()
+    return int(ran), int(times)
+
+
+def switchesOf(pid: int, tid: int) -> int:
+    """
+    How often a thread has let go of its processor by itself, to wait.
+
+    @raise Gone: there is no such thread.
+    """
+    found = _SWITCHES.search(_readStart(f"/proc/{pid}/task/{tid}/status"))
+    return int(found[1]) if found else 0
+
+
+def isInFreezer(pid: int, tid: int) -> bool:
+    """
+    Whether a thread is stopped by a cgroup v2, or was until now and has not run since.
+
+    @raise Gone: there is no such thread.
+    """
+    # get_signal() in the kernel; a kernel without names of its functions shows 0.
+    return _readStart(f"/proc/{pid}/task/{tid}/wchan") == b"do_freezer_trap"
+
+
+_SWITCHES = re.compile(rb"^voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
+
+
+def _readStart(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            return os.pread(fd, 4096, 0)
+        finally:
+            os.close(fd)
+    except (FileNotFoundError, ProcessLookupError):
+        raise Gone from None
 
 
 @frozen
@@ -161,13 +207,7 @@ class Memory:
 
         @raise OSError: they are not all there.
         """
-        try:
-            data = os.pread(self._fd, size, address)
-        except OverflowError:
-            raise OSError(f"no memory at {address:#x}") from None
-        if len(data) != size:
-            raise OSError(f"no memory at {address:#x}")
-        return data
+        return readAt(self._fd, address, size)
 
     def keepPidfd(self) -> int:
         """The pidfd, now the caller's; L{close} leaves it alone."""
@@ -179,6 +219,45 @@ class Memory:
         os.close(self._fd)
         if self.pidfd >= 0:
             os.close(self.pidfd)
+
+
+class Glance:
+    """A running process's memory; opened at the first read, and nothing else of it is held."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._fd = -1
+
+    def read(self, address: int, size: int) -> bytes:
+        """
+        So many bytes.
+
+        @raise OSError: they are not all there, or we may not look into it.
+        """
+        if self._fd < 0:
+            self._fd = os.open(f"/proc/{self._pid}/mem", os.O_RDONLY)
+        return readAt(self._fd, address, size)
+
+    def close(self) -> None:
+        """Give back the descriptor.  Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def readAt(fd: int, address: int, size: int) -> bytes:
+    """
+    So many bytes of memory.
+
+    @raise OSError: they are not all there.
+    """
+    try:
+        data = os.pread(fd, size, address)
+    except OverflowError:
+        raise OSError(f"no memory at {address:#x}") from None
+    if len(data) != size:
+        raise OSError(f"no memory at {address:#x}")
+    return data
 
 
 def childrenOf(pid: int) -> list[int]:

@@ -12,14 +12,14 @@ import ctypes
 import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _libc.ptrace.restype = ctypes.c_long
 
 # sys/ptrace.h and linux/elf.h
-_DETACH, _GETREGSET, _SEIZE, _INTERRUPT = 17, 0x4204, 0x4206, 0x4207
+_DETACH, _GETREGSET, _SETREGSET, _SEIZE, _INTERRUPT = 17, 0x4204, 0x4205, 0x4206, 0x4207
 _NT_PRSTATUS = 1
 _WALL = 0x40000000
 _LOOK = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL
@@ -85,6 +85,35 @@ class Tracer:
             for tid in stopping:
                 self._release(tid)
         return found
+
+    def change(self, tid: int, changed: Callable[[Sequence[int]], list[int] | None]) -> bool:
+        """
+        Stop a thread that waits, and change its registers.
+
+        @param changed: gets them, and gives what they are to be, or None to leave them.
+        @return: whether they were changed.
+        @raise CannotTrace: it cannot be looked at.
+        """
+        self.releaseLate()
+        if not self._seize(tid):
+            return False
+        try:
+            if not self._stopped(tid, time.monotonic() + STOP_SECONDS):
+                return False
+            words = changed(self._read(tid))
+            if words is not None:
+                self._write(tid, words)
+            return words is not None
+        finally:
+            self._release(tid)
+
+    def _write(self, tid: int, words: Sequence[int]) -> None:
+        self._words[: len(words)] = list(words)
+        vector = _Iovec(ctypes.addressof(self._words), 8 * len(words))
+        try:
+            _ptrace(_SETREGSET, tid, _NT_PRSTATUS, ctypes.addressof(vector))
+        except OSError as error:
+            raise CannotTrace(f"its registers cannot be written: {error.strerror}") from error
 
     def _seize(self, tid: int) -> bool:
         """Attach, and ask it to stop.  @return: False when it is dead."""

@@ -26,6 +26,20 @@ def readLines(path: str) -> list[str]:
         return []
 
 
+def readOnce(path: str) -> bytes:
+    """The first page of a file; nothing, if it cannot be read.  A third of what a line takes."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 4096)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
 @frozen
 class Events:
     """What C{cgroup.events} says.  A cgroup that was removed is neither."""

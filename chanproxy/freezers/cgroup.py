@@ -7,9 +7,12 @@ Knows nothing of counters and of the container's life cycle.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import select
+from collections.abc import Callable
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
@@ -17,7 +20,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
 from chanproxy._poller import Poller
-from chanproxy.freezers._files import GONE, Events, explained, noRight, readLines
+from chanproxy.freezers._files import GONE, Events, explained, noRight, readLines, readOnce
 from chanproxy.freezers._mounts import (
     CgroupMount,
     cannotFreeze,
@@ -73,6 +76,7 @@ class CgroupFreezer:
         self._kept: _Kept | None = None
         self._pending: Deferred[None] | None = None
         self._disturbed: list[Deferred[str]] = []
+        self._stirred: Callable[[], None] | None = None
 
     def _find(self) -> tuple[str, CgroupMount]:
         if self._place is None:
@@ -210,7 +214,7 @@ class CgroupFreezer:
         waiting: Deferred[str] = Deferred(self._disturbedCancelled)
         self._disturbed.append(waiting)
         try:
-            self._eventsChanged()
+            # What has changed before is not read yet, and is told as if it came now.
             self._rewatch()
         except OSError as error:
             if waiting in self._disturbed:
@@ -223,19 +227,30 @@ class CgroupFreezer:
             self._disturbed.remove(waiting)
             self._rewatch()
 
+    def watchStirs(self, stirred: Callable[[], None] | None) -> None:
+        """See L{IFreezer.watchStirs}."""
+        self._stirred = stirred
+        # Without a descriptor for it nobody is told; what needs one more fails loudly.
+        with contextlib.suppress(OSError):
+            self._rewatch()
+
     def _rewatch(self) -> None:
         """Watch C{cgroup.events} exactly while somebody waits for it."""
         if self._kept is None:
             return
-        if self._pending is None and not self._disturbed:
+        if self._pending is None and not self._disturbed and self._stirred is None:
             self._poller.unwatch(self._kept.events)
         else:
             # The kernel repeats EPOLLPRI until the change was read: none is lost in between.
             self._poller.watch(self._kept.events, select.EPOLLPRI, self._polled)
 
     def _polled(self, _: int) -> None:
+        freezing = self._pending is not None
         self._eventsChanged()
         self._rewatch()
+        # Whoever is moved in is not stopped yet, so `frozen` falls, and rises again.
+        if not freezing and self._kept is not None and self._stirred is not None:
+            self._stirred()
 
     def _eventsChanged(self) -> None:
         """Read the state of the cgroup, and tell those who wait for it."""
@@ -328,9 +343,9 @@ class CgroupFreezer:
     def cpuTime(self) -> int:
         """See L{IFreezer.cpuTime}."""
         # Kept for every cgroup v2, whether its cpu controller is on or not.
-        for line in readLines(self._file("cpu.stat")):
-            if line.startswith("usage_usec "):
-                return int(line.split()[1])
+        found = re.search(rb"^usage_usec (\d+)", readOnce(self._file("cpu.stat")), re.MULTILINE)
+        if found is not None:
+            return int(found[1])
         raise FreezerError(f"{self.spec}: cpu.stat does not tell of usage")
 
     def _unlisted(self, error: OSError) -> None:

@@ -6,6 +6,8 @@ Knows nothing of what the container is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
@@ -51,6 +53,9 @@ class NullFreezer:
     def _forget(self, waiting: Deferred[str]) -> None:
         if waiting in self._disturbed:
             self._disturbed.remove(waiting)
+
+    def watchStirs(self, stirred: Callable[[], None] | None) -> None:
+        """Nobody is told: which processes there are is not known."""
 
     def unfrozenTasks(self) -> list[str]:
         """No task is expected to stop."""

@@ -4,6 +4,8 @@ For tests: a freezer that stops nothing and does what the test says.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
@@ -43,6 +45,7 @@ class FakeFreezer:
         self._pending: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
         self._disturbed: list[Deferred[str]] = []
+        self._stirred: Callable[[], None] | None = None
 
     @property
     def freezing(self) -> bool:
@@ -71,6 +74,12 @@ class FakeFreezer:
         disturbed, self._disturbed = self._disturbed, []
         for each in disturbed:
             each.callback(reason)
+
+    def moveIn(self, pid: int) -> None:
+        """A process comes in."""
+        self.processList.append(pid)
+        if self.frozen and self._stirred is not None:
+            self._stirred()
 
     def _takePending(self) -> Deferred[None]:
         pending, self._pending = self._pending, None
@@ -141,6 +150,10 @@ class FakeFreezer:
     def _forgetDisturbed(self, waiting: Deferred[str]) -> None:
         if waiting in self._disturbed:
             self._disturbed.remove(waiting)
+
+    def watchStirs(self, stirred: Callable[[], None] | None) -> None:
+        """See L{IFreezer.watchStirs}."""
+        self._stirred = stirred
 
     def unfrozenTasks(self) -> list[str]:
         """See L{IFreezer.unfrozenTasks}."""

@@ -8,6 +8,7 @@ SIGCONT undoes it.
 
 import os
 import signal
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.plugin import IPlugin
@@ -59,6 +60,9 @@ class ProcessFreezer:
         waiting: Deferred[str] = Deferred()
         self._disturbed.append(waiting)
         return waiting
+
+    def watchStirs(self, stirred: Callable[[], None] | None) -> None:
+        pass  # No process ever comes in.
 
     def unfrozenTasks(self) -> list[str]:
         return []

@@ -1,0 +1,131 @@
+"""
+Adopter: everything by which one container wakes by its own sockets, built and wired.
+
+Knows a freezer only as a list of processes, and of the container's life cycle only its states.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from chanproxy.adopt.adopted import Adopted
+from chanproxy.adopt.connections import Connections
+from chanproxy.adopt.drywatch import DryWatch
+from chanproxy.adopt.foresight import Foresight
+from chanproxy.adopt.inspector import Inspector
+from chanproxy.adopt.naming import Ignored
+from chanproxy.adopt.sampler import Sampler
+from chanproxy.adopt.settings import Adoption
+from chanproxy.adopt.slices import Sliced
+from chanproxy.adopt.times import Times
+from chanproxy.adopt.usage import Usage
+from chanproxy.interfaces import IFreezer
+from chanproxy.wake import SourceGroup
+
+
+class Adopter:
+    """One container's."""
+
+    def __init__(
+        self,
+        name: str,
+        reactor: IReactorTime,
+        freezer: IFreezer,
+        adoption: Adoption,
+        limit: int,
+        attach: Callable[[SourceGroup], None],
+        stopped: bool = True,
+    ) -> None:
+        """
+        @param limit: descriptors that may be adopted.
+        @param attach: see L{Inspector}.
+        @param stopped: see L{Inspector}.
+        """
+        self._reactor = reactor
+        self._freezer = freezer
+        self._adoption = adoption
+        self._stopped = stopped
+        self._label = ""
+        self._whose: tuple[int, int] | None = None
+        self._times = times = Times.make(name, reactor, adoption.timeouts)
+        connections = Connections(name, adoption.unanswered)
+        self._foresight = Foresight(times, freezer.processes, connections)
+        self._sampler = Sampler(reactor, times.observer, self._foresight, freezer.cpuTime)
+
+        def attached(adopted: Adopted) -> None:
+            attach(adopted)
+
+        self._inspector = Inspector(
+            name,
+            reactor,
+            freezer.processes,
+            times,
+            Ignored(adoption.ignore),
+            limit,
+            attached,
+            adoption.blind,
+            stopped,
+            freezer.hiddenProcesses,
+            connections,
+        )
+
+    @property
+    def passedOver(self) -> tuple[str, ...]:
+        """The times that are housekeeping, and do not wake it; in words."""
+        return self._times.deadlines.passedOver
+
+    def usage(self) -> Usage:
+        """Tells whether the container works."""
+        return Usage(
+            self._reactor,
+            self._freezer.cpuTime,
+            self._freezer.processes,
+            self._adoption.busyCpu,
+            self._adoption.busySwitches,
+        )
+
+    def dryWatch(self, linger: float, woken: Callable[[str], None]) -> DryWatch:
+        """See L{DryWatch}."""
+        return DryWatch(self._reactor, linger, self.usage(), self._inspector.look, woken)
+
+    def foresee(self) -> Deferred[None]:
+        """
+        Look at the running container: whether it could be frozen, and that would do no harm.
+
+        @return: fails with L{StillBusy} or L{NotYet}.  Cancellable.
+        """
+        return Sliced(self._reactor, self._foresee()).result
+
+    def _foresee(self) -> Generator[None, None, None]:
+        self._times.cutShort.review()
+        timed = yield from self._foresight.round(refuse=True)
+        self._times.deadlines.earliest(timed, time.monotonic_ns())
+
+    def look(self) -> Deferred[SourceGroup]:
+        """Look into the frozen container; see L{Inspector.look}."""
+        return self._inspector.look().addCallback(self._looked)
+
+    def _looked(self, found: SourceGroup) -> SourceGroup:
+        self._label, self._whose = found.label, found.whose
+        return found
+
+    def stateChanged(self, state: str, reason: str) -> None:
+        """The container's state, and why; see L{chanproxy.suspend}."""
+        if state in ("suspending", "refreezing"):
+            self._sampler.stop()
+            self._times.cutShort.suspending()
+        elif state in ("breathing", "resuming"):
+            self._times.observer.resumed(self._whose if reason and reason == self._label else None)
+            self._times.cutShort.resumed()
+        elif state == "awake" or not self._stopped:
+            self._sampler.start()
+
+    def close(self) -> None:
+        """Let go of all threads, and look no more."""
+        self._sampler.stop()
+        self._times.cutShort.suspending()
+        self._inspector.close()

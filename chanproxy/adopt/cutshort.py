@@ -1,0 +1,165 @@
+"""
+CutShort: waits with a limit that our freezes end with C{EINTR}.
+
+As after SIGSTOP and SIGCONT, C{epoll_wait}, C{recv} with C{SO_RCVTIMEO} and some others give
+C{EINTR} at the thaw.  A program that looks at the clock asks for what is left; one that merely asks
+again asks for the whole time, and would never see the end of it.  So that end is remembered, and
+when it comes, the call is given the result that the kernel would have given.
+
+Knows threads by their numbers; knows nothing of freezing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+from attrs import define
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from chanproxy.adopt.decode import NotWaiting, decode, mayWait
+from chanproxy.adopt.processors import Processor
+from chanproxy.adopt.threads import Glance, Gone, isInFreezer, position, switchesOf
+from chanproxy.adopt.tracing import CannotTrace, Tracer
+
+SOON = 20_000_000
+"""Nanoseconds that a thread is given to ask again after a thaw."""
+
+
+@define
+class _Cut:
+    """
+    One.
+
+    @ivar asked: nanoseconds, as its arguments have it; None when they do not.
+    @ivar end: nanoseconds (C{CLOCK_MONOTONIC}) when it would have been over.
+    @ivar result: what it is given then.
+    @ivar switches: how often the thread had waited, when it was looked at while frozen: at least,
+        and at the most, if it was on its way to stop again.
+    """
+
+    call: str
+    argument: int
+    asked: int | None
+    end: int
+    result: int
+    switches: tuple[int, int]
+
+
+class CutShort:
+    """Those of one container."""
+
+    def __init__(self, clock: IReactorTime, processor: Processor, tracer: Tracer) -> None:
+        self._clock = clock
+        self._processor = processor
+        self._tracer = tracer
+        self._cuts: dict[tuple[int, int], _Cut] = {}
+        self._call: IDelayedCall | None = None
+
+    def end(self, pid: int, tid: int, call: str, argument: int, asked: int | None) -> int | None:
+        """When a frozen thread's wait would be over, if it is one that was cut short before."""
+        cut = self._cuts.get((pid, tid))
+        if cut is None or (cut.call, cut.argument, cut.asked) != (call, argument, asked):
+            return None
+        return cut.end
+
+    def note(
+        self,
+        pid: int,
+        tid: int,
+        call: str,
+        argument: int,
+        asked: int | None,
+        end: int,
+        result: int,
+        frozen: bool = True,
+    ) -> None:
+        """
+        A thread's wait will be cut short.
+
+        @param frozen: it is stopped already; otherwise that counts as a wait as well.
+        """
+        try:
+            stopped = not frozen or isInFreezer(pid, tid)
+            least = switchesOf(pid, tid) + (not frozen)
+        except (Gone, OSError):
+            return
+        switches = (least, least + (not stopped))
+        self._cuts[pid, tid] = _Cut(call, argument, asked, end, result, switches)
+
+    def keepOnly(self, keys: Collection[tuple[int, int]]) -> None:
+        """Forget all others."""
+        self._cuts = {key: cut for key, cut in self._cuts.items() if key in keys}
+
+    def review(self) -> None:
+        """The container runs: forget those that were over, or were not asked for again."""
+        for key, cut in list(self._cuts.items()):
+            if self._asksAgain(*key, cut) is False:
+                del self._cuts[key]
+
+    def resumed(self) -> None:
+        """The container runs again: see to each end that comes."""
+        self._again()
+
+    def suspending(self) -> None:
+        """It is about to be frozen: see to none.  Idempotent."""
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
+
+    def _again(self) -> None:
+        self.suspending()
+        if self._cuts:
+            first = min(cut.end for cut in self._cuts.values())
+            delay = max(first - time.monotonic_ns(), SOON) / 1e9
+            self._call = self._clock.callLater(delay, self._expire)
+
+    def _expire(self) -> None:
+        self._call = None
+        now = time.monotonic_ns()
+        for key, cut in list(self._cuts.items()):
+            again = self._asksAgain(*key, cut) if cut.end <= now else None
+            if again is not None:
+                del self._cuts[key]
+            if again:
+                self._complete(key[1], cut)
+        self._again()
+
+    def _complete(self, tid: int, cut: _Cut) -> None:
+        def finished(words: Sequence[int]) -> list[int] | None:
+            return self._processor.finished(words, cut.call, cut.result)
+
+        try:
+            self._tracer.change(tid, finished)
+        except CannotTrace:
+            # It goes on as it is, and its time begins anew.
+            return
+
+    def _asksAgain(self, pid: int, tid: int, cut: _Cut) -> bool | None:
+        """
+        Whether a running thread has done nothing since but ask for the same again.
+
+        @return: None when it has not run yet, or runs.
+        """
+        memory = Glance(pid)
+        try:
+            if isInFreezer(pid, tid) or position(pid, tid) is None:
+                return None
+            least, most = cut.switches
+            if not least < switchesOf(pid, tid) <= most + 1:
+                return False
+            where = position(pid, tid)
+            if where is None or where.number < 0 or where.arguments[0] != cut.argument:
+                return False
+            name = self._processor.name(where.number)
+            if name != cut.call or not mayWait(name):
+                return False
+            return decode(name, where.arguments, memory.read, _noClock).within == cut.asked
+        except (Gone, NotWaiting, OSError):
+            return False
+        finally:
+            memory.close()
+
+
+def _noClock(number: int) -> int:
+    raise OSError("none of these calls is for an instant")

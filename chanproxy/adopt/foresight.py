@@ -1,0 +1,183 @@
+"""
+Foresight: looks at a container that runs, and tells whether a freeze would succeed and do no harm.
+
+A freeze is felt: some calls end early, and one that does not finish stops others for nothing.  What
+a thread is doing can be seen before.  The same rounds of looks are what the observer learns from.
+Changes nothing, and duplicates nothing; knows nothing of freezers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Sequence
+
+from chanproxy.adopt.calls import RESTART
+from chanproxy.adopt.connections import Connections, Watched
+from chanproxy.adopt.deadlines import Timed
+from chanproxy.adopt.decode import Clock, NotWaiting, decode, mayWait
+from chanproxy.adopt.inflight import refuse
+from chanproxy.adopt.observer import Seen
+from chanproxy.adopt.subject import StillBusy
+from chanproxy.adopt.threads import (
+    Glance,
+    Gone,
+    clockOf,
+    isInFreezer,
+    position,
+    threadsOf,
+    threadStat,
+)
+from chanproxy.adopt.times import Times
+
+
+class Foresight:
+    """Looks at one container, again and again."""
+
+    def __init__(
+        self, times: Times, processes: Callable[[], Sequence[int]], connections: Connections
+    ) -> None:
+        """@param processes: lists the container's."""
+        self._times = times
+        self._connections = connections
+        self._processes = processes
+        self._clocks: dict[int, Clock] = {}
+
+    def round(self, refuse: bool) -> Generator[None, None, list[Timed]]:
+        """
+        Look at each thread once.
+
+        Gives L{None} where others may have their turn.
+
+        @param refuse: whether it matters what is found; otherwise it is only learnt from.
+        @return: those threads that wait for a time.
+        @raise StillBusy: one of them works, or would be harmed.
+        @raise FreezerError: the processes cannot be listed.
+        """
+        now = time.monotonic_ns()
+        pids = set(self._processes())
+        self._times.observer.keepOnly(pids)
+        self._clocks = {pid: clock for pid, clock in self._clocks.items() if pid in pids}
+        timed: list[Timed] = []
+        for pid in pids:
+            try:
+                seen = yield from self._lookAt(pid, now, refuse, timed)
+                if refuse:
+                    yield from self._whoWaits(pid, seen)
+            except (Gone, PermissionError):
+                # Whoever may not be looked into is named by the look at the frozen container.
+                continue
+        self._times.observer.roundDone(now)
+        return timed
+
+    def _lookAt(
+        self, pid: int, now: int, refuse: bool, timed: list[Timed]
+    ) -> Generator[None, None, dict[int, Seen]]:
+        tids = threadsOf(pid)
+        self._times.observer.keepThreads(pid, set(tids))
+        memory = Glance(pid)
+        seen: dict[int, Seen] = {}
+        try:
+            for tid in tids:
+                try:
+                    seen[tid] = self._times.observer.look(pid, tid, memory, self._clockOf(pid), now)
+                    if refuse:
+                        self._check(pid, tid, seen[tid], memory)
+                except Gone:
+                    seen.pop(tid, None)
+                yield None
+        finally:
+            memory.close()
+        if refuse:
+            alone = bool(seen) and all(each.onlyTime for each in seen.values())
+            for tid, each in seen.items():
+                found = self._timed(pid, tid, each, alone)
+                if found is not None:
+                    timed.append(found)
+        return seen
+
+    def _whoWaits(self, pid: int, seen: dict[int, Seen]) -> Generator[None, None, None]:
+        """@raise StillBusy: somebody waits for an answer of the process's."""
+        every = {fd for each in seen.values() for fd in each.descriptors}
+        busy = not all(each.descriptors for each in seen.values())
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            name = threadStat(pid, pid).name
+            watched = Watched(pid, f"{name}[{pid}]", pidfd, tuple(every), busy)
+            yield from refuse(self._connections, [watched])
+        finally:
+            os.close(pidfd)
+
+    def _clockOf(self, pid: int) -> Clock:
+        clock = self._clocks.get(pid)
+        if clock is None:
+            clock = self._clocks[pid] = clockOf(pid)
+        return clock
+
+    def _check(self, pid: int, tid: int, seen: Seen, memory: Glance) -> None:
+        """@raise StillBusy: it works, or a freeze would harm it."""
+        if seen.calm == seen.ran:
+            return
+        stat = threadStat(pid, tid)
+        # What has ended, or is the kernel's own, or stopped by a signal, waits for nothing that a
+        # freeze could harm.
+        if not stat.asleepForGood and stat.state not in "Tt":
+            label = f"{stat.name}[{tid}]"
+            if isInFreezer(pid, tid):
+                raise StillBusy(f"busy: {label} is frozen, and has not run yet")
+            if stat.state == "D":
+                raise StillBusy(f"busy: {label} waits for a disk, or otherwise uninterruptibly")
+            where = position(pid, tid)
+            if where is None or where.number < 0:
+                raise StillBusy(f"busy: {label}")
+            name = self._nameOf(pid, tid, where.number, where.arguments)
+            if name != RESTART:
+                if not mayWait(name):
+                    raise StillBusy(f"busy: {label} is in {name}, which cannot be watched")
+                try:
+                    wait = decode(name, where.arguments, memory.read, self._clockOf(pid))
+                except NotWaiting as error:
+                    raise StillBusy(f"busy: {label} {error}") from None
+                except PermissionError:
+                    raise
+                except OSError as error:
+                    raise StillBusy(f"busy: {label}: its memory cannot be read: {error}") from error
+                seen.onlyTime = wait.onlyTime
+                seen.descriptors = tuple(fd for fd, _ in wait.descriptors)
+        else:
+            seen.onlyTime, seen.descriptors = True, ()
+        seen.calm = seen.ran
+
+    def _nameOf(self, pid: int, tid: int, number: int, arguments: Sequence[int]) -> str:
+        name = self._times.processor.name(number)
+        if name != RESTART:
+            return name
+        known = self._times.restarted.of(pid, tid, arguments)
+        return RESTART if known is None else known.name
+
+    def _timed(self, pid: int, tid: int, seen: Seen, alone: bool) -> Timed | None:
+        timing = seen.timing
+        if timing is None:
+            return None
+        begun = seen.begun
+        if timing.end is not None:
+            at, length = timing.end, timing.end - begun
+        else:
+            assert timing.length is not None
+            length = timing.length
+            cut = (pid, tid, timing.call, timing.argument, length)
+            end = self._times.cutShort.end(*cut)
+            at = begun + length if end is None else end
+            if end is None and timing.expired is not None and not seen.period:
+                self._times.cutShort.note(*cut, seen.since + length, timing.expired, frozen=False)
+        where = position(pid, tid)
+        if where is not None and self._times.processor.name(where.number) == RESTART:
+            known = self._times.restarted.of(pid, tid, where.arguments)
+            if known is not None and known.at is not None:
+                at = known.at
+        period = seen.period if seen.isHabit(timing) else 0
+        label = f"{self._times.name}/{threadStat(pid, tid).name}[{tid}] {timing.call} timeout"
+        return Timed(pid, tid, label, at, length, alone, period)

@@ -1,0 +1,211 @@
+"""
+Times: when the waits of frozen threads are over, and what has to be done about each before a thaw.
+
+What a freeze does to a call's time depends on the call.  Some count from their beginning (C{poll},
+C{nanosleep}, futexes) or wait for an instant: nothing has to be done.  Some go on with what was
+left at the freeze (C{select}, C{ppoll}); that is written anew.  Some end with C{EINTR}
+(C{epoll_wait}, C{recv} with a limit); those that are merely asked for again are seen to later.
+
+Knows threads and their calls; knows nothing of freezers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from chanproxy.adopt.cutshort import CutShort
+from chanproxy.adopt.deadlines import Deadlines, Timed
+from chanproxy.adopt.decode import NotWaiting, Wait
+from chanproxy.adopt.observer import Observer, Timing
+from chanproxy.adopt.processors import Call, Processor, processor
+from chanproxy.adopt.restarted import Call as BeforeRestart
+from chanproxy.adopt.restarted import Restarted
+from chanproxy.adopt.rests import Rests
+from chanproxy.adopt.subject import StillBusy, Subject
+from chanproxy.adopt.threads import Gone, threadStat
+from chanproxy.adopt.tracing import Tracer
+
+_GOING_ON = ("poll", "nanosleep", "clock_nanosleep", "futex")
+"""Relative times that the kernel counts from the beginning, through any number of freezes."""
+
+_LIMITED = ("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg")
+"""Calls whose limit is the socket's, C{SO_RCVTIMEO}, and not in their arguments."""
+
+
+@frozen
+class Times:
+    """What is known of the times of one container."""
+
+    name: str
+    processor: Processor
+    tracer: Tracer
+    observer: Observer
+    restarted: Restarted
+    cutShort: CutShort
+    deadlines: Deadlines
+
+    @classmethod
+    def make(cls, name: str, clock: IReactorTime, threshold: float) -> Times:
+        """@param threshold: see L{Deadlines}."""
+        known = processor()
+        assert known is not None, "see whyNotAdopt"
+        restarted, tracer = Restarted(), Tracer()
+        observer = Observer(known, restarted)
+        cutShort = CutShort(clock, known, tracer)
+        return cls(name, known, tracer, observer, restarted, cutShort, Deadlines(threshold))
+
+    def keepOnly(self, pids: set[int]) -> None:
+        """Forget processes that are gone."""
+        self.observer.keepOnly(pids)
+        self.restarted.keepOnly(pids)
+
+    def resolved(self, subject: Subject, tid: int, call: Call) -> Call:
+        """
+        What a restarted call was before.
+
+        @raise NotWaiting: it is not known.
+        @raise OSError: the process's memory cannot be read.
+        """
+        known = self.restarted.of(subject.pid, tid, call.arguments)
+        name = known.name if known is not None else ""
+        name = name or self.processor.loaded(call, subject.memory.read)
+        if not name:
+            raise NotWaiting("goes on with a call whose name is not known")
+        return evolve(call, name=name)
+
+    def ofAll(self, subjects: Sequence[Subject], since: int, stopped: bool) -> list[Timed]:
+        """
+        Every thread that waits for a time.
+
+        @param since: nanoseconds (C{CLOCK_MONOTONIC}) when the look began.
+        @param stopped: they are frozen.
+        @raise StillBusy: a freeze has harmed one.
+        """
+        found = []
+        for subject in subjects:
+            alone = subject.onlyTime
+            for tid, wait in subject.waits.items():
+                if wait.within is not None:
+                    timed = self._timed(subject, tid, wait, since, alone, stopped)
+                    found.append(timed)
+                elif stopped:
+                    self._remember(subject, tid, wait, None)
+        return found
+
+    def _timed(
+        self, subject: Subject, tid: int, wait: Wait, since: int, alone: bool, stopped: bool
+    ) -> Timed:
+        assert wait.within is not None
+        pid, call = subject.pid, subject.calls[tid]
+        at = self._end(pid, tid, call, wait, since)
+        seen = self.observer.of(pid, tid)
+        begun = since if seen is None else seen.begun
+        length = wait.within if wait.relative else at - begun
+        period = 0
+        timing = self._timing(call, wait, since)
+        if seen is not None and seen.timing is not None and timing.isLike(seen.timing):
+            # What is left of a time that was longer is as good as that.
+            length = max(length, seen.timing.length or 0)
+            whole = seen.timing if wait.rest is not None else timing
+            period = seen.period if seen.isHabit(whole) else 0
+        if stopped:
+            self._remember(subject, tid, wait, at)
+        if wait.relative and wait.call == "connect":
+            raise StillBusy(
+                f"busy: {subject.label} is in connect with a limit, which a freeze would cut short"
+            )
+        return Timed(pid, tid, self._label(subject, tid, wait), at, length, alone, period)
+
+    def _timing(self, call: Call, wait: Wait, since: int) -> Timing:
+        timing = Timing.of(wait, call.arguments[0], since)
+        assert timing is not None
+        return timing
+
+    def _label(self, subject: Subject, tid: int, wait: Wait) -> str:
+        try:
+            name = threadStat(subject.pid, tid).name
+        except (Gone, OSError):
+            name = subject.name
+        return f"{self.name}/{name}[{tid}] {wait.call} timeout"
+
+    def _end(self, pid: int, tid: int, call: Call, wait: Wait, since: int) -> int:
+        """When a wait is over, at the earliest."""
+        assert wait.within is not None
+        if not wait.relative or wait.rest is not None:
+            # An instant; or what was left when it was frozen.
+            return since + wait.within
+        restarted = self.restarted.of(pid, tid, call.arguments)
+        if restarted is not None and restarted.name == call.name and restarted.at is not None:
+            return restarted.at
+        cut = self.cutShort.end(pid, tid, call.name, call.arguments[0], self._asked(wait))
+        if cut is not None:
+            return cut
+        return self._begun(pid, tid, call, wait, since, latest=False) + wait.within
+
+    def _begun(self, pid: int, tid: int, call: Call, wait: Wait, since: int, latest: bool) -> int:
+        """When a thread began to wait, at the earliest or at the latest."""
+        seen = self.observer.of(pid, tid)
+        if seen is None:
+            return since
+        timing = seen.timing
+        # Without one it is a time that the call's arguments do not show.
+        same = timing is None or (
+            timing.call == call.name
+            and timing.argument == call.arguments[0]
+            and timing.length == wait.within
+        )
+        if same:
+            return seen.since if latest else seen.begun
+        # It has run between that look and the freeze.
+        return since if latest else seen.since
+
+    def _asked(self, wait: Wait) -> int | None:
+        """The time that is in the arguments of the call, if one is."""
+        return None if wait.call in _LIMITED else wait.within
+
+    def _remember(self, subject: Subject, tid: int, wait: Wait, at: int | None) -> None:
+        call = subject.calls[tid]
+        if wait.relative and wait.call in _GOING_ON:
+            known = BeforeRestart(call.arguments, call.name, at)
+            self.restarted.remember(subject.pid, tid, known)
+
+    def beforeThaw(self, rests: Rests, subjects: Sequence[Subject], since: int) -> None:
+        """See to it that what the thaw does to times is made good."""
+        for subject in subjects:
+            for tid, wait in subject.waits.items():
+                if wait.rest is not None and wait.within is not None:
+                    seen = self.observer.of(subject.pid, tid)
+                    written = _ignore if seen is None else seen.goesOn
+                    end = since + wait.within
+                    try:
+                        rests.add(subject.pid, subject.memory.thread, wait.rest, end, written)
+                    except OSError as error:
+                        raise StillBusy(f"{subject.label}: {error.strerror}") from error
+        self.noteAll(subjects, since)
+
+    def noteAll(self, subjects: Sequence[Subject], since: int) -> None:
+        """Note the waits that the thaw will cut short, as far as they are known."""
+        keys = set()
+        for subject in subjects:
+            for tid, wait in subject.waits.items():
+                call = subject.calls[tid]
+                if wait.expired is None or wait.within is None or call.lost:
+                    continue
+                key = (subject.pid, tid)
+                asked, argument = self._asked(wait), call.arguments[0]
+                end = self.cutShort.end(*key, call.name, argument, asked)
+                if end is None:
+                    seen = self.observer.of(*key)
+                    if seen is not None and seen.period:
+                        continue
+                    end = self._begun(*key, call, wait, since, latest=True) + wait.within
+                self.cutShort.note(*key, call.name, argument, asked, end, wait.expired)
+                keys.add(key)
+        self.cutShort.keepOnly(keys)
+
+
+def _ignore(nanoseconds: int) -> None:
+    pass

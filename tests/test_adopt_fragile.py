@@ -1,0 +1,378 @@
+"""What a poll by others would change: each program learns what it would have without us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chanproxy.adopt import inspector
+from chanproxy.adopt.adopted import Adopted
+from chanproxy.adopt.epolls import PIECE
+from chanproxy.adopt.naming import Ignored
+from chanproxy.adopt.subject import StillBusy
+from chanproxy.adopt.taking import Taker
+from chanproxy.adopt.views import Latch, Views
+from tests.cgroups import TemporaryCgroup
+from tests.frozen import Subject, compiled, names, needsCgroup, signalled, until
+
+pytestmark = [
+    *needsCgroup,
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounts are for root only"),
+]
+
+X86 = platform.machine() == "x86_64"
+EPOLL_WAIT = "epoll_wait" if X86 else "epoll_pwait"
+
+START = """
+import ctypes, os, select, signal, socket, struct, sys
+libc = ctypes.CDLL(None)
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+def signalfd(*signals):
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    mask = sum(1 << (each - 1) for each in signals)
+    return libc.signalfd(-1, struct.pack("Q", mask) + bytes(120), 0)
+"""
+
+
+def python(text: str, *before: str, stdin: int | None = None) -> Subject:
+    """A program in a cgroup, until its first line."""
+    code = START + textwrap.dedent(text)
+    return Subject([*before, sys.executable, "-c", code], stdin)
+
+
+def waiting(subject: Subject) -> Subject:
+    """It has said that it waits, and does so."""
+    assert subject.line() == "ready"
+    return subject.waitFor(EPOLL_WAIT)
+
+
+SIGNALS = {
+    "flat": """
+        epoll = select.epoll()
+        epoll.register(signalfd(signal.SIGTERM), select.EPOLLIN)
+        epoll.register(0, select.EPOLLIN)
+    """,
+    "nested": """
+        inner, epoll = select.epoll(), select.epoll()
+        inner.register(signalfd(signal.SIGTERM), select.EPOLLIN)
+        epoll.register(inner, select.EPOLLIN)
+        epoll.register(0, select.EPOLLIN)
+    """,
+    "twice nested": """
+        inner, middle, epoll = select.epoll(), select.epoll(), select.epoll()
+        inner.register(signalfd(signal.SIGTERM), select.EPOLLIN)
+        inner.register(0, select.EPOLLIN)
+        middle.register(inner, select.EPOLLIN)
+        epoll.register(middle, select.EPOLLIN)
+    """,
+}
+TELL = """
+say("ready")
+while True:
+    for fd, events in epoll.poll():
+        say("event")
+        os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("kind", list(SIGNALS))
+@pytest.mark.parametrize("stopped", [True, False])
+def test_signalfd(kind: str, stopped: bool) -> None:
+    """A signal that comes in the sleep is there after it, however often we look."""
+    with (
+        contextlib.ExitStack() as stack,
+        python(textwrap.dedent(SIGNALS[kind]) + TELL, stdin=_pipe(stack)[0]) as subject,
+    ):
+        waiting(subject)
+        if stopped:
+            subject.freeze()
+        inspector = subject.inspector(stopped=stopped)
+        if stopped:
+            found = subject.look(inspector)
+            assert names(found) == [f"web/{_name(subject)} pipe"]
+            subject.process.send_signal(signal.SIGTERM)
+            for _ in range(3):
+                assert signalled(found) == []
+                found = subject.look(inspector)
+            subject.thaw()
+        else:
+            subject.look(inspector)
+            subject.process.send_signal(signal.SIGTERM)
+        assert subject.line() == "event"
+
+
+@pytest.mark.parametrize("kind", list(SIGNALS))
+def test_besideTheSignalfd(kind: str) -> None:
+    """The other members of such an epoll wake."""
+    with contextlib.ExitStack() as stack:
+        reading, writing = _pipe(stack)
+        subject = stack.enter_context(python(textwrap.dedent(SIGNALS[kind]) + TELL, stdin=reading))
+        found = waiting(subject).freeze().look()
+        os.write(writing, b"x")
+        until(lambda: signalled(found) == [f"web/{_name(subject)} pipe"])
+        subject.thaw()
+        assert subject.line() == "event"
+
+
+MANY = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
+epoll = select.epoll()
+kept = [{make} for _ in range(10000)]
+for each in kept:
+    epoll.register(each, select.EPOLLIN)
+"""
+
+
+@pytest.mark.parametrize(
+    "make", ["os.eventfd(0)", "socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"]
+)
+def test_many(make: str) -> None:
+    """Ten thousand descriptors: watched as a whole, one descriptor of ours, in slices."""
+    with python(MANY.format(make=make) + TELL) as subject:
+        waiting(subject).freeze()
+        found = subject.look()
+        assert names(found) == [f"web/{_name(subject)} epoll"]
+        assert len(found.sources) == 2
+        # Others have their turn in between.
+        steps = list(subject.inspector()._steps())
+        assert len(steps) > 10_000 / PIECE
+        assert steps[-1] is not None
+        steps[-1].close()
+
+
+MOUNTS = """
+inner, epoll = select.epoll(), select.epoll()
+file = open("/proc/self/mountinfo")
+{into}.register(file, select.EPOLLPRI)
+epoll.register(inner, select.EPOLLIN)
+say("ready")
+while True:
+    # Whoever asks the outer one has asked the inner one: that says nothing any more.
+    if epoll.poll():
+        file.seek(0)
+        say(sum(" /mnt " in line for line in file))
+"""
+
+
+@contextlib.contextmanager
+def mounted(subject: Subject) -> Iterator[None]:
+    """A mount in the program's own mount namespace, by somebody outside of its cgroup."""
+    inside = ["nsenter", "-m", "-t", str(subject.pid)]
+    subprocess.run([*inside, "mount", "-t", "tmpfs", "test", "/mnt"], check=True, timeout=30)
+    try:
+        yield
+    finally:
+        subprocess.run([*inside, "umount", "/mnt"], check=True, timeout=30)
+
+
+@pytest.fixture
+def views(monkeypatch: pytest.MonkeyPatch) -> Iterator[Views]:
+    """Those that takers use."""
+    with contextlib.closing(Views()) as views:
+
+        class WithViews(Taker):
+            def __init__(
+                self, container: str, adopted: Adopted, ignored: Ignored, stopped: bool, *_: Any
+            ) -> None:
+                super().__init__(container, adopted, ignored, stopped, views)
+
+        monkeypatch.setattr(inspector, "Taker", WithViews)
+        yield views
+
+
+@pytest.mark.parametrize("into", ["epoll", "inner"])
+def test_mounts(into: str, views: Views) -> None:
+    """A mount wakes who watches for it, and is seen by it."""
+    with python(MOUNTS.format(into=into), "unshare", "-m") as subject:
+        waiting(subject).freeze()
+        name = f"web/{_name(subject)} file /proc/{subject.pid}/mountinfo"
+        # Whether a mount came just now is not known the first time.
+        with pytest.raises(StillBusy, match=r"watches file .*mountinfo, which is opened for it"):
+            subject.look()
+        found = subject.look()
+        assert name in names(found)
+        assert signalled(found) == []
+        with mounted(subject):
+            until(lambda: signalled(found) == [name])
+            # Whoever asks first takes nothing from who asks next.
+            assert signalled(found) == [name]
+            subject.thaw()
+            assert subject.line() == "1"
+        assert subject.line() == "0"
+        subject.waitFor(EPOLL_WAIT).freeze()
+        with pytest.raises(StillBusy, match="there was one"):
+            subject.look()
+        assert signalled(subject.look()) == []
+
+
+def test_mountsAtOnce() -> None:
+    """Without views that last, such a file is watched from the first look on."""
+    with python(MOUNTS.format(into="epoll"), "unshare", "-m") as subject:
+        waiting(subject).freeze()
+        found = subject.look()
+        assert signalled(found) == []
+        with mounted(subject):
+            until(lambda: signalled(found))
+            subject.thaw()
+            assert subject.line() == "1"
+        assert subject.line() == "0"
+
+
+@pytest.mark.parametrize("path", ["/proc/swaps", "/proc/sys/kernel/hostname", "/proc/self/mounts"])
+def test_otherFiles(path: str, views: Views) -> None:
+    """The others of the kind; and none of ours stays open for one that is watched no more."""
+    text = f"""
+        file = open("{path}")
+        poll = select.poll()
+        poll.register(file, select.POLLPRI)
+        say("ready")
+        poll.poll()
+    """
+    with python(text, "unshare", "-u") as subject:
+        assert subject.line() == "ready"
+        subject.waitFor("poll" if X86 else "ppoll").freeze()
+        with pytest.raises(StillBusy, match=f"watches file .*{Path(path).name}"):
+            subject.look()
+        found = subject.look()
+        shown = path.replace("self", str(subject.pid))
+        assert names(found) == [f"web/{_name(subject)} file {shown}"]
+        assert signalled(found) == []
+        before = len(os.listdir("/proc/self/fd"))
+        views.begin()
+        views.end()
+        assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+def test_pressure() -> None:
+    """What tells of pressure on the machine tells whoever asks first: awake, with its name."""
+    text = """
+        file = open("/proc/pressure/cpu", "r+b", buffering=0)
+        file.write(b"some 1000000 2000000\\0")
+        epoll = select.epoll()
+        epoll.register(file, select.EPOLLPRI)
+    """
+    with python(textwrap.dedent(text) + TELL) as subject:
+        waiting(subject).freeze()
+        with pytest.raises(StillBusy, match="waits for a file /proc/pressure/cpu, which tells"):
+            subject.look()
+        found = subject.look(subject.inspector(ignore=["file:/proc/pressure/*"]))
+        assert names(found) == []
+
+
+def test_pressureOfItsOwn() -> None:
+    """A frozen cgroup is under no pressure: its own file is left alone."""
+    text = """
+        import glob
+        path = sys.argv[1] + "/memory.pressure"
+        if not os.path.exists(path):
+            path = sys.argv[1] + "/cpu.pressure"
+        file = open(path, "r+b", buffering=0)
+        file.write(b"some 1000000 2000000\\0")
+        epoll = select.epoll()
+        epoll.register(file, select.EPOLLPRI)
+        epoll.register(0, select.EPOLLIN)
+    """
+    with contextlib.ExitStack() as stack:
+        cgroup = TemporaryCgroup()
+        code = START + textwrap.dedent(text) + TELL
+        argv = [sys.executable, "-c", code, cgroup.path]
+        subject = stack.enter_context(Subject(argv, _pipe(stack)[0], cgroup))
+        waiting(subject).freeze()
+        assert names(subject.look()) == [f"web/{_name(subject)} pipe"]
+
+
+def test_renumbered() -> None:
+    """A number in an epoll that stands for something else by now: awake, since it may hide one."""
+    text = """
+        epoll = select.epoll()
+        first = signalfd(signal.SIGTERM)
+        epoll.register(first, select.EPOLLIN)
+        kept = os.dup(first)
+        os.dup2(os.eventfd(0), first)
+    """
+    with python(textwrap.dedent(text) + TELL) as subject:
+        waiting(subject).freeze()
+        with pytest.raises(StillBusy, match="has another number by now"):
+            subject.look()
+
+
+def test_latch() -> None:
+    """What it waited for stays to be seen; a latch that is closed tells nothing to the next."""
+    reading, writing = os.pipe()
+    try:
+        for _ in range(600):
+            latch = Latch(reading, select.EPOLLIN)
+            latch.close()
+            latch.close()
+            os.close(latch.eventfd)
+        latch = Latch(reading, select.EPOLLIN)
+        assert select.select([latch.eventfd], [], [], 0)[0] == []
+        os.write(writing, b"x")
+        assert select.select([latch.eventfd], [], [], 10)[0]
+        os.read(reading, 1)
+        assert select.select([latch.eventfd], [], [], 0)[0]
+        latch.close()
+        os.close(latch.eventfd)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+# io_uring.
+
+SQPOLL, COOPERATIVE, DEFERRED = 1 << 1, 1 << 8, 1 << 12 | 1 << 13
+
+
+@pytest.mark.parametrize("how", ["enter", "epoll", "eventfd"])
+@pytest.mark.parametrize("flags", [0, COOPERATIVE, SQPOLL, DEFERRED])
+def test_uring(flags: int, how: str) -> None:
+    """However it learns of completions: asleep and woken, or kept awake with the reason."""
+    with contextlib.ExitStack() as stack:
+        reading, writing = _pipe(stack)
+        program = compiled("uring.c", "-luring")
+        subject = stack.enter_context(Subject([program, str(flags), how], reading))
+        ring = subject.line()
+        subject.waitFor({"enter": "io_uring_enter", "eventfd": "read"}.get(how, EPOLL_WAIT))
+        subject.freeze()
+        if flags in (SQPOLL, DEFERRED):
+            why = "SQPOLL" if flags == SQPOLL else "DEFER_TASKRUN"
+            text = rf"busy: uring\[{subject.pid}\] has an io_uring, descriptor {ring}: .*{why}"
+            with pytest.raises(StillBusy, match=text):
+                subject.look()
+        else:
+            found = subject.look()
+            kind = {"enter": "io_uring"}.get(how, how)
+            assert names(found) == [f"web/uring[{subject.pid}] {kind}"]
+            assert signalled(found) == []
+            os.write(writing, b"x")
+            until(lambda: signalled(found) == names(found))
+        subject.thaw()
+        if flags in (SQPOLL, DEFERRED):
+            os.write(writing, b"x")
+        if (flags, how) != (DEFERRED, "epoll"):
+            # Such an epoll tells nothing before its thread makes another call, without us as well.
+            assert subject.line() == "1"
+
+
+def _name(subject: Subject) -> str:
+    return f"{Path(f'/proc/{subject.pid}/comm').read_text().strip()}[{subject.pid}]"
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for each in ends:
+        stack.callback(os.close, each)
+    return ends
