@@ -77,6 +77,23 @@ def answers(port: int) -> bool:
     return True
 
 
+def controlled(path: Path) -> bool:
+    """Whether a manager listens there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+        return not control.connect_ex(str(path))
+
+
+def describe(path: Path, container: str) -> dict[str, Any]:
+    """What the manager that listens there says of a container."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+        control.settimeout(PATIENCE)
+        control.connect(str(path))
+        control.send(encodeCall(f"{MANAGER}.Describe", {"container": container}))
+        reply = parseReply(control.recv(1 << 20))
+    described: dict[str, Any] = reply.parameters["description"]
+    return described
+
+
 class Sleeper(LiveService):
     """
     The service, for one container that wakes by its own sockets.
@@ -109,21 +126,11 @@ class Sleeper(LiveService):
         file = self.directory / "chanproxy.toml"
         file.write_text("\n".join(lines) + "\n")
         self.service = self.run("--config", str(file))
-        self.waitFor("the control socket", self._listens)
-
-    def _listens(self) -> bool:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
-            return not control.connect_ex(str(self.control))
+        self.waitFor("the control socket", lambda: controlled(self.control))
 
     def describe(self) -> dict[str, Any]:
         """What the manager says of the container."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
-            control.settimeout(PATIENCE)
-            control.connect(str(self.control))
-            control.send(encodeCall(f"{MANAGER}.Describe", {"container": "it"}))
-            reply = parseReply(control.recv(1 << 20))
-        described: dict[str, Any] = reply.parameters["description"]
-        return described
+        return describe(self.control, "it")
 
     def slept(self) -> int:
         """How often it has slept, and woken, so far."""
