@@ -26,7 +26,6 @@ from chanproxy.adopt.threads import (
     Glance,
     Gone,
     clockOf,
-    isInFreezer,
     position,
     threadsOf,
     threadStat,
@@ -125,15 +124,15 @@ class Foresight:
 
     def _check(self, pid: int, tid: int, seen: Seen, memory: Glance) -> None:
         """@raise StillBusy: it works, or a freeze would harm it."""
-        if seen.calm == seen.ran:
+        if seen.calm == seen.ran and not seen.held:
             return
         stat = threadStat(pid, tid)
         # What has ended, or is the kernel's own, or stopped by a signal, waits for nothing that a
         # freeze could harm.
         if not stat.asleepForGood and stat.state not in "Tt":
             label = f"{safe(stat.name)}[{tid}]"
-            if isInFreezer(pid, tid):
-                raise StillBusy(f"busy: {label} is frozen, and has not run yet")
+            if seen.held:
+                raise StillBusy(f"busy: {label} has been thawed, and has not run yet")
             if stat.state == "D":
                 raise StillBusy(f"busy: {label} waits for a disk, or otherwise uninterruptibly")
             where = position(pid, tid)
