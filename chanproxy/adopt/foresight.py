@@ -92,7 +92,7 @@ class Foresight:
         finally:
             memory.close()
         if refuse:
-            alone = bool(seen) and all(each.onlyTime for each in seen.values())
+            alone = all(each.onlyTime and each.timing is not None for each in seen.values())
             for tid, each in seen.items():
                 found = self._timed(pid, tid, each, alone)
                 if found is not None:

@@ -9,8 +9,9 @@ nothing of freezing, and not what any of this is good for.
 from __future__ import annotations
 
 import time
+from collections import deque
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.decode import Clock, NotWaiting, Wait, decode, mayWait
@@ -27,22 +28,30 @@ from chanproxy.adopt.threads import (
 )
 
 RETURNS = 3
-"""As often a thread has to come back in a row before that is called a habit."""
+"""As often a thread has to come back by itself in a row before that is called a habit."""
 
 NEAR = 0.35
-"""How much of its usual length the time of a habit may differ by."""
+"""How much longer or shorter than its other times one of a habit may be."""
 
 WORK = 2_000_000
 """Nanoseconds that a thread may run at a time and still have next to nothing to do."""
 
-_WINDOW = 16
-"""Returns after which older ones are forgotten."""
+_KEPT = 16
+"""Times that are remembered of a habit."""
+
+_LEAST = 0.35
+"""
+Share of its usual time that each of several waits must have taken, if they went by between two
+looks: whoever waits for a request and then for a time waits much shorter for one of them.
+"""
 
 _NEVER = (-1, -1)
 
 _GRAIN = 5_000_000
 """Nanoseconds by which a time may be longer than asked for: kernels and timers round up."""
 
+_LATE = 50_000_000
+"""Nanoseconds that a thread may take to run when its time has come."""
 
 _ROUNDED = 2000
 """Nanoseconds by which what is left may differ: select(2) counts microseconds."""
@@ -89,7 +98,9 @@ class Timing:
 
 @frozen
 class _Mark:
-    """A moment in a row of returns: when, by bounds, and the counters then."""
+    """
+    When a thread began to wait: after C{before}, and before C{since}; and its counters then.
+    """
 
     before: int
     since: int
@@ -102,18 +113,17 @@ class Seen:
     """
     What is known of one thread.
 
-    @ivar held: it has been thawed, and has not run since.
-    @ivar switches: how often it had waited then; -1: it was not asked for.
-    @ivar calm: C{ran} when it was last found to wait in a way that a freeze does no harm to.
-    @ivar onlyTime: whether it waited for nothing but time then.
-    @ivar descriptors: what it waited on then.
-
     @ivar ran: its counters, see L{timesRun}.
     @ivar looked: nanoseconds (C{CLOCK_MONOTONIC}) of the last look at them.
     @ivar before: nanoseconds; it has begun what it waits for now after that.  None: not known.
     @ivar since: nanoseconds; and before that.
     @ivar timing: what it was last seen to wait for, if that ends by itself.
-    @ivar period: nanoseconds after which it comes back as a habit; 0 for none.
+    @ivar period: nanoseconds after which it comes back as a habit, on average; 0 for none.
+    @ivar held: it has been thawed, and has not run since.
+    @ivar switches: how often it had waited then; -1: it was not asked for.
+    @ivar calm: C{ran} when it was last found to wait in a way that a freeze does no harm to.
+    @ivar onlyTime: whether it waited for nothing but time then.
+    @ivar descriptors: what it waited on then.
     """
 
     ran: tuple[int, int]
@@ -127,9 +137,10 @@ class Seen:
     calm: tuple[int, int] | None = None
     onlyTime: bool = False
     descriptors: tuple[int, ...] = ()
-    _first: _Mark | None = None
-    _middle: _Mark | None = None
-    _slept: tuple[Timing, int] | None = None
+    _mark: _Mark | None = None
+    _returns: int = 0
+    _lengths: deque[int] = field(factory=lambda: deque(maxlen=_KEPT))
+    _ranBefore: int | None = None
     _rest: int | None = None
 
     @property
@@ -138,91 +149,97 @@ class Seen:
         return self.since if self.before is None else self.before
 
     def isHabit(self, timing: Timing) -> bool:
-        """Whether a time is the one after which the thread comes back as a habit."""
+        """Whether a time is one of those after which the thread comes back as a habit."""
         if not self.period or self.timing is None or not self.timing.isLike(timing):
             return False
-        return self._isNear(timing, self.period, self.period)
-
-    def _isNear(self, timing: Timing, least: float, most: float) -> bool:
-        """Whether a time is about as long as a period that is known by bounds."""
+        shortest, longest = min(self._lengths), max(self._lengths)
         if timing.length is not None:
-            shortest = longest = timing.length
+            least = most = timing.length
         else:
             assert timing.end is not None
-            shortest = timing.end - self.since
-            longest = timing.end - self.begun
-        low, high = least * (1 - NEAR) - _GRAIN, most * (1 + NEAR) + _GRAIN
-        return longest >= low and shortest <= high
+            least, most = timing.end - self.since, timing.end - self.begun
+        low, high = shortest * (1 - NEAR) - _GRAIN, longest * (1 + NEAR) + _GRAIN
+        return most >= low and least <= high
 
     def stopped(self) -> None:
         """Its counters were moved by a freeze; a habit stays one."""
-        self._first = self._middle = None
+        self._mark = None
+        self._ranBefore = self.ran[0]
 
     def goesOn(self, rest: int) -> None:
         """It waits again for what was left of its time, nanoseconds: that is no other wait."""
         self._rest = rest
 
-    def sleptFor(self, timing: Timing | None) -> None:
-        """
-        The container slept until the end of what it waits for; None: until something else.
+    def sleptUntil(self) -> None:
+        """The container slept until the end of what this thread waits for."""
+        timing = self.timing
+        if timing is not None:
+            length = timing.length
+            self._gain((timing.end or 0) - self.begun if length is None else length, 1)
 
-        So many times in a row, that is a habit, too.
-        """
-        if timing is None or timing.length is None:
-            self._slept = None
-            return
-        before = self._slept
-        count = 1
-        if before is not None and before[0].isLike(timing) and before[0].length is not None:
-            count += before[1] if _near(timing.length, before[0].length) else 0
-        self._slept = (timing, count)
-        if count >= RETURNS:
-            self.period = timing.length
+    def disturbed(self) -> None:
+        """Something else than time has woken the container: what was no habit yet is none."""
+        if not self.period:
+            self._lose()
+
+    def _gain(self, length: int, returns: int) -> None:
+        self._returns += returns
+        self._lengths.append(length)
+        if self._returns >= RETURNS:
+            self.period = sum(self._lengths) // len(self._lengths)
+
+    def _lose(self) -> None:
+        self.period = self._returns = 0
+        self._lengths.clear()
 
     def returned(self, timing: Timing | None, switches: int) -> None:
         """It has run, and waits again."""
         last, self.timing = self.timing, timing
         rest, self._rest = self._rest, None
-        if timing is not None and last is not None and timing.isLike(last) and timing.isRest(rest):
+        mark, self._mark = self._mark, None
+        ranBefore, self._ranBefore = self._ranBefore, None
+        if timing is None or last is None or not timing.isLike(last):
+            self._lose()
+        elif timing.isRest(rest):
             self.timing = last
             return
-        if timing is None or self.before is None or last is None or not timing.isLike(last):
-            self.period = 0
-            self.stopped()
-        if timing is None or self.before is None:
-            return
-        mark = _Mark(self.before, self.since, switches, self.ran[0])
-        if self.period and not self.isHabit(timing):
-            self.period = 0
-            self.stopped()
-        if self._first is None:
-            self._first = mark
-            return
-        count = mark.switches - self._first.switches
-        if count <= 0:
-            return
-        least = max(mark.before - self._first.since, 0) / count
-        most = (mark.since - self._first.before) / count
-        if not self._isNear(timing, least, most):
-            # Another thing than time has brought it back meanwhile, or it asks for another time.
-            self.period = 0
-            self._first, self._middle = mark, None
-            return
-        idle = (mark.ran - self._first.ran) / count <= WORK
-        # Both bounds have to agree, so a short period takes more returns.
-        sure = count >= RETURNS and most <= least * (1 + 2 * NEAR)
-        if sure and idle and self._isNear(timing, most, least):
-            self.period = timing.length or round((least + most) / 2)
-        elif not idle:
-            self.period = 0
-        if count >= _WINDOW and self._middle is not None:
-            self._first, self._middle = self._middle, mark
-        elif self._middle is None and count >= _WINDOW // 2:
-            self._middle = mark
+        elif ranBefore is not None and self.ran[0] - ranBefore > 2 * WORK:
+            # The freeze and the looks are a part of that.
+            self._lose()
+        elif mark is not None:
+            count = switches - mark.switches
+            if count <= 0:
+                self._mark = mark
+                return
+            byTime = self._cameByTime(last, mark, count)
+            if byTime is False or self.ran[0] - mark.ran > WORK * count:
+                self._lose()
+            elif byTime:
+                both = None in (timing.end, last.end)
+                length = last.length if both else ((timing.end or 0) - (last.end or 0)) // count
+                self._gain(length or 0, count)
+        if timing is not None and self.before is not None:
+            self._mark = _Mark(self.before, self.since, switches, self.ran[0])
 
+    def _cameByTime(self, last: Timing, mark: _Mark, count: int) -> bool | None:
+        """
+        Whether its time has brought it back, as far as the bounds tell.
 
-def _near(one: float, other: float) -> bool:
-    return abs(one - other) <= other * NEAR + _GRAIN
+        @return: None, if it may have been time or something else.
+        """
+        assert self.before is not None
+        if last.end is not None:
+            least = most = last.end
+        else:
+            assert last.length is not None
+            least, most = mark.before + last.length, mark.since + last.length
+        if self.since < least - _GRAIN:
+            return False
+        if count == 1:
+            return self.before <= most + _LATE
+        # Others went by since that one: they had this much time, all together.
+        usual = sum(self._lengths) / len(self._lengths) if self._lengths else last.length or 0
+        return self.since - least >= (count - 1) * usual * _LEAST or None
 
 
 class Observer:
@@ -249,18 +266,21 @@ class Observer:
         for tid in [tid for tid in seen if tid not in tids]:
             del seen[tid]
 
-    def resumed(self, by: tuple[int, int] | None) -> None:
+    def resumed(self, by: tuple[int, int] | None, disturbed: bool) -> None:
         """
         The container runs again, after a freeze.
 
-        @param by: the process and thread for whose time that was; None: it was for something else.
+        @param by: the process and thread for whose time that was; None: it was for nobody's.
+        @param disturbed: it was for something else than time.
         """
         self._looked = time.monotonic_ns()
         for pid, threads in self._seen.items():
             for tid, seen in threads.items():
                 seen.stopped()
-                if by is None or by == (pid, tid):
-                    seen.sleptFor(None if by is None else seen.timing)
+                if by == (pid, tid):
+                    seen.sleptUntil()
+                elif disturbed:
+                    seen.disturbed()
 
     def look(self, pid: int, tid: int, memory: Glance, clock: Clock, now: int) -> Seen:
         """
