@@ -152,7 +152,7 @@ def channel(cycles: int) -> None:
 [containers.it.channels.redis]
 listen = "unix:{outside}"
 connect = "unix:{inside}"
-handled = "replied"
+handled = "answered"
 """
         container = running(directory, argv, inside.exists, tables, linger=LINGER)
         sleeper = stack.enter_context(container)

@@ -13,17 +13,20 @@ from typing import ClassVar
 SHORTEST = 0.22
 """Seconds between looks at least: what waits is noticed within a quarter of a second."""
 
-SHARE = 0.0005
-"""Of a processor, that the looks of one cadence take at the most, one turn of the reactor apart."""
+SHARE = 0.001
+"""Of a processor, that the looks of one cadence take at the most."""
 
-ALTOGETHER = 0.01
+ALTOGETHER = 0.02
 """Of a processor, that those of all cadences which run take: with many, each looks less often."""
 
 EXTRA = 0.0002
 """Of a processor, for looks beyond those that are due; see L{Cadence.canAfford}."""
 
-SAVED = 0.003
+SAVED = 0.01
 """Seconds of a processor that can be saved up for such looks, at the most."""
+
+RESERVE = SAVED / 2
+"""What those leave that nothing asks for."""
 
 _OLD = 0.7
 """What an earlier look counts in the mean."""
@@ -79,9 +82,13 @@ class Cadence:
         """The look has ended; it was one of those that L{canAfford} is asked for."""
         self._saved = self._savings() - (self._processor() - self._began)
 
-    def canAfford(self) -> bool:
-        """Whether there may be an extra look, because what the last ones took is saved up again."""
-        return self._savings() > 0
+    def canAfford(self, reserve: float = 0.0) -> bool:
+        """
+        Whether there may be an extra look, because what the last ones took is saved up again.
+
+        @param reserve: seconds of a processor that are to be left.
+        """
+        return self._savings() > reserve
 
     def _savings(self) -> float:
         now = self._clock()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from chanproxy._adoptconfig import readAdoption
 from chanproxy._clashes import noteShared, plain
@@ -16,7 +16,9 @@ from chanproxy._tables import Problem, Table, join
 from chanproxy._words import brief
 from chanproxy.addresses import PathSpec, SeqpacketAddressSpec
 from chanproxy.adopt.settings import BREATH, Adoption
+from chanproxy.answered import UNANSWERED
 from chanproxy.handled import SILENCE
+from chanproxy.keepalive import COUNT, IDLE, INTERVAL, MOST_COUNT, MOST_SECONDS, Keepalive
 from chanproxy.kinds import (
     AddressSpec,
     SystemdAddressSpec,
@@ -25,7 +27,7 @@ from chanproxy.kinds import (
     parseAddress,
     traits,
 )
-from chanproxy.policies import POLICIES, pluginNames
+from chanproxy.policies import DEFAULT, POLICIES, pluginNames
 
 LONGEST_LINGER = 86400.0
 """Seconds: a day.  More is a mistake in the unit."""
@@ -37,24 +39,28 @@ class Channel:
     C{[containers.NAME.channels.NAME]}.
 
     @ivar initiator: who dials C{listen}: C{remote} or C{container}.
-    @ivar handled: C{consumed}, C{idle}, C{explicit}, C{replied}, or a plugin's policy.
+    @ivar handled: C{answered}, C{consumed}, C{idle}, C{explicit}, or a plugin's policy.
     @ivar silence: seconds after which C{idle} takes messages as handled.
+    @ivar unanswered: seconds that C{answered} waits for an answer at most; 0: not at all.
     @ivar framing: C{none}, or C{length32}: how the end that is a stream carries packets.
     @ivar descriptors: C{carry}, or C{refuse}: a message with some ends its connection.
     @ivar identity: C{service}, or C{peer}: as whom the container is dialled.
     @ivar initial: 1: the container stays awake until the first message is handled.
+    @ivar keepalive: how a TCP peer that vanished is noticed, at both ends.
     """
 
     name: str
     listen: str
     connect: str
     initiator: str = "remote"
-    handled: str = "consumed"
+    handled: str = DEFAULT
     silence: float = SILENCE
+    unanswered: float = UNANSWERED
     framing: str = "none"
     descriptors: str = "carry"
     identity: str = "service"
     initial: int = 0
+    keepalive: Keepalive = Factory(Keepalive)
 
 
 @frozen
@@ -106,19 +112,33 @@ def _readChannel(name: str, table: Table) -> Channel:
         table.text("listen", lambda v: parseAddress(v, True), f"seqpacket:/run/{name}.sock"),
         table.text("connect", lambda v: parseAddress(v, False), f"seqpacket:/srv/{name}.sock"),
         table.choice("initiator", "remote", "remote", "container"),
-        table.choice("handled", "consumed", *POLICIES, more=pluginNames),
+        table.choice("handled", DEFAULT, *POLICIES, more=pluginNames),
         float(table.number("silence", SILENCE, 0.001, LONGEST_LINGER)),
+        table.seconds("unanswered", UNANSWERED, LONGEST_LINGER, "never"),
         table.choice("framing", "none", "none", "length32"),
         table.choice("descriptors", "carry", "carry", "refuse"),
         table.choice("identity", "service", "service", "peer"),
         int(table.number("initial", 0, 0, 1, whole=True)),
+        _readKeepalive(table),
     )
-    if table.has("silence") and channel.handled != "idle":
-        table.note("silence", "is for handled = idle only", "leave it out, or write that")
+    for key, policy in (("silence", "idle"), ("unanswered", "answered")):
+        if table.has(key) and channel.handled != policy:
+            table.note(key, f"is for handled = {policy} only", "leave it out, or write that")
+    if table.has("unanswered") and channel.initiator == "container":
+        wrong = "is for connections to the container; what comes in to one that dials is the answer"
+        table.note("unanswered", wrong, "leave it out")
     table.end()
     if table.noted == before:
         _checkEnds(channel, table.note)
     return channel
+
+
+def _readKeepalive(table: Table) -> Keepalive:
+    return Keepalive(
+        int(table.number("keepalive-idle", IDLE, 0, MOST_SECONDS, whole=True)),
+        int(table.number("keepalive-interval", INTERVAL, 1, MOST_SECONDS, whole=True)),
+        int(table.number("keepalive-count", COUNT, 1, MOST_COUNT, whole=True)),
+    )
 
 
 def readContainer(name: str, table: Table) -> Container:
@@ -153,7 +173,7 @@ def _checkEnds(channel: Channel, note: Callable[[str, str, str], None]) -> None:
         note(
             "handled",
             f"consumed is not known on {inner.scheme}: nothing shows what the container has read",
-            'write handled = "idle", or "explicit"',
+            'write handled = "answered", "idle", or "explicit"',
         )
     if channel.identity == "peer" and channel.initiator == "container":
         note(

@@ -141,10 +141,24 @@ def startTime(pid: int) -> int:
     When a process started, in ticks since boot: tells it from a later one of that id; or 0.
 
     @param pid: a thread's id does as well.
+    @raise OSError: it could not be read.
     """
+    return _stat(pid, 19)
+
+
+def parentOf(pid: int) -> int:
+    """
+    The process whose child a process is; 0, if that is not seen from here.
+
+    @raise OSError: it could not be read.
+    """
+    return _stat(pid, 1)
+
+
+def _stat(pid: int, index: int) -> int:
     # The name may contain anything, so the fields are counted from its closing parenthesis.
     fields = _read(pid, "stat").rpartition(b")")[2].split()
-    return int(fields[19]) if len(fields) > 19 else 0
+    return int(fields[index]) if len(fields) > index else 0
 
 
 def maskOf(*signals: int) -> int:

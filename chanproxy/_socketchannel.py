@@ -29,6 +29,7 @@ from chanproxy.interfaces import (
     IChannelUser,
     MessageRefused,
 )
+from chanproxy.keepalive import Keeper
 
 SO_SNDBUFFORCE = 32
 """C{asm-generic/socket.h}; beyond C{net.core.wmem_max}, for CAP_NET_ADMIN."""
@@ -42,6 +43,9 @@ SEND = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 CONTROL = socket.CMSG_SPACE(4 * _syscalls.SCM_MAX_FD) + socket.CMSG_SPACE(64)
 
 _CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+LOST = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
+"""The peer, or the way to it, has vanished."""
+
 _LATER = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 _READ = select.EPOLLIN | select.EPOLLRDHUP
 _ENDED = select.EPOLLHUP | select.EPOLLERR
@@ -60,9 +64,9 @@ class SocketChannel:
     """
 
     __slots__ = (
-        *("_buffer", "_closed", "_cookie", "_reactor", "_retryRead", "_retrySend", "_retryWrite"),
-        *("_socket", "_wantsGone", "_wantsMore", "_wantsReadable", "_wantsWritable", "_watched"),
-        "protocol",
+        *("_buffer", "_closed", "_cookie", "_reactor", "_reset", "_retryRead", "_retrySend"),
+        *("_retryWrite", "_socket", "_wantsGone", "_wantsMore", "_wantsReadable"),
+        *("_wantsWritable", "_watched", "protocol"),
     )
 
     _log = Logger()
@@ -86,7 +90,7 @@ class SocketChannel:
         self._retryRead: IDelayedCall | None = None
         self._retryWrite: IDelayedCall | None = None
         self._retrySend = False
-        self._closed = False
+        self._closed = self._reset = False
         self.protocol: IProtocol | None = None
 
     # Sending, as far as it is the same for all.
@@ -146,6 +150,7 @@ class SocketChannel:
         if number == errno.EINTR:
             return True
         if number in _CLOSED:
+            self._reset = self._reset or number == errno.ECONNRESET
             raise ChannelClosed(os.strerror(number))
         if number in _LATER:
             self._retrySend = True
@@ -153,6 +158,7 @@ class SocketChannel:
         if number == errno.EMSGSIZE and not enlarged:
             self._enlargeSendBuffer(size)
             return True
+        self._reset = self._reset or number in LOST
         raise ChannelBroken(_explain(number, size, rights))
 
     def _enlargeSendBuffer(self, size: int) -> None:
@@ -243,7 +249,7 @@ class SocketChannel:
                 self._user().channelReadable()
             elif events & select.EPOLLERR:
                 # By level, too, and a reset alone does not say that the peer is gone.
-                self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                self._lookForReset()
         except Exception:
             self._log.failure("a channel failed, and is closed")
             self._shut(Failure())
@@ -284,6 +290,12 @@ class SocketChannel:
             if error.errno != errno.ENOTCONN:
                 raise
 
+    def finishReceiving(self) -> None:
+        """See L{IChannel.finishReceiving}.  Only AF_UNIX tells the peer."""
+        if self._socket.family == socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)
+
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
         return bool(_syscalls.hungUp(self.fileno()) & select.POLLHUP)
@@ -291,6 +303,23 @@ class SocketChannel:
     def close(self) -> None:
         """See L{IChannel.close}."""
         self._shut(Failure(ConnectionDone()))
+
+    def wasReset(self) -> bool:
+        """See L{IChannel.wasReset}."""
+        return self._reset or self._lookForReset()
+
+    def _lookForReset(self) -> bool:
+        """Reading the error clears it."""
+        if not self._closed and self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._reset = True
+        return self._reset
+
+    def abort(self) -> None:
+        """See L{IChannel.abort}; nothing but TCP can say it."""
+        self.close()
+
+    def keepAlive(self, keeper: Keeper) -> None:
+        """Notice when the peer has vanished; only over TCP can it do so without a word."""
 
     def _shut(self, reason: Failure) -> None:
         if self._closed:

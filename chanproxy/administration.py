@@ -91,6 +91,7 @@ class ServiceManager(Manager):
         parameters.end()
         handed.expect()
         tree["suspend"] = tree["suspend"].replace("_", "-")
+        tree["channels"] = _written(tree["channels"])
         container = self._configure(name, {k: v for k, v in tree.items() if v is not None})
         # Not above: the service imports this module.
         from chanproxy.service import StartError
@@ -197,6 +198,16 @@ _METHODS: dict[str, Method] = {
     "AddContainer": ServiceManager.addContainer,
     "RemoveContainer": ServiceManager.removeContainer,
 }
+
+
+def _written(channels: dict[str, Any] | None) -> dict[str, Any] | None:
+    """As a file has them: Varlink's words have no hyphen, and what is left out may be null."""
+    return channels and {
+        name: {key.replace("_", "-"): value for key, value in channel.items() if value is not None}
+        if isinstance(channel, dict)
+        else channel
+        for name, channel in channels.items()
+    }
 
 
 def _format(kind: str) -> Format:

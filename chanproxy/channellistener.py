@@ -28,6 +28,7 @@ from chanproxy._batch import PeekBuffer
 from chanproxy._channelconfig import whyNotTogether
 from chanproxy._socketchannel import SocketChannel
 from chanproxy.container import Container
+from chanproxy.endpointchannel import EndpointChannel
 from chanproxy.endpointfactory import EndpointFactory
 from chanproxy.endpointfactory import dial as dialEndpoint
 from chanproxy.endpoints import ChannelClientEndpoint
@@ -35,6 +36,7 @@ from chanproxy.framing import ByteChannel, FramedChannel
 from chanproxy.handled import Noticed
 from chanproxy.identity import Identity, peerIdentity, whyNotAssumable
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.keepalive import Keeper
 from chanproxy.kinds import (
     AddressSpec,
     OtherAddressSpec,
@@ -167,6 +169,7 @@ class ChannelListener(Factory):
         self._connecting = _connecting(reactor, channel, limits, buffer)
         self._listening: AddressSpec = parseAddress(channel.listen, listening=True)
         self._buffer = buffer
+        self._keeper = Keeper(reactor, channel.keepalive)
         self._port: IListeningPort | None = None
         self._opening: Deferred[IListeningPort] | None = None
 
@@ -302,6 +305,8 @@ class ChannelListener(Factory):
         noticed = self._noticed if self._counter is None else None
         channel = self._channel
         try:
+            for side in (container, remote):
+                cast(SocketChannel | EndpointChannel, side.transport).keepAlive(self._keeper)
             if channel.framing != "none":
                 self._frame(container)
                 self._frame(remote)
@@ -309,6 +314,8 @@ class ChannelListener(Factory):
                 *(container, remote, name, self._counter, noticed),
                 handled=channel.handled,
                 silence=channel.silence,
+                # Who dials asks: what comes in to a container that did is the answer.
+                unanswered=0.0 if self._fromContainer else channel.unanswered,
                 onHandled=self._firstHandled if self._unhandled else None,
                 refuseDescriptors=channel.descriptors == "refuse",
             )
@@ -341,12 +348,13 @@ class ChannelListener(Factory):
                 container=self._container.name,
                 channel=self._channel.name,
             )
-        self._hangUp(accepted)
+        # No end in order: nobody was there.
+        self._hangUp(accepted, abort=True)
 
-    def _hangUp(self, side: IProtocol) -> None:
+    def _hangUp(self, side: IProtocol, abort: bool = False) -> None:
         transport = getattr(side, "transport", None)
         if transport is not None:
-            transport.close()
+            (transport.abort if abort else transport.close)()
 
 
 def _connecting(

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from attrs import Factory, frozen
@@ -33,6 +33,7 @@ from chanproxy.addresses import (
 from chanproxy.endpointchannel import BUFFER
 from chanproxy.framing import FRAME_BYTES, HEADER_BYTES
 from chanproxy.kinds import OtherAddressSpec, parseAddress
+from chanproxy.policies import DEFAULT
 from chanproxy.scheduling import Scheduling as Scheduling
 from chanproxy.scheduling import readScheduling
 
@@ -291,7 +292,7 @@ def _number(value: Any) -> Any:
     if isinstance(value, str):
         # What is no number stays as it is: the check of the number says what is wrong.
         with contextlib.suppress(ValueError):
-            return float(value)
+            return int(value) if value.isascii() and value.isdigit() else float(value)
     return value
 
 
@@ -301,7 +302,7 @@ def fromOptions(
     freezer: str,
     linger: str | float = "0.5",
     suspend: str = "auto",
-    handled: str = "consumed",
+    handled: str = DEFAULT,
     initiator: str = "remote",
     name: str = "container",
     control: str | None = None,
@@ -310,11 +311,14 @@ def fromOptions(
     framing: str = "none",
     descriptors: str = "carry",
     identity: str = "service",
+    unanswered: str | float | None = None,
+    keepalive: Mapping[str, str | float | None] | None = None,
     **more: Any,
 ) -> Configuration:
     """
     One container from command-line options, with one channel, C{channel}, or none.
 
+    @param keepalive: C{idle}, C{interval} and C{count}, without those that are not said.
     @param more: other keys of the container, with C{_} for C{-}.
     @raise ConfigurationError: with all problems, named as in a file.
     """
@@ -331,8 +335,9 @@ def fromOptions(
         for key, value in (("listen", listen), ("connect", connect)):
             if value is not None:
                 channel[key] = value
-        if silence is not None:
-            channel["silence"] = _number(silence)
+        numbers = {f"keepalive-{key}": value for key, value in (keepalive or {}).items()}
+        numbers |= {"silence": silence, "unanswered": unanswered}
+        channel |= {key: _number(value) for key, value in numbers.items() if value is not None}
         container["channels"] = {"channel": channel}
     tree: dict[str, Any] = {"containers": {name: container}}
     if control is not None:

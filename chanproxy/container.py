@@ -23,6 +23,7 @@ from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.adopt.settings import Adoption
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.alarms import Alarms
+from chanproxy.answered import UNANSWERED
 from chanproxy.counter import MAXIMUM, MessageCounter
 from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezewatch import FreezeWatch
@@ -286,7 +287,7 @@ class Container:
         else:
             self._freezeWatch.stop()
         if state == "asleep":
-            self._sleepWatch.start()
+            self._sleepWatch.start(() if self._adopter is None else self._adopter.signalWaiters)
         else:
             self._sleepWatch.stop()
         if trace.active is not None and state not in HIDDEN:
@@ -388,8 +389,9 @@ class Container:
         counter: MessageCounter | None = None,
         noticed: Noticed | None = None,
         reports: Reports | None = None,
-        handled: str = "consumed",
+        handled: str = policies.DEFAULT,
         silence: float = SILENCE,
+        unanswered: float = UNANSWERED,
         onHandled: Callable[[], None] | None = None,
         refuseDescriptors: bool = False,
     ) -> ChannelProxy:
@@ -403,6 +405,8 @@ class Container:
         @param reports: where messages on C{counter} are handled; closed when the proxy ends.
         @param handled: the name of a policy, see L{chanproxy.policies}.
         @param silence: seconds without a message in either direction, for the policy C{idle}.
+        @param unanswered: seconds that a message waits for its answer at most, for the policy
+            C{answered}.
         @param onHandled: called as soon as that policy has taken something off.
         @param refuseDescriptors: see L{whyNotPaired}.
         @raise CannotPair: the two ends do not go together, or nothing shows what the container has
@@ -417,7 +421,7 @@ class Container:
         if counter is None and handled == "consumed" and not inner.showsUnread:
             wrong = (
                 "handled = consumed: on this kind of channel nothing shows what the container has "
-                "read; write handled = idle, or explicit"
+                "read; write handled = answered, idle, or explicit"
             )
         if wrong is not None:
             raise CannotPair(wrong)
@@ -429,7 +433,10 @@ class Container:
         try:
             policy = policies.makePolicy(
                 handled if counter is None else "explicit",
-                policies.Channel(self._reactor, self.ledger, counting, inner.fileno(), silence),
+                policies.Channel(
+                    *(self._reactor, self.ledger, counting, inner.fileno(), silence),
+                    *(unanswered, self.linger, inner.showsUnread, inner.family == "packets"),
+                ),
             )
             if onHandled is not None:
                 policy = policies.Eager(policy)
@@ -447,6 +454,7 @@ class Container:
         extras = (kept, reports)
         proxy = ChannelProxy(
             *(container, remote, counting, name, policy, happened, refuseDescriptors),
+            onRoom=None if noticed is None else noticed.roomMade,
             onEnd=self._ended if extras == (None, None) else partial(self._ended, extras=extras),
         )
         if not proxy.ended:

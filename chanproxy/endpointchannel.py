@@ -9,6 +9,7 @@ containers or freezers.
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ from chanproxy.interfaces import (
     IChannel,
     IChannelUser,
 )
+from chanproxy.keepalive import Keeper, tcpOf
 
 BUFFER = 262144
 """Bytes that wait in one direction at most, by default: as many as a batch of a stream has."""
@@ -73,13 +75,15 @@ class EndpointChannel:
         halfCloses = bool(IHalfCloseableDescriptor.providedBy(transport))
         self._halfCloses = halfCloses and not self._tls
         self._deadline: IDelayedCall | None = None
+        self._keeper: Keeper | None = None
+        self._tcp: socket.socket | None = None
         self._pieces: deque[tuple[bytes, list[int]]] = deque()
         self._size = 0
         self._offset = 0
         self._arrived: list[int] = []
         self._lent: list[int] = []
         self._ended = self._gone = self._closed = self._finished = False
-        self._paused = self._full = False
+        self._paused = self._full = self._reset = False
         self._wantsReadable = self._wantsWritable = self._wantsGone = self._wantsMore = False
         self._scheduled = False
         self.protocol: IProtocol | None = None
@@ -115,9 +119,23 @@ class EndpointChannel:
         self._wantsMore = False
         self._schedule()
 
-    def transportLost(self) -> None:
-        """Nothing can be sent or received any more."""
+    def keepAlive(self, keeper: Keeper) -> None:
+        """Notice when the peer has vanished, where there is TCP below."""
+        self._tcp = tcpOf(self._transport)
+        if self._tcp is not None and not self._gone and keeper.keep(self._tcp):
+            self._keeper = keeper
+
+    def transportLost(self, reset: bool = False) -> None:
+        """
+        Nothing can be sent or received any more.
+
+        @param reset: see L{IChannel.wasReset}.
+        """
         self._ended = self._gone = True
+        self._reset = reset
+        if self._keeper is not None and self._tcp is not None:
+            self._keeper.forget(self._tcp)
+        self._keeper = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -195,6 +213,8 @@ class EndpointChannel:
         """See L{IChannel.send}."""
         if self._gone or self._finished:
             raise ChannelClosed("the connection is closed")
+        if self._keeper is not None and self._tcp is not None:
+            self._keeper.sent(self._tcp)
         if not self.carriesDescriptors and batch.descriptorsIn(len(batch)):
             raise ChannelBroken("descriptors came, and this kind of connection carries none")
         sent = 0
@@ -302,9 +322,20 @@ class EndpointChannel:
         else:
             self._closeTransport()
 
+    def finishReceiving(self) -> None:
+        """See L{IChannel.finishReceiving}.  No transport can say it."""
+
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
         return self._gone
+
+    def wasReset(self) -> bool:
+        """See L{IChannel.wasReset}."""
+        return self._reset
+
+    def abort(self) -> None:
+        """See L{IChannel.abort}.  The transport may still have what a reset would lose."""
+        self.close()
 
     def close(self) -> None:
         """See L{IChannel.close}.  The transport sends what it has, and closes then."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IFileDescriptorReceiver,
@@ -64,7 +65,7 @@ class _Receiver(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is over."""
         if self.channel is not None:
-            self.channel.transportLost()
+            self.channel.transportLost(not reason.check(ConnectionDone))
 
 
 class EndpointFactory(Factory):

@@ -203,6 +203,10 @@ class FramedChannel:
         """See L{IChannel.finishSending}."""
         self._below.finishSending()
 
+    def finishReceiving(self) -> None:
+        """See L{IChannel.finishReceiving}."""
+        self._below.finishReceiving()
+
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
         return self._below.peerGone()
@@ -210,6 +214,14 @@ class FramedChannel:
     def close(self) -> None:
         """See L{IChannel.close}."""
         self._below.close()
+
+    def wasReset(self) -> bool:
+        """See L{IChannel.wasReset}."""
+        return self._below.wasReset()
+
+    def abort(self) -> None:
+        """See L{IChannel.abort}."""
+        self._below.abort()
 
 
 def makeRoom(below: Channel, size: int) -> None:

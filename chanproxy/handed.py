@@ -18,7 +18,9 @@ from twisted.internet.protocol import Protocol
 from chanproxy import _syscalls
 from chanproxy._batch import PeekBuffer
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.keepalive import Keepalive, Keeper
 from chanproxy.ports import kindOf
+from chanproxy.stream import TcpChannel
 from chanproxy.varlinkerrors import InvalidParameter
 
 P = TypeVar("P", bound=Protocol)
@@ -99,6 +101,10 @@ class Handed:
         make = kindOf(connected)
         assert make is not None, "checked before"
         transport = make(reactor, connected, buffer)
+        kept = connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if make is TcpChannel and not kept:
+            # Where it is set already, whoever did so knows more.
+            transport.keepAlive(Keeper(reactor, Keepalive()))
         transport.protocol = protocol
         # It is no stream transport, and what it is made for asks for no more.
         Protocol.makeConnection(protocol, cast(ITransport, transport))

@@ -24,6 +24,13 @@ SILENCE = 10.0
 """Seconds of silence after which the policy C{idle} takes messages as handled, by default."""
 
 
+LEAST_LINGER = 0.1
+"""
+Seconds that something counts at least, where nothing shows when it is handled: a freeze that has
+begun has to see it.
+"""
+
+
 class Settling(Protocol):
     """Something that finds out only by looking what has been handled."""
 
@@ -153,12 +160,22 @@ class Consumed:
             self._ledger.unsettled.add(self)
         self._owed += count
 
+    def owe(self, count: int) -> None:
+        """Messages that another policy has counted are this one's from now on."""
+        if not self._owed:
+            self._ledger.unsettled.add(self)
+        self._owed += count
+        self.settle()
+        # Whoever waits for zero has armed what was unsettled before.
+        self.arm()
+
     def sending(self, waiting: int) -> None:
         """How many counted messages the container's socket has not accepted."""
         self._waiting = waiting
 
     def answered(self, count: int) -> None:
-        """Replies say nothing here."""
+        """Replies handle nothing here; but who sends is not idle."""
+        self._ledger.activity += count
 
     def settle(self) -> None:
         """See L{Settling.settle}."""
@@ -213,6 +230,10 @@ class Idle:
     def counted(self, count: int) -> None:
         """Messages were added to the counter."""
         self._ledger.activity += count
+        self.owe(count)
+
+    def owe(self, count: int) -> None:
+        """Messages that another policy has counted are this one's from now on."""
         self._owed += count
         self._last = self._clock.seconds()
         if self._call is None:
@@ -227,6 +248,7 @@ class Idle:
 
     def answered(self, count: int) -> None:
         """Something came out of the container."""
+        self._ledger.activity += count
         if self._owed:
             self._last = self._clock.seconds()
 
@@ -250,7 +272,8 @@ class Idle:
 
 class Noticed:
     """
-    Counts what nothing in the kernel shows as seen: a new connection, an end-of-file.
+    Counts what nothing in the kernel shows as seen: a new connection, an end-of-file, and that what
+    the container sends is taken again.
 
     Each counts as one on a counter of its own and is taken off after the linger time.
     """
@@ -263,6 +286,7 @@ class Noticed:
         self._counter = counter
         self._linger = linger
         self._pending: set[IDelayedCall] = set()
+        self._room: IDelayedCall | None = None
 
     def happened(self) -> None:
         """Something that the container has to see."""
@@ -275,6 +299,17 @@ class Noticed:
 
         call = self._clock.callLater(self._linger, seen)
         self._pending.add(call)
+
+    def roomMade(self) -> None:
+        """The container can send again; while that counts, more of it counts no further."""
+        if self._room is None:
+            self._counter.add(1)
+            self._ledger.activity += 1
+            self._room = self._clock.callLater(self._linger, self._roomSeen)
+
+    def _roomSeen(self) -> None:
+        self._room = None
+        self._counter.handled()
 
     def hold(self) -> None:
         """Count one until L{release}: something is being tried that needs the container awake."""
@@ -290,3 +325,6 @@ class Noticed:
         for call in self._pending:
             call.cancel()
         self._pending.clear()
+        if self._room is not None:
+            self._room.cancel()
+            self._room = None

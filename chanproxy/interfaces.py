@@ -157,6 +157,12 @@ class IChannel(Interface):
     def finishSending() -> None:
         """Tell the peer that nothing more comes (C{SHUT_WR}); receiving goes on.  Idempotent."""
 
+    def finishReceiving() -> None:
+        """
+        Nothing more will be taken: where the kind of socket can say so, the peer's sending fails
+        (C{SHUT_RD}).  Sending goes on.  Idempotent.
+        """
+
     def peerGone() -> bool:
         """Whether the peer has closed both directions: nothing that is sent can arrive."""
 
@@ -165,6 +171,19 @@ class IChannel(Interface):
         Close at once.  C{connectionLost} follows in a later reactor turn.  Idempotent.
 
         What was sent stays readable for the peer; what was not taken is lost.
+        """
+
+    def wasReset() -> bool:
+        """
+        Whether the connection broke: the peer reset it, or has vanished.
+
+        Unlike an end in order, it says that something may be missing.
+        """
+
+    def abort() -> None:
+        """
+        As L{close}, for what broke on the other side of a proxy: where the kind of socket can say
+        so, and the peer's kernel has all that was sent, the peer is told of a reset.  Idempotent.
         """
 
 
@@ -182,7 +201,9 @@ class IHandledPolicy(Interface):
     """
     How it is known that the container is done with messages: one for each channel.
 
-    Told of what the channel carries, from inside the loop that carries it: it must not wait.
+    Told of what the channel carries, from inside the loop that carries it: it must not wait.  One
+    that has a method C{outboundEnded}, without arguments, is told once when the container sends no
+    more and can still receive.
     """
 
     def counted(count: int) -> None:
@@ -196,7 +217,10 @@ class IHandledPolicy(Interface):
         """How many counted messages the container's socket has not accepted; told on a change."""
 
     def answered(count: int) -> None:
-        """Messages from the container have been accepted by the remote's socket."""
+        """
+        Messages from the container have been accepted by the remote's socket; 0: it has sent some,
+        and that socket takes none at the moment.
+        """
 
     def close() -> None:
         """The channel has ended; its counter is closed next.  Called once."""

@@ -15,8 +15,11 @@ from attrs import define, field
 
 from chanproxy._processes import ProcessStatus, maskOf, namesOf, startTime, timerSignals
 
-_STOP = maskOf(signal.SIGSTOP)
-"""To be stopped, there is no need to wake; a freezer may stop by this very signal."""
+_NEEDLESS = maskOf(signal.SIGSTOP, signal.SIGKILL)
+"""
+To be stopped, there is no need to wake; a freezer may stop by this very signal.  Who is killed is
+on the way to its end, frozen or not, and that is what tells.
+"""
 
 TIMERS = maskOf(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF)
 """Signals of C{alarm(2)} and C{setitimer(2)}."""
@@ -61,7 +64,7 @@ class PendingSignals:
         @param passedOver: signals that never wake, as a bit mask.
         @param unreadable: called with the error of a look that failed.
         """
-        self._passedOver = passedOver | _STOP
+        self._passedOver = passedOver | _NEEDLESS
         self._unreadable = unreadable
         # By thread; a process's own signals are those of its main thread.
         self._known: dict[int, _Memory] = {}
@@ -156,12 +159,16 @@ class PendingSignals:
             memory.ticks[number] = memory.ticks.get(number, 0) + 1 if asleep < BRIEF else 0
         return new
 
-    def ticking(self) -> list[tuple[int, str]]:
-        """The timers that are passed over: process, and name of the signal."""
+    def ticking(self) -> list[tuple[int, int, list[str]]]:
+        """
+        The timers that are passed over: process, thread, and names of their signals.
+
+        These have to be looked at each time: once they tick no more, they are as others.
+        """
         return sorted(
-            (memory.pid, name)
-            for memory in self._known.values()
-            for name in namesOf(memory.passedOver)
+            (memory.pid, tid, namesOf(memory.passedOver))
+            for tid, memory in self._known.items()
+            if memory.passedOver
         )
 
 

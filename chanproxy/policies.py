@@ -12,13 +12,16 @@ from attrs import frozen
 from zope.interface import implementer
 
 from chanproxy._words import brief, meant
+from chanproxy.answered import UNANSWERED, Answered
 from chanproxy.counter import MessageCounter
-from chanproxy.handled import SILENCE, Consumed, Explicit, Idle, Ledger
+from chanproxy.handled import LEAST_LINGER, SILENCE, Consumed, Explicit, Idle, Ledger
 from chanproxy.interfaces import IHandledPolicy, PollingReactor
-from chanproxy.replied import Replied
 
-POLICIES = ("consumed", "explicit", "idle", "replied")
+POLICIES = ("answered", "consumed", "idle", "explicit")
 """Those of this package."""
+
+DEFAULT = "answered"
+"""The one that a channel has when nothing else is said."""
 
 
 @frozen
@@ -29,6 +32,10 @@ class Channel:
     @ivar counter: what the channel counts on; the policy takes off what is handled.
     @ivar descriptor: our end of the connection to the container, open until the policy is closed.
     @ivar silence: seconds, for the policy C{idle}.
+    @ivar unanswered: seconds, for the policy C{answered}.
+    @ivar linger: seconds; what is handled after the linger time, because nothing shows when it is.
+    @ivar showsUnread: see L{IChannel}; of the connection to the container.
+    @ivar packets: whether that keeps message boundaries.
     """
 
     reactor: PollingReactor
@@ -36,6 +43,21 @@ class Channel:
     counter: MessageCounter
     descriptor: int
     silence: float = SILENCE
+    unanswered: float = UNANSWERED
+    linger: float = 0.5
+    showsUnread: bool = True
+    packets: bool = True
+
+    def consumed(self) -> Consumed:
+        """Handled when it is read."""
+        return Consumed(self.reactor, self.ledger, self.counter, self.descriptor)
+
+    def read(self) -> Consumed | Idle:
+        """Likewise; or after the linger time, where nothing shows what is read."""
+        if self.showsUnread:
+            return self.consumed()
+        silence = max(self.linger, LEAST_LINGER)
+        return Idle(self.reactor, self.ledger, self.counter, silence)
 
 
 def pluginNames() -> Iterable[str]:
@@ -58,6 +80,7 @@ class Eager:
         self.sending = policy.sending
         self.answered = policy.answered
         self.close = policy.close
+        self.outboundEnded = getattr(policy, "outboundEnded", _nothing)
 
     def counted(self, count: int) -> None:
         """Messages were added to the counter."""
@@ -66,6 +89,10 @@ class Eager:
         arm = getattr(self._policy, "arm", None)
         if arm is not None:
             arm()
+
+
+def _nothing() -> None:
+    """Most policies do not mind."""
 
 
 def makePolicy(name: str, channel: Channel) -> IHandledPolicy:
@@ -77,11 +104,18 @@ def makePolicy(name: str, channel: Channel) -> IHandledPolicy:
     if name == "explicit":
         return Explicit(channel.ledger)
     if name == "consumed":
-        return Consumed(channel.reactor, channel.ledger, channel.counter, channel.descriptor)
+        return channel.consumed()
     if name == "idle":
         return Idle(channel.reactor, channel.ledger, channel.counter, channel.silence)
-    if name == "replied":
-        return Replied(channel.ledger, channel.counter)
+    if name == "answered" and not channel.unanswered:
+        return channel.read()
+    if name == "answered":
+        return Answered(
+            *(channel.reactor, channel.ledger, channel.counter, channel.read),
+            channel.descriptor if channel.showsUnread else None,
+            channel.packets,
+            channel.unanswered,
+        )
     from chanproxy.plugins import policyFactories
 
     factories = policyFactories()

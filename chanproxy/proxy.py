@@ -56,8 +56,11 @@ class Channel(TypingProtocol):
     def waitWritable(self) -> None: ...
     def waitGone(self) -> None: ...
     def finishSending(self) -> None: ...
+    def finishReceiving(self) -> None: ...
     def peerGone(self) -> bool: ...
     def close(self) -> None: ...
+    def wasReset(self) -> bool: ...
+    def abort(self) -> None: ...
 
 
 def whyNotPaired(
@@ -133,6 +136,8 @@ class _Direction:
         if self._blocked:
             self._blocked = False
             self.pump()
+            if not self.inbound:
+                self._proxy.roomMade()
 
     def pump(self) -> None:
         """Carry what is there, until nothing is, the sink is full, or others want their turn."""
@@ -178,6 +183,7 @@ class _Direction:
             # that the sink's peer sent before it went.
             self.ended = True
             self.source.waitReadable(False)
+            self.source.finishReceiving()
             self.source.waitGone()
             return False
         self.source.take(sent)
@@ -192,7 +198,8 @@ class _Direction:
             if self._counted != self._told:
                 self._told = self._counted
                 self._policy.sending(self._counted)
-        elif sent:
+        else:
+            # Also what the remote does not take yet: the container has sent it.
             self._policy.answered(went)
         if sent < units:
             self._blocked = True
@@ -216,6 +223,9 @@ class _Direction:
             # Only half closed: its peer may still receive.
             self.sink.finishSending()
             self.source.waitGone()
+            outboundEnded = getattr(self._policy, "outboundEnded", None)
+            if outboundEnded is not None and not self.inbound:
+                outboundEnded()
 
 
 @implementer(IChannelUser)
@@ -270,8 +280,8 @@ class ChannelProxy:
     """
 
     __slots__ = (
-        *("__weakref__", "_container", "_inbound", "_noticed", "_onEnd", "_outbound", "_over"),
-        *("_policy", "_remote", "_waitingForEnd", "counter", "name"),
+        *("__weakref__", "_container", "_inbound", "_noticed", "_onEnd", "_onRoom", "_outbound"),
+        *("_over", "_policy", "_remote", "_waitingForEnd", "counter", "name"),
     )
 
     _log = Logger()
@@ -286,12 +296,14 @@ class ChannelProxy:
         noticed: Callable[[], None] | None = None,
         refuseDescriptors: bool = False,
         onEnd: Callable[[ChannelProxy], None] | None = None,
+        onRoom: Callable[[], None] | None = None,
     ) -> None:
         """
         @param container: connected, and not paired yet; as is C{remote}.
         @param policy: told of each counted message; closed with the proxy.
         @param noticed: called when the remote's end-of-file goes to the container.
         @param refuseDescriptors: see L{whyNotPaired}.
+        @param onRoom: called when the remote takes again what the container sends.
         @param onEnd: called when both ends are closed; cheaper than L{whenEnded}.
         @raise CannotPair: see L{whyNotPaired}; nothing has been touched.
         """
@@ -306,6 +318,7 @@ class ChannelProxy:
         self._container = container
         self._remote = remote
         self._onEnd = onEnd
+        self._onRoom = onRoom
         self._waitingForEnd: list[Deferred[None]] | None = None
         self._over = False
         self._noticed = noticed
@@ -342,6 +355,11 @@ class ChannelProxy:
         if trace.active is not None:
             trace.active.counted(self.name, count)
         self._policy.counted(count)
+
+    def roomMade(self) -> None:
+        """What the container sends is taken again, and it may have been frozen while it waited."""
+        if self._onRoom is not None:
+            self._onRoom()
 
     def inboundEnded(self) -> None:
         """The remote's end-of-file is about to go to the container."""
@@ -417,8 +435,11 @@ class ChannelProxy:
         if trace.active is not None:
             trace.active.channelExited(self.name)
         self._policy.close()
-        for direction in (self._inbound, self._outbound):
-            direction.source.close()
+        ends = self._inbound.sink, self._outbound.sink
+        # Not as an end in order: what came from the other one may be a part only.
+        reset = [end.wasReset() for end in reversed(ends)]
+        for end, broken in zip(ends, reset, strict=True):
+            (end.abort if broken else end.close)()
         if self._onEnd is not None:
             self._onEnd(self)
         waiting, self._waitingForEnd = self._waitingForEnd, None

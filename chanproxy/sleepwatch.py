@@ -8,17 +8,17 @@ nothing of how a container is resumed.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from chanproxy._cadence import Cadence
+from chanproxy._cadence import RESERVE, Cadence
+from chanproxy._comers import Comers
 from chanproxy._poller import Poller
 from chanproxy._processes import ProcessStatus, namesOf, otherThreads
 from chanproxy.interfaces import FreezerError, IFreezer, PollingReactor
@@ -26,11 +26,8 @@ from chanproxy.pendingsignals import TIMERS, PendingSignals
 
 __all__ = ["TIMERS", "SleepWatch"]
 
-STIRS = 0.02
-"""Seconds between lists of the processes at least, however often the freezer says that it stirs."""
-
 AT_ONCE = 16
-"""So many threads are looked at before it is seen what that has taken."""
+"""So many threads or processes are looked at before it is seen what that has taken."""
 
 
 @define
@@ -90,41 +87,45 @@ class SleepWatch:
         self._running = False
         self._usePidfds = True
         self._watched: list[_Watched] = []
-        # Who was there before the freeze, then who is there: their ids, and how many have none.
-        self._inside: tuple[list[int], int] | None = None
-        self._since = self._listedAt = self._lookedAt = self._roundAt = 0.0
+        self._comers = Comers(reactor, freezer, self._wake, self._unlisted)
+        self._since = self._roundAt = 0.0
         self._used: int | None = None
         self._stirred = False
-        # Those still to be looked at.
-        self._threads: list[tuple[_Watched, int]] = []
+        self._waiting: dict[int, int] = {}
+        # Those still to be looked at; a process is its main thread.
+        self._round: list[tuple[_Watched, int]] = []
         self._call: IDelayedCall | None = None
-        self._list: IDelayedCall | None = None
         self._warned: set[str] = set()
 
     @property
     def ticking(self) -> list[str]:
         """The timers whose signals do not wake it, because they tick: C{SIGALRM of python[12]}."""
         names = {each.pid: each for each in self._watched}
-        return [f"{name} of {names.get(pid, pid)}" for pid, name in self._signals.ticking()]
+        return [
+            f"{name} of {names.get(pid, pid)}"
+            for pid, _, signals in self._signals.ticking()
+            for name in signals
+        ]
 
     def beforeFreeze(self) -> None:
         """The container runs still, and is about to be frozen."""
         self._signals.taken()
-        self._inside = None
-        # If it cannot be listed, that is told when it sleeps.
-        with contextlib.suppress(FreezerError, OSError):
-            self._inside = self._listed()
+        self._comers.beforeFreeze()
 
-    def start(self) -> None:
-        """The container is frozen: begin to watch.  Idempotent."""
+    def start(self, waiting: Iterable[tuple[int, int]] = ()) -> None:
+        """
+        The container is frozen: begin to watch.  Idempotent.
+
+        @param waiting: processes and threads that wait for signals which they block: nothing but a
+            look at such a thread tells that one has come.
+        """
         if self._running:
             return
         self._running = self._usePidfds = True
-        self._since = self._lookedAt = self._reactor.seconds()
-        # Before the list: whoever comes in from now on is heard of.
-        self._freezer.watchStirs(self._stirs)
+        self._waiting = {tid: pid for pid, tid in waiting if tid != pid}
+        self._since = self._reactor.seconds()
         self._hasRun()
-        found, pids = self._cameIn(), self._processes()
+        found, pids = self._comers.start(), self._processes()
         self._signals.began(pids)
         for pid in pids:
             # Each of them, also after a reason was found: what is pending has to be remembered.
@@ -141,33 +142,26 @@ class SleepWatch:
     def stop(self) -> None:
         """Watch no more.  Idempotent."""
         if self._running:
-            self._freezer.watchStirs(None)
+            self._comers.stop()
             self._signals.ended()
             self._cadence.stop()
         self._running = False
-        for call in (self._call, self._list):
-            if call is not None and call.active():
-                call.cancel()
-        self._call = self._list = None
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
         self._closePidfds()
         self._watched.clear()
-        self._threads = []
+        self._round = []
 
     def _wake(self, reason: str) -> None:
         self.stop()
         self._woken(reason)
 
-    def _listed(self) -> tuple[list[int], int]:
-        pids, hidden = list(self._freezer.processes()), 0
-        with contextlib.suppress(FreezerError, OSError):
-            hidden = self._freezer.hiddenProcesses()
-        return pids, hidden
-
     def _processes(self) -> list[int]:
         """Those that are watched."""
-        if self._most <= 0 or self._inside is None:
+        if self._most <= 0:
             return []
-        pids, _ = self._inside
+        pids = self._comers.pids
         if len(pids) > self._most:
             self._warnOnce(
                 "most",
@@ -243,50 +237,22 @@ class SleepWatch:
     def _ended(self, process: _Watched, _: int) -> None:
         self._wake(f"{process} ended")
 
-    def _stirs(self) -> None:
-        """Something has happened inside, of which the freezer knows no more."""
-        if self._list is None:
-            wait = self._listedAt + STIRS - self._reactor.seconds()
-            self._list = self._reactor.callLater(max(wait, 0), self._listAgain)
-
-    def _listAgain(self) -> None:
-        self._list = None
-        found = self._cameIn()
-        if found:
-            self._wake(found)
-
-    def _cameIn(self) -> str:
-        """The reason to wake that a process is which was moved into the container, or nothing."""
-        self._listedAt = self._reactor.seconds()
-        try:
-            before, now = self._inside, self._listed()
-            self._inside = now
-            if before is None:
-                return ""
-            for pid in set(now[0]).difference(before[0]):
-                status = ProcessStatus.read(pid)
-                if status is not None:
-                    return f"{status.name}[{pid}] came in"
-        except (FreezerError, OSError) as error:
-            self._warnOnce(
-                "processes", "{name}: its processes are not watched: {error}", error=error
-            )
-            return ""
-        return "a process came in that is not seen from here" if now[1] > before[1] else ""
-
     def _look(self) -> None:
         """Look whether signals have come."""
         self._call = None
         now = self._reactor.seconds()
         self._cadence.begin()
         stirred = self._hasRun()
-        due = now - self._lookedAt >= self._interval
-        found = self._cameIn() if now - self._listedAt >= self._interval else ""
+        late = now - self._comers.listedAt >= self._interval
+        found = self._comers.look() if late else ""
+        ticking = {tid: pid for pid, tid, _ in self._signals.ticking()}
+        apart = {**ticking, **self._waiting}
         for process in self._watched:
-            if due or stirred is None or process.deaf:
+            if stirred is None or process.deaf or process.pid in ticking:
                 found = self._lookAt(process) or found
-        if due:
-            self._lookedAt = now
+            if apart:
+                tids = [tid for tid, pid in apart.items() if tid != pid == process.pid]
+                found = self._lookAtThreads([(process, tid) for tid in tids]) or found
         self._cadence.end()
         self._stirred = self._stirred or bool(stirred)
         found = found or self._lookFurther(now)
@@ -301,28 +267,36 @@ class SleepWatch:
         self._call = self._reactor.callLater(delay, self._look)
 
     def _lookFurther(self, now: float) -> str:
-        """Look where something has stirred, and at threads, as far as there is time for that."""
-        found = ""
-        stirred = self._stirred and self._cadence.canAfford()
+        """Look where something has stirred, and in turn at all else, as far as there is time."""
+        cadence, found = self._cadence, ""
+        stirred = self._stirred and cadence.canAfford()
         if stirred:
             self._stirred = False
-            self._cadence.begin()
+            cadence.begin()
             for process in self._watched:
                 found = self._lookAt(process) or found
-            self._cadence.endExtra()
-        if stirred or (not self._threads and now - self._roundAt >= self._interval):
+            self._round = self._threads()
+            cadence.endExtra()
+        elif not self._round and now - self._roundAt >= self._interval:
+            # What no thread has noticed; and who knows how exactly a freezer counts.
             self._roundAt = now
-            self._threads = [(each, tid) for each in self._watched for tid in self._others(each)]
-        while self._threads and not found and (stirred or self._cadence.canAfford()):
-            self._cadence.begin()
-            found = self._lookAtThreads(self._threads[:AT_ONCE])
-            del self._threads[:AT_ONCE]
-            self._cadence.endExtra()
+            self._round = [*((each, each.pid) for each in self._watched), *self._threads()]
+        while self._round and not found and (stirred or cadence.canAfford(RESERVE)):
+            cadence.begin()
+            found = self._lookAtThreads(self._round[:AT_ONCE])
+            del self._round[:AT_ONCE]
+            cadence.endExtra()
         return found
+
+    def _threads(self) -> list[tuple[_Watched, int]]:
+        return [(each, tid) for each in self._watched for tid in self._others(each)]
 
     def _lookAtThreads(self, threads: list[tuple[_Watched, int]]) -> str:
         found = ""
         for process, tid in threads:
+            if tid == process.pid:
+                found = self._lookAt(process) or found
+                continue
             try:
                 status = ProcessStatus.readThread(process.pid, tid)
             except OSError as error:
@@ -385,6 +359,10 @@ class SleepWatch:
         # The process is what people know; the thread only tells it from the others.
         where = f"thread {tid} of {process}" if tid else process
         return f"{', '.join(names)} {are} pending for {where}"
+
+    def _unlisted(self, error: Exception) -> None:
+        text = "{name}: its processes are not watched: {error}"
+        self._warnOnce("processes", text, error=error)
 
     def _unreadable(self, error: Exception) -> None:
         self._warnOnce("unreadable", "{name}: a look at a process failed: {error}", error=error)

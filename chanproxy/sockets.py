@@ -15,6 +15,7 @@ from chanproxy._batch import PeekBuffer
 from chanproxy.container import Container
 from chanproxy.counter import MessageCounter
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.policies import DEFAULT
 from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.transport import SeqpacketTransport
 
@@ -26,7 +27,7 @@ def proxySockets(
     remoteChannel: socket.socket,
     name: str,
     counter: MessageCounter | None = None,
-    handled: str = "consumed",
+    handled: str = DEFAULT,
     buffer: PeekBuffer | None = None,
 ) -> ChannelProxy:
     """

@@ -11,13 +11,16 @@ import errno
 import os
 import socket
 
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy import _syscalls
 from chanproxy._batch import CONTROL_BYTES, RUN_BYTES, PeekBuffer, RunBatch
 from chanproxy._record import BYTES, takeRun
-from chanproxy._socketchannel import PEEK, SEND, SocketChannel
+from chanproxy._socketchannel import LOST, PEEK, SEND, SocketChannel
 from chanproxy.interfaces import Batch, ChannelBroken, ChanproxyReactor, IChannel
+from chanproxy.keepalive import Keeper
+from chanproxy.resetting import reset
 
 
 @implementer(IChannel)
@@ -37,6 +40,8 @@ class StreamChannel(SocketChannel):
     ) -> None:
         super().__init__(reactor, connected, buffer)
         self._peeked = False
+        # An urgent byte would be passed over, and be lost.
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
     def peek(self) -> RunBatch:
         """See L{IChannel.peek}."""
@@ -55,8 +60,11 @@ class StreamChannel(SocketChannel):
                 break
             if -seen == errno.EAGAIN:
                 return batch
+            if -seen == errno.EINTR:
+                continue
+            self._reset = self._reset or -seen == errno.ECONNRESET or -seen in LOST
             # A reset is reported once; on AF_UNIX before what is still pending, on TCP after it.
-            if -seen not in (errno.ECONNRESET, errno.EINTR):
+            if -seen != errno.ECONNRESET:
                 raise ChannelBroken(f"reading: {os.strerror(-seen)}")
         batch.source = self._cookie or self.cookie()
         batch.count = headers.lengths[0]
@@ -192,17 +200,43 @@ class UnixStreamChannel(StreamChannel):
 class TcpChannel(StreamChannel):
     """TCP: no descriptors, and taking copies nothing."""
 
-    __slots__ = ()
+    __slots__ = ("_keeper",)
 
     carriesDescriptors = False
 
     showsUnread = False
 
+    def __init__(
+        self, reactor: ChanproxyReactor, connected: socket.socket, buffer: PeekBuffer
+    ) -> None:
+        super().__init__(reactor, connected, buffer)
+        self._keeper: Keeper | None = None
+
+    def keepAlive(self, keeper: Keeper) -> None:
+        """See L{SocketChannel.keepAlive}."""
+        if keeper.keep(self._socket):
+            self._keeper = keeper
+
     def _sendBatch(self, batch: Batch) -> int:
         if batch.descriptorsIn(len(batch)):
             # Refused whole: a run without them would be another one.
             raise ChannelBroken("descriptors came, and TCP carries none")
-        return super()._sendBatch(batch)
+        sent = super()._sendBatch(batch)
+        if self._keeper is not None:
+            self._keeper.sent(self._socket)
+        return sent
+
+    def abort(self) -> None:
+        """See L{IChannel.abort}."""
+        if not self._closed:
+            reset(self._reactor, self._socket)
+        self.close()
+
+    def _shut(self, reason: Failure) -> None:
+        if self._keeper is not None:
+            self._keeper.forget(self._socket)
+            self._keeper = None
+        super()._shut(reason)
 
 
 class VsockChannel(StreamChannel):

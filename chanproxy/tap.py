@@ -13,6 +13,7 @@ from twisted.python import usage
 
 from chanproxy import config
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.policies import DEFAULT, POLICIES
 from chanproxy.recovery import thawRecorded
 from chanproxy.service import ChanproxyService, StartError, preflight, thawNow
 
@@ -54,11 +55,15 @@ class Options(usage.Options):
         ["linger", None, "0.5", "Seconds of quiet before the container is frozen."],
         ["suspend", None, "auto", "When to suspend: auto, manual, dry-run, off."],
         ["initiator", None, "remote", "Who dials --listen: remote, container."],
-        ["handled", None, "consumed", "When a message is handled: consumed, idle, explicit."],
+        ["handled", None, DEFAULT, f"When a message is handled: {', '.join(POLICIES)}."],
+        ["unanswered", None, None, "Seconds to wait for an answer, with --handled answered."],
         ["silence", None, None, "Seconds of silence until all is handled, with --handled idle."],
         ["framing", None, "none", "How a stream carries packets: none, length32."],
         ["descriptors", None, "carry", "What becomes of descriptors: carry, refuse."],
         ["identity", None, "service", "As whom the container is dialled: service, peer."],
+        ["keepalive-idle", None, None, "Seconds until a silent TCP peer is probed; 0: never."],
+        ["keepalive-interval", None, None, "Seconds between such probes."],
+        ["keepalive-count", None, None, "Probes without an answer until the peer is gone."],
         ["name", None, "container", "The container's name, for log lines."],
         ["wake-on", None, "channels", "What wakes it: channels, or also its own sockets: sockets."],
         ["control", None, None, "Where to take calls: a path, or seqpacket:PATH[:mode=600]."],
@@ -101,6 +106,10 @@ class Options(usage.Options):
                     framing=self["framing"],
                     descriptors=self["descriptors"],
                     identity=self["identity"],
+                    unanswered=self["unanswered"],
+                    keepalive={
+                        each: self[f"keepalive-{each}"] for each in ("idle", "interval", "count")
+                    },
                 )
         except config.ConfigurationError as error:
             _refuse(str(error))

@@ -76,6 +76,13 @@ class TemporaryCgroup:
         self._processes.append(process)
         return process
 
+    def moveIn(self) -> subprocess.Popen[bytes]:
+        """Run a program, and move it into the cgroup, which may be frozen."""
+        process = subprocess.Popen(["sleep", "1000"])
+        self._processes.append(process)
+        self.write("cgroup.procs", str(process.pid))
+        return process
+
     def read(self, name: str) -> str:
         """The text of one of its files; empty, when the cgroup is gone."""
         try:

@@ -29,7 +29,7 @@ from chanproxy.adopt.calls import callNames
 from chanproxy.adopt.deadlines import IGNORE
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
-from chanproxy.adopt.threads import Gone, position, threadsOf
+from chanproxy.adopt.threads import Gone, position, threadsOf, threadStat
 from chanproxy.adopt.times import Times
 from chanproxy.wake import SourceGroup
 from tests.cgroups import TemporaryCgroup, unusable
@@ -138,6 +138,9 @@ class Subject:
             for pid in self.pids:
                 try:
                     for tid in threadsOf(pid):
+                        if threadStat(pid, tid).asleepForGood:
+                            # Of the kernel's own.
+                            continue
                         where = position(pid, tid)
                         found.add("" if where is None else callName(where.number))
                 except Gone:

@@ -7,9 +7,11 @@ import os
 import platform
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.taking import Taker
 from chanproxy.adopt.views import Latch, Views
 from tests.cgroups import TemporaryCgroup
-from tests.frozen import Subject, compiled, names, needsCgroup, signalled, until
+from tests.frozen import Subject, names, needsCgroup, returned, signalled, until
 
 pytestmark = [
     *needsCgroup,
@@ -147,21 +149,24 @@ def test_many(make: str) -> None:
         assert names(found) == [f"web/{_name(subject)} epoll"]
         assert len(found.sources) == 2
         # Others have their turn in between.
-        steps = list(subject.inspector()._steps())
-        assert len(steps) > 10_000 / PIECE
-        assert steps[-1] is not None
-        steps[-1].close()
+        steps = subject.inspector()._steps()
+        for _ in range(10_000 // PIECE):
+            next(steps)
+        returned(steps).close()
 
 
 MOUNTS = """
 inner, epoll = select.epoll(), select.epoll()
 file = open("/proc/self/mountinfo")
-{into}.register(file, select.EPOLLPRI)
+{into}.register(file, {events})
 epoll.register(inner, select.EPOLLIN)
+# The edge of having been added.
+epoll.poll(0), inner.poll(0)
 say("ready")
 while True:
     # Whoever asks the outer one has asked the inner one: that says nothing any more.
     if epoll.poll():
+        inner.poll(0)
         file.seek(0)
         say(sum(" /mnt " in line for line in file))
 """
@@ -194,9 +199,10 @@ def views(monkeypatch: pytest.MonkeyPatch) -> Iterator[Views]:
 
 
 @pytest.mark.parametrize("into", ["epoll", "inner"])
-def test_mounts(into: str, views: Views) -> None:
-    """A mount wakes who watches for it, and is seen by it."""
-    with python(MOUNTS.format(into=into), "unshare", "-m") as subject:
+@pytest.mark.parametrize("events", [select.EPOLLPRI, select.EPOLLIN | select.EPOLLET])
+def test_mounts(into: str, events: int, views: Views) -> None:
+    """A mount wakes who watches for it, in either way, and is seen by it."""
+    with python(MOUNTS.format(into=into, events=events), "unshare", "-m") as subject:
         waiting(subject).freeze()
         name = f"web/{_name(subject)} file /proc/{subject.pid}/mountinfo"
         # Whether a mount came just now is not known the first time.
@@ -216,19 +222,6 @@ def test_mounts(into: str, views: Views) -> None:
         with pytest.raises(StillBusy, match="there was one"):
             subject.look()
         assert signalled(subject.look()) == []
-
-
-def test_mountsAtOnce() -> None:
-    """Without views that last, such a file is watched from the first look on."""
-    with python(MOUNTS.format(into="epoll"), "unshare", "-m") as subject:
-        waiting(subject).freeze()
-        found = subject.look()
-        assert signalled(found) == []
-        with mounted(subject):
-            until(lambda: signalled(found))
-            subject.thaw()
-            assert subject.line() == "1"
-        assert subject.line() == "0"
 
 
 @pytest.mark.parametrize("path", ["/proc/swaps", "/proc/sys/kernel/hostname", "/proc/self/mounts"])
@@ -294,6 +287,98 @@ def test_pressureOfItsOwn() -> None:
         assert names(subject.look()) == [f"web/{_name(subject)} pipe"]
 
 
+EDGES = """
+epoll, server = select.epoll(), socket.create_server(("127.0.0.1", 0))
+epoll.register(signalfd(signal.SIGTERM), select.EPOLLIN)
+say(server.getsockname()[1])
+connection = server.accept()[0]
+epoll.register(connection, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET | select.EPOLLRDHUP)
+first = epoll.poll()
+say("ready")
+while True:
+    for fd, events in epoll.poll():
+        # Nothing of it is ever read.
+        say("event", events)
+"""
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_edges(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A connection that was told of, and has data that nobody reads: each thing that comes wakes,
+    and what came before the freeze does not.
+    """
+    began = 0
+
+    class WithTime(Taker):
+        def __init__(
+            self, container: str, adopted: Adopted, ignored: Ignored, stopped: bool, *_: Any
+        ) -> None:
+            super().__init__(container, adopted, ignored, stopped, None, began if known else None)
+
+    monkeypatch.setattr(inspector, "Taker", WithTime)
+    with python(EDGES) as subject:
+        address = ("127.0.0.1", int(subject.line()))
+        with socket.create_connection(address, timeout=10) as client:
+            waiting(subject)
+            host, port = client.getsockname()
+            name = f"web/{_name(subject)} tcp {host}:{address[1]} from {host}:{port}"
+            for _ in range(3):
+                # Longer ago than what the kernel's clock tells apart.
+                time.sleep(0.1)
+                began = time.monotonic_ns()
+                _oneEdge(subject.freeze(), client, name, known)
+
+
+def _oneEdge(subject: Subject, client: socket.socket, name: str, known: bool) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    found = subject.look()
+    assert names(found) == [name]
+    assert signalled(found) == ([] if known else [name])
+    client.sendall(b"x")
+    until(lambda: signalled(found) == [name])
+    # It came after the freeze, so nobody can know whether it was told of.
+    assert signalled(subject.look()) == [name]
+    subject.thaw()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert subject.line().startswith("event")
+    subject.waitFor(EPOLL_WAIT)
+
+
+WATCHES = """
+epoll = select.epoll()
+watching = libc.inotify_init()
+for path in sys.argv[1:]:
+    assert libc.inotify_add_watch(watching, os.fsencode(path), 2) >= 0
+epoll.register(watching, select.EPOLLIN)
+epoll.register(0, select.EPOLLIN)
+"""
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_watchesItsFreeze(others: bool) -> None:
+    """What a freeze itself tells a program is no news, unless it watches other cgroups, too."""
+    with contextlib.ExitStack() as stack:
+        cgroup = TemporaryCgroup()
+        paths = [f"{cgroup.path}/cgroup.events"]
+        other = stack.enter_context(TemporaryCgroup())
+        if others:
+            paths.append(f"{other.path}/cgroup.events")
+        argv = [sys.executable, "-c", START + WATCHES + TELL, *paths]
+        subject = stack.enter_context(Subject(argv, _pipe(stack)[0], cgroup))
+        waiting(subject).freeze()
+        found = subject.look()
+        if others:
+            assert names(found) == [f"web/{_name(subject)} epoll"]
+            assert signalled(found) == names(found)
+        else:
+            assert names(found) == [f"web/{_name(subject)} pipe"]
+            assert signalled(found) == []
+        subject.thaw()
+        # It is told, after all.
+        assert subject.line() == "event"
+
+
 def test_renumbered() -> None:
     """A number in an epoll that stands for something else by now: awake, since it may hide one."""
     text = """
@@ -329,42 +414,6 @@ def test_latch() -> None:
     finally:
         os.close(reading)
         os.close(writing)
-
-
-# io_uring.
-
-SQPOLL, COOPERATIVE, DEFERRED = 1 << 1, 1 << 8, 1 << 12 | 1 << 13
-
-
-@pytest.mark.parametrize("how", ["enter", "epoll", "eventfd"])
-@pytest.mark.parametrize("flags", [0, COOPERATIVE, SQPOLL, DEFERRED])
-def test_uring(flags: int, how: str) -> None:
-    """However it learns of completions: asleep and woken, or kept awake with the reason."""
-    with contextlib.ExitStack() as stack:
-        reading, writing = _pipe(stack)
-        program = compiled("uring.c", "-luring")
-        subject = stack.enter_context(Subject([program, str(flags), how], reading))
-        ring = subject.line()
-        subject.waitFor({"enter": "io_uring_enter", "eventfd": "read"}.get(how, EPOLL_WAIT))
-        subject.freeze()
-        if flags in (SQPOLL, DEFERRED):
-            why = "SQPOLL" if flags == SQPOLL else "DEFER_TASKRUN"
-            text = rf"busy: uring\[{subject.pid}\] has an io_uring, descriptor {ring}: .*{why}"
-            with pytest.raises(StillBusy, match=text):
-                subject.look()
-        else:
-            found = subject.look()
-            kind = {"enter": "io_uring"}.get(how, how)
-            assert names(found) == [f"web/uring[{subject.pid}] {kind}"]
-            assert signalled(found) == []
-            os.write(writing, b"x")
-            until(lambda: signalled(found) == names(found))
-        subject.thaw()
-        if flags in (SQPOLL, DEFERRED):
-            os.write(writing, b"x")
-        if (flags, how) != (DEFERRED, "epoll"):
-            # Such an epoll tells nothing before its thread makes another call, without us as well.
-            assert subject.line() == "1"
 
 
 def _name(subject: Subject) -> str:

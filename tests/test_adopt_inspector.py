@@ -538,6 +538,8 @@ def test_childHasEnded(kind: str) -> None:
         subject.freeze()
         os.kill(child, signal.SIGKILL)
         until(lambda: _state(child) == "Z")
+        # The end has woken the parent for a moment, frozen as it is.
+        subject.waitFor(kind)
         with pytest.raises(StillBusy, match=rf"busy: waits\[{subject.pid}\].*{child}"):
             subject.look()
         subject.thaw()

@@ -70,7 +70,8 @@ async def state(container, wanted):
 
 async def work():
     top.startService()
-    channel = Channel("rpc", f"seqpacket:{os.getcwd()}/outer", f"seqpacket:{os.getcwd()}/inner")
+    ends = f"seqpacket:{os.getcwd()}/outer", f"seqpacket:{os.getcwd()}/inner"
+    channel = Channel("rpc", *ends, handled="consumed")
     container = service.addContainer(Container("a", "none", 0.02, channels=(channel,)))
     await state(container, "asleep")
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

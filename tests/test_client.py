@@ -105,7 +105,17 @@ async def test_containers(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             "none",
             linger=2,
             suspend="dry_run",
-            channels={"rpc": {"listen": listen, "connect": connect, "handled": "explicit"}},
+            channels={
+                "rpc": {
+                    "listen": listen,
+                    "connect": connect,
+                    "handled": "explicit",
+                    # As Varlink writes what is left out, and words of a file.
+                    "identity": None,
+                    "keepalive_idle": 20,
+                    "keepalive-count": 2,
+                }
+            },
         )
         await owner.addContainer("passing", "none", lifetime="connection")
         description = await client.describe("build")

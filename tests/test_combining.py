@@ -16,6 +16,7 @@ from chanproxy.service import StartError
 from tests.running import Running, freePort, listening, receiveAll, sendAll, thread
 from tests.sides import asynchronous
 
+READ = 'handled = "consumed"'
 IDLE, REFUSE = 'handled = "idle"\nsilence = 0.02', 'descriptors = "refuse"'
 UNIX, INET, INET6 = socket.AF_UNIX, socket.AF_INET, socket.AF_INET6
 STREAM, PACKETS = socket.SOCK_STREAM, socket.SOCK_SEQPACKET
@@ -25,7 +26,7 @@ STREAM, PACKETS = socket.SOCK_STREAM, socket.SOCK_SEQPACKET
 async def test_unix(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """Unix streams: descriptors at their bytes, half-closes, and what the container has read."""
     with listening(UNIX, STREAM, str(tmp_path / "in")) as inside:
-        running = Running(reactor, f"unix:{tmp_path}/out:mode=640", f"unix:{tmp_path}/in")
+        running = Running(reactor, f"unix:{tmp_path}/out:mode=640", f"unix:{tmp_path}/in", READ)
         async with running:
             assert (tmp_path / "out").stat().st_mode & 0o777 == 0o640
             inner, outer = await running.pair(inside, UNIX, STREAM, str(tmp_path / "out"))

@@ -17,6 +17,7 @@ from chanproxy import config
 from chanproxy.addresses import PATH_BYTES, SeqpacketAddressSpec, parseSeqpacket, split
 from chanproxy.adopt.settings import Adoption
 from chanproxy.config import Channel, Configuration, ConfigurationError, Container, Limits
+from chanproxy.keepalive import Keepalive
 
 MINIMAL = '[containers.a]\nfreezer = "none"\n'
 
@@ -51,6 +52,9 @@ handled = "idle"
 silence = 3
 framing = "length32"
 descriptors = "refuse"
+keepalive-idle = 4
+keepalive-interval = 5
+keepalive-count = 6
 
 [containers.editor.channels.bus]
 listen = "unix:/run/bus.sock"
@@ -88,6 +92,7 @@ def test_everythingGiven() -> None:
         silence=3.0,
         framing="length32",
         descriptors="refuse",
+        keepalive=Keepalive(4, 5, 6),
     )
     bus = Channel(
         name="bus",
@@ -134,7 +139,7 @@ def test_defaults() -> None:
     assert (container.signalInterval, container.watchedProcesses) == (2.0, 256)
     assert (container.channels[0].initiator, container.channels[0].handled) == (
         "remote",
-        "consumed",
+        "answered",
     )
 
 
@@ -610,6 +615,7 @@ KEYS = st.sampled_from(
         *("limits", "containers", "channels", "a", "b", "", "x\ny"),
         *("message-bytes", "message-descriptors", "connect-timeout"),
         *("freezer", "linger", "suspend", "listen", "connect", "initiator", "handled"),
+        *("unanswered", "keepalive-idle", "keepalive-interval", "keepalive-count"),
         *("silence", "framing", "descriptors", "identity", "endpoint-buffer"),
         *("control", "access", "users", "groups", "trusted", "wake-locks", "freeze-limit"),
     ]

@@ -18,6 +18,7 @@ import pytest
 
 from chanproxy import cli, config
 from chanproxy.adopt.settings import Adoption
+from chanproxy.keepalive import Keepalive
 from chanproxy.tap import Options
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
 from tests.live import until
@@ -179,7 +180,7 @@ def test_configuration() -> None:
     for name in cli.main.commands:
         assert f"`chanproxy {name}" in text
     # Where the attribute is not called as the key is.
-    called = {"adoption": "wake-on", "blind": "unseen"}
+    called = {"adoption": "wake-on", "blind": "unseen", "keepalive": "keepalive-idle"}
     tables = (config.Limits, config.Container, config.Channel, config.AccessEntry, Adoption)
     for table in tables:
         for field in attrs.fields(table):
@@ -187,6 +188,14 @@ def test_configuration() -> None:
             key = called.get(key, key)
             # Names of tables, and tables in tables, are no keys of their own.
             assert f"| `{key}` |" in text or field.name in ("name", "channels")
+
+
+def test_keepalive() -> None:
+    """Its keys stand in the reference, with the defaults."""
+    text = (DOCS / "configuration.md").read_text()
+    for field in attrs.fields(Keepalive):
+        (line,) = re.findall(rf"^\| `keepalive-{field.name}` \|.*$", text, re.MULTILINE)
+        assert f"| {field.default} |" in line
 
 
 def test_wake(tmp_path: Path) -> None:

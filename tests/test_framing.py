@@ -18,6 +18,7 @@ from tests.sides import asynchronous
 
 IDLE = 'handled = "idle"\nsilence = 0.02'
 FRAMED = 'framing = "length32"\ndescriptors = "refuse"'
+READ = 'handled = "consumed"'
 UNIX, INET = socket.AF_UNIX, socket.AF_INET
 STREAM, PACKETS = socket.SOCK_STREAM, socket.SOCK_SEQPACKET
 
@@ -39,7 +40,7 @@ async def test_framing(reactor: ChanproxyReactor, tmp_path: Path, family: int) -
     port = freePort()
     listen = f"unix:{path}" if family == UNIX else f"tcp:{port}"
     with listening(UNIX, PACKETS, str(tmp_path / "in")) as inside:
-        running = Running(reactor, listen, f"seqpacket:{tmp_path}/in", FRAMED)
+        running = Running(reactor, listen, f"seqpacket:{tmp_path}/in", FRAMED, READ)
         async with running:
             address = path if family == UNIX else ("127.0.0.1", port)
             inner, outer = await running.pair(inside, family, STREAM, address)

@@ -112,6 +112,7 @@ class TestFakeFreezer(FreezerConformance):
             start,
             lambda: fake.disturb("thawed by the test"),
             lambda: {4711},
+            lambda: fake.moveIn(4712),
         )
 
 
@@ -182,6 +183,7 @@ def subjectOf(cgroup: TemporaryCgroup, spec: str) -> FreezerSubject:
         start,
         lambda: cgroup.write("cgroup.freeze", "0"),
         lambda: {int(line) for line in cgroup.read("cgroup.procs").split()},
+        cgroup.moveIn,
     )
 
 
@@ -431,6 +433,7 @@ class TestRealCgroup:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
 
+    @needsStuck
     @steps
     def test_freezeTwice(self, cgroup: TemporaryCgroup) -> Steps:
         """Freezing what is frozen works; only a pending freeze is in the way."""
@@ -438,7 +441,26 @@ class TestRealCgroup:
             cgroup.spawn(["sleep", "1000"])
         freezer = CgroupFreezer(cgroup.path, theReactor())
         yield freezer.freeze()
-        yield freezer.freeze()
+        assert cgroup.frozen()
+        again = freezer.freeze()
+        # There is nothing to wait for, and nothing was let go.
+        assert again.called
+        yield again
+        assert cgroup.frozen()
+        disturbed = freezer.whenDisturbed()
+        yield freezer.thaw()
+        assert not cgroup.frozen()
+        with pytest.raises(CancelledError):
+            yield disturbed
+        # Refused is only a second one while the first is pending; that one is not touched.
+        with stuckProcess(cgroup):
+            pending = freezer.freeze()
+            assert not pending.called
+            with pytest.raises(FreezerError, match="a freeze is pending already"):
+                yield freezer.freeze()
+            assert not pending.called
+        yield pending
+        assert cgroup.frozen()
         yield freezer.thaw()
 
     @steps

@@ -86,7 +86,7 @@ async def test_policies(reactor: ChanproxyReactor) -> None:
         Protocol.makeConnection(side, cast(ITransport, channel))
         peers.append(theirs)
     with pytest.raises(CannotPair, match="consumed"):
-        container.proxy(*sides, "shop/http#1")
+        container.proxy(*sides, "shop/http#1", handled="consumed")
     proxy = container.proxy(*sides, "shop/http#1", handled="idle", silence=0.05)
     peers[1].send(b"GET")
     assert await receiveWhenThere(reactor, peers[0]) == (b"GET", 0)

@@ -115,6 +115,13 @@ async def test_noticed(reactor: ChanproxyReactor) -> None:
     assert counter.value() == 1
     noticed.release()
     assert counter.value() == 0
+    # However often there is room: one, for as long.
+    for _ in range(3):
+        noticed.roomMade()
+    assert counter.value() == 1
+    clock.advance(2)
+    assert counter.value() == 0
+    noticed.roomMade()
     noticed.happened()
     noticed.close()
     assert clock.getDelayedCalls() == []

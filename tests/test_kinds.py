@@ -118,7 +118,7 @@ def problems(listen: str, connect: str, *keys: str, limits: str = "") -> list[st
 
 
 IDLE, FRAMED, REFUSE = 'handled = "idle"', 'framing = "length32"', 'descriptors = "refuse"'
-EXPLICIT = 'handled = "explicit"'
+CONSUMED, EXPLICIT = 'handled = "consumed"', 'handled = "explicit"'
 CONTAINER, PEER = 'initiator = "container"', 'identity = "peer"'
 PACKETS, UNIX, TCP = "seqpacket:/p", "unix:/u", "tcp:host:80"
 
@@ -130,8 +130,13 @@ PACKETS, UNIX, TCP = "seqpacket:/p", "unix:/u", "tcp:host:80"
         ("unix:/a", UNIX, [IDLE, "silence = 5"]),
         ("unix:/a", UNIX, [PEER]),
         ("seqpacket:/a", PACKETS, [PEER]),
+        ("tcp:80", TCP, []),
         ("tcp:80", TCP, [IDLE]),
         ("tcp:80", TCP, [EXPLICIT]),
+        ("tcp:80", TCP, ["unanswered = 0", "keepalive-idle = 0"]),
+        ("tcp:80", TCP, ['unanswered = "5s"']),
+        ("tcp:80", TCP, ['unanswered = "never"']),
+        ("tcp:80", UNIX, [REFUSE, CONTAINER]),
         ("tcp:80", UNIX, [REFUSE]),
         ("unix:/a", TCP, [REFUSE, IDLE]),
         ("tcp:80", PACKETS, [REFUSE, FRAMED]),
@@ -166,9 +171,14 @@ def test_together(listen: str, connect: str, keys: list[str]) -> None:
         ("unix:/a", UNIX, [REFUSE], ["descriptors"]),
         ("unix:/a", UNIX, [FRAMED], ["framing"]),
         ("seqpacket:/a", PACKETS, [FRAMED], ["framing"]),
-        ("tcp:80", TCP, [], ["handled"]),
-        ("tcp:80", "tls:host:443", [], ["handled"]),
-        ("tcp:80", UNIX, [REFUSE, CONTAINER], ["handled"]),
+        ("tcp:80", TCP, [CONSUMED], ["handled"]),
+        ("tcp:80", "tls:host:443", [CONSUMED], ["handled"]),
+        ("tcp:80", UNIX, [REFUSE, CONTAINER, CONSUMED], ["handled"]),
+        ("unix:/a", UNIX, [IDLE, "unanswered = 5"], ["unanswered"]),
+        ("unix:/a", UNIX, [CONTAINER, "unanswered = 5"], ["unanswered"]),
+        ("tcp:80", TCP, ["keepalive-idle = 40000"], ["keepalive-idle"]),
+        ("tcp:80", TCP, ["keepalive-interval = 0"], ["keepalive-interval"]),
+        ("tcp:80", TCP, ["keepalive-count = 1.5"], ["keepalive-count"]),
         ("unix:/a", UNIX, ["silence = 5"], ["silence"]),
         ("unix:/a", UNIX, [IDLE, "silence = 0"], ["silence"]),
         ("tcp:80", UNIX, [REFUSE, PEER], ["identity"]),
@@ -186,13 +196,13 @@ def test_notTogether(listen: str, connect: str, keys: list[str], says: list[str]
 
 def test_sentences() -> None:
     """They say what is missing, and what to write."""
-    assert problems("seqpacket:/a", TCP) == [
+    assert problems("seqpacket:/a", TCP, CONSUMED) == [
         "framing: is missing: of the two ends only listen keeps message boundaries; "
         'write framing = "length32", or give two ends of one kind',
         "descriptors: is missing: of the two ends only listen can carry descriptors; "
         'write descriptors = "refuse" to close a connection on which some come',
         "handled: consumed is not known on tcp: nothing shows what the container has read; "
-        'write handled = "idle", or "explicit"',
+        'write handled = "answered", "idle", or "explicit"',
     ]
 
 

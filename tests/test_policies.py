@@ -1,4 +1,4 @@
-"""Policies by their names: replied, the first handled message, and those of plugins."""
+"""Policies by their names: answered, the first handled message, and those of plugins."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ def test_all(reactor: ChanproxyReactor) -> None:
         policy = makePolicy(name, channel)
         assert verifyObject(IHandledPolicy, policy)
         policy.close()
-    with pytest.raises(ValueError, match="no policy 'repied' for handled; did you mean replied"):
-        makePolicy("repied", channel)
+    with pytest.raises(ValueError, match="no policy 'answred' for handled; did you mean answered"):
+        makePolicy("answred", channel)
     counter.close()
 
 
 @asynchronous
-async def test_replied(reactor: ChanproxyReactor) -> None:
+async def test_answered(reactor: ChanproxyReactor) -> None:
     """Each message back handles one; what the container says unasked handles nothing to come."""
-    async with carried(reactor, handled="replied") as (proxy, inside, outside):
+    async with carried(reactor, handled="answered") as (proxy, inside, outside):
         inside.send(b"unasked")
         assert await deferToThread(outside.recv, 10) == b"unasked"
         for _ in range(3):
@@ -87,19 +87,20 @@ async def test_replied(reactor: ChanproxyReactor) -> None:
 
 
 @asynchronous
-async def test_repliedOthers(reactor: ChanproxyReactor) -> None:
+async def test_answeredOthers(reactor: ChanproxyReactor) -> None:
     """It takes off what it counted itself: work that somebody else counts stays."""
-    async with carried(reactor, handled="replied") as (proxy, inside, outside):
+    async with carried(reactor, handled="answered") as (proxy, inside, outside):
         proxy.counter.add(1)
         outside.send(b"request")
         await until(reactor, lambda: proxy.counter.value() == 2)
+        assert await deferToThread(inside.recv, 10) == b"request"
         for _ in range(3):
             inside.send(b"reply")
             assert await deferToThread(outside.recv, 10) == b"reply"
         assert proxy.counter.value() == 1
 
 
-@pytest.mark.parametrize("handled", ["consumed", "replied", "explicit"])
+@pytest.mark.parametrize("handled", ["consumed", "answered", "explicit"])
 @asynchronous
 async def test_initial(reactor: ChanproxyReactor, tmp_path: Path, handled: str) -> None:
     """With initial = 1 the container stays awake until its first message is handled."""
@@ -166,7 +167,7 @@ initial = 2
         )
     text = str(wrong.value)
     assert "'vm:a' is no freezer; there are none and cgroup:PATH" in text
-    assert "'x' is not known; write one of consumed, explicit, idle, replied" in text
+    assert "'x' is not known; write one of answered, consumed, idle, explicit" in text
     assert "initial: 2 is out of range; write a whole number from 0 to 1" in text
 
 

@@ -154,7 +154,7 @@ connection, _ = listening.accept()
 connection.send(connection.recv(100))
 sys.exit(connection.recv(100)[0])
 """
-    channel = f"rpc,seqpacket:{outer},seqpacket:{inner},replied"
+    channel = f"rpc,seqpacket:{outer},seqpacket:{inner},answered"
     running = service.command(
         *("run", "--linger", "0.02", "--starting", "0", "--channel", channel, "job"),
         *("--", sys.executable, "-c", script),

@@ -126,17 +126,41 @@ class TestComers:
                 comer.kill()
 
     @asynchronous
+    async def test_born(self, boxes: Boxes) -> None:
+        """A child of its own, born before the freeze was complete, is nobody from outside."""
+        box = boxes(0)
+        process = box.run(
+            "import os\n"
+            "print('ready', flush=True)\n"
+            "input()\n"
+            "print(os.fork(), flush=True)\n"
+            "input()\n"
+        )
+        assert process.stdin is not None
+        box.watch.beforeFreeze()
+        before = box.freezer.processes()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        await until(box.reactor, lambda: len(box.freezer.processes()) == 2)
+        await box.freezer.freeze()
+        box.watch.start()
+        await turns(box.reactor)
+        assert before == [process.pid]
+        assert box.reasons == []
+
+    @asynchronous
     async def test_nobody(self, boxes: Boxes) -> None:
         """What stirs and is nobody is no reason to wake, and many stirs are one list."""
         box = boxes(0)
         box.run(HANDLES)
         await box.sleep()
-        listed = box.watch._listedAt
+        comers = box.watch._comers
+        listed = comers.listedAt
         for _ in range(3):
-            box.watch._stirs()
-            assert box.watch._listedAt == listed
-        await until(box.reactor, lambda: box.watch._listedAt > listed)
-        assert box.watch._list is None
+            comers._stirs()
+            assert comers.listedAt == listed
+        await until(box.reactor, lambda: comers.listedAt > listed)
+        assert comers._call is None
         assert box.reasons == []
 
     @asynchronous

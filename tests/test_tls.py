@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import os
 import socket
 import ssl
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet.tcp import Connection
 
 from chanproxy import endpointchannel
 from chanproxy.interfaces import ChanproxyReactor
+from tests.certificates import makeCertificate
 from tests.running import Running, freePort, listening, receiveAll, sendAll, thread
 from tests.sides import asynchronous
 
@@ -24,39 +20,14 @@ from tests.sides import asynchronous
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 
 REFUSE = 'descriptors = "refuse"'
+READ = 'handled = "consumed"'
 SIZE = 2_000_000
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for loopback, and its key, in a directory of their own."""
-    directory = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName(
-                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-            ),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (directory / "cert.pem").write_bytes(made.public_bytes(pem))
-    form = serialization.PrivateFormat.TraditionalOpenSSL
-    secret = key.private_bytes(pem, form, serialization.NoEncryption())
-    (directory / "key.pem").write_bytes(secret)
-    return directory
+    return makeCertificate(tmp_path_factory.mktemp("tls"))
 
 
 @asynchronous
@@ -69,7 +40,7 @@ async def test_listening(reactor: ChanproxyReactor, tmp_path: Path, certificate:
     )
     context = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
     with listening(socket.AF_UNIX, socket.SOCK_STREAM, str(tmp_path / "in")) as inside:
-        running = Running(reactor, listen, f"unix:{tmp_path}/in", REFUSE)
+        running = Running(reactor, listen, f"unix:{tmp_path}/in", REFUSE, READ)
         async with running:
             plain = socket.create_connection(("127.0.0.1", port), 5)
             wrapped = thread(context.wrap_socket, plain, False, True, True, "localhost")

@@ -59,7 +59,6 @@ def test_wakes(tmp_path: Path, cgroup: TemporaryCgroup, outer: str, inner: str) 
     listen = f"unix:{tmp_path}/out" if outer == "unix" else f"tcp:{port}"
     address = f"{tmp_path}/out" if outer == "unix" else ("127.0.0.1", port)
     family = socket.AF_UNIX if outer == "unix" else socket.AF_INET
-    handled = ["--handled", "idle", "--silence", "0.05"] if inner == "tcp" else []
     refuse = ["--descriptors", "refuse"] if inner != outer else []
     log = tmp_path / "log"
     service = subprocess.Popen(
@@ -67,7 +66,7 @@ def test_wakes(tmp_path: Path, cgroup: TemporaryCgroup, outer: str, inner: str) 
             *TWISTD,
             *("-n", "--pidfile=", f"--logfile={log}", "chanproxy"),
             *("--listen", listen, "--connect", connect, "--freezer", cgroup.spec),
-            *("--linger", "0.02", *handled, *refuse),
+            *("--linger", "0.02", *refuse),
         ],
         cwd=tmp_path,
         env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(tmp_path / "runtime")),

@@ -139,6 +139,12 @@ def _bound(event: Event, awake: Sequence[float], more: int) -> float:
     return bound + (event.extra if more > 0 else 0.0)
 
 
+def _wakes(event: Event) -> bool:
+    """Whether it came from outside: a request, or a signal."""
+    _, part, *_ = event.id.split(".")
+    return event.sort == "s" and part[0] in "vtu"
+
+
 def compare(name: str, without: Record, under: Record, noise: Noise) -> Iterator[Fault]:
     """All faults of one program."""
     for text in without.failures:
@@ -153,8 +159,8 @@ def compare(name: str, without: Record, under: Record, noise: Noise) -> Iterator
     found = {event.id for event in under.events}
     expected = {event.id: event for event in without.events if event.sort != "t"}
     yield from _missing(name, without.events, found)
-    # A turn of a tick is no wake: nothing waits for it.
-    awake = sorted(event.came for event in under.events if event.sort == "s")
+    # A time of its own is no wake: it has its turn, and is frozen again like in any breath.
+    awake = sorted(event.came for event in under.events if _wakes(event))
     for event in under.events:
         base = expected.get(event.id)
         if base is None and event.sort != "t":

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.connections import Connections
@@ -25,6 +25,9 @@ from chanproxy.adopt.times import Times
 from chanproxy.adopt.usage import Usage
 from chanproxy.interfaces import IFreezer
 from chanproxy.wake import SourceGroup
+
+SETTLING = 0.01
+"""Seconds after which each thread has stopped again that was looked at, as a rule."""
 
 
 class Adopter:
@@ -49,6 +52,8 @@ class Adopter:
         self._freezer = freezer
         self._adoption = adoption
         self._stopped = stopped
+        self._settling: IDelayedCall | None = None
+        self._freezing: int | None = None
         self._label = ""
         self._whose: tuple[int, int] | None = None
         self._times = times = Times.make(name, reactor, adoption.timeouts)
@@ -77,6 +82,11 @@ class Adopter:
     def passedOver(self) -> tuple[str, ...]:
         """The times that are housekeeping, and do not wake it; in words."""
         return self._times.deadlines.passedOver
+
+    @property
+    def signalWaiters(self) -> tuple[tuple[int, int], ...]:
+        """See L{Inspector}."""
+        return self._inspector.signalWaiters
 
     def usage(self) -> Usage:
         """Tells whether the container works."""
@@ -107,7 +117,7 @@ class Adopter:
 
     def look(self) -> Deferred[SourceGroup]:
         """Look into the frozen container; see L{Inspector.look}."""
-        return self._inspector.look().addCallback(self._looked)
+        return self._inspector.look(self._freezing).addCallback(self._looked)
 
     def _looked(self, found: SourceGroup) -> SourceGroup:
         self._label, self._whose = found.label, found.whose
@@ -115,17 +125,31 @@ class Adopter:
 
     def stateChanged(self, state: str, reason: str) -> None:
         """The container's state, and why; see L{chanproxy.suspend}."""
+        settling, self._settling = self._settling, None
+        if settling is not None and settling.active():
+            settling.cancel()
         if state in ("suspending", "refreezing"):
+            self._freezing = time.monotonic_ns()
             self._sampler.stop()
             self._times.cutShort.suspending()
+        elif state == "asleep" and self._stopped:
+            self._settle(SETTLING)
         elif state in ("breathing", "resuming"):
             self._times.observer.resumed(self._whose if reason and reason == self._label else None)
             self._times.cutShort.resumed()
         elif state == "awake" or not self._stopped:
             self._sampler.start()
 
+    def _settle(self, pause: float) -> None:
+        def again() -> None:
+            if not self._times.cutShort.settle():
+                self._settle(2 * pause)
+
+        self._settling = self._reactor.callLater(pause, again)
+
     def close(self) -> None:
         """Let go of all threads, and look no more."""
+        self.stateChanged("", "")
         self._sampler.stop()
         self._times.cutShort.suspending()
         self._inspector.close()

@@ -19,6 +19,7 @@ from chanproxy.adopt.epolls import parse, textOf
 from chanproxy.adopt.flow import LISTEN, OPEN, Flow, Flowing, counts
 from chanproxy.adopt.naming import borrowed, safe
 from chanproxy.adopt.peers import Listeners, Listening, ends, ephemeral, internet
+from chanproxy.adopt.subject import Subject
 from chanproxy.adopt.threads import Gone
 
 UNANSWERED = 30.0
@@ -26,6 +27,9 @@ UNANSWERED = 30.0
 
 ONE_WAY = 2
 """Connections to a port that never sent a byte, after which it counts as one that never does."""
+
+_KEPT = 60.0
+"""Seconds for which a connection that nothing waits on is remembered."""
 
 _PIECE = 32
 """Connections that are looked at before others have their turn."""
@@ -68,12 +72,22 @@ class Watched:
     table: bool = False
 
 
+def watchedOf(subject: Subject) -> Watched:
+    """A process that is being looked into, with what its threads wait on."""
+    waits = subject.waits.values()
+    descriptors = {fd for wait in waits for fd, _ in wait.descriptors}
+    # Whoever waits for time or for another thread may have a request in its hands.
+    table = any(wait.onlyTime for wait in waits)
+    return Watched(subject.pid, subject.label, subject.memory.pidfd, tuple(descriptors), table)
+
+
 @define
 class _Connection:
     """One that was seen, with what was seen of it."""
 
     inbound: bool
     port: int
+    seenAt: float
     counts: bytes = b""
     flowing: Flowing = field(factory=Flowing)
 
@@ -108,6 +122,9 @@ class Connections:
         Find somebody who waits for the container; it may run or be frozen.
 
         Gives L{None} where others may have their turn.  Every duplicate is closed when it does.
+
+        @param watched: all processes of the container that are known.
+        @return: the first that is found; None: nobody waits.
         """
         if not self._unanswered:
             return None
@@ -124,7 +141,10 @@ class Connections:
                 if inode in seen:
                     continue
                 seen.add(inode)
-                if inode in self._others:
+                known = self._known.get(inode)
+                if known is not None:
+                    known.seenAt = began
+                if inode in self._others or (known is not None and not known.inbound):
                     continue
                 found = self._lookAt(process, fd, inode, listening, began)
                 if found is not None:
@@ -133,14 +153,15 @@ class Connections:
                 steps += 1
                 if not steps % _PIECE:
                     yield None
-        self._forget(seen)
+        self._forget(seen, began)
         return None
 
-    def _forget(self, seen: set[int]) -> None:
-        """All that there are have been looked at: the rest is closed."""
+    def _forget(self, seen: set[int], now: float) -> None:
+        """All have been looked at: the rest is closed, or a thread has it in its hands just now."""
         self._others &= seen
         for inode in self._known.keys() - seen:
-            del self._known[inode]
+            if now - self._known[inode].seenAt > _KEPT:
+                del self._known[inode]
 
     def _lookAt(
         self, process: Watched, fd: int, inode: int, listening: Listening, began: float
@@ -157,7 +178,7 @@ class Connections:
                 return None
             known = self._known.get(inode)
             if known is not None:
-                if not known.inbound or (known.counts == counts(info) and known.flowing.quiet):
+                if known.counts == counts(info) and known.flowing.quiet:
                     return None
             elif info[0] in OPEN:
                 known = self._known[inode] = self._connection(
@@ -197,8 +218,9 @@ class Connections:
                 return f"has not answered {{}} for {age:.1f} s", self._unanswered - age
         elif age is not None:
             flowing.silenced()
-            if not flow.bytesOut:
-                self._silent.setdefault(known.port, set()).add(inode)
+            silent = self._silent.setdefault(known.port, set())
+            if not flow.bytesOut and len(silent) < ONE_WAY:
+                silent.add(inode)
         more = flowing.streaming(now)
         if more is None:
             return None
@@ -213,7 +235,7 @@ class Connections:
         if not inbound:
             # It may have begun to listen only now.
             inbound = port in self._listeners.of(pid, since=began).addresses
-        return _Connection(inbound, port)
+        return _Connection(inbound, port, began)
 
     def _sockets(
         self, process: Watched, before: dict[tuple[int, int], _Epoll]

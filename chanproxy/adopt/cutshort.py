@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chanproxy.adopt.decode import NotWaiting, decode, mayWait
 from chanproxy.adopt.processors import Processor
+from chanproxy.adopt.socketlimits import RECEIVING, limitIn
 from chanproxy.adopt.threads import Glance, Gone, isInFreezer, position, switchesOf
 from chanproxy.adopt.tracing import CannotTrace, Tracer
 
@@ -34,8 +36,8 @@ class _Cut:
     @ivar asked: nanoseconds, as its arguments have it; None when they do not.
     @ivar end: nanoseconds (C{CLOCK_MONOTONIC}) when it would have been over.
     @ivar result: what it is given then.
-    @ivar switches: how often the thread had waited, when it was looked at while frozen: at least,
-        and at the most, if it was on its way to stop again.
+    @ivar switches: how often the thread had waited, when it was looked at while frozen; None as
+        long as it has not stopped again after that look.
     """
 
     call: str
@@ -43,7 +45,7 @@ class _Cut:
     asked: int | None
     end: int
     result: int
-    switches: tuple[int, int]
+    switches: int | None
 
 
 class CutShort:
@@ -72,20 +74,37 @@ class CutShort:
         asked: int | None,
         end: int,
         result: int,
-        frozen: bool = True,
+        until: int | None = None,
     ) -> None:
         """
         A thread's wait will be cut short.
 
-        @param frozen: it is stopped already; otherwise that counts as a wait as well.
+        @param until: it is frozen, and as long it may take to stop again after a look: nanoseconds
+            (C{CLOCK_MONOTONIC}).  None: it is not frozen yet, which counts as a wait as well.
         """
-        try:
-            stopped = not frozen or isInFreezer(pid, tid)
-            least = switchesOf(pid, tid) + (not frozen)
-        except (Gone, OSError):
+        cut = self._cuts[pid, tid] = _Cut(call, argument, asked, end, result, None)
+        if until is None:
+            with suppress(Gone, OSError):
+                cut.switches = switchesOf(pid, tid) + 1
             return
-        switches = (least, least + (not stopped))
-        self._cuts[pid, tid] = _Cut(call, argument, asked, end, result, switches)
+        while not self._settle(pid, tid, cut) and time.monotonic_ns() < until:
+            pass
+
+    def _settle(self, pid: int, tid: int, cut: _Cut) -> bool:
+        """Count, if it has stopped again after a look."""
+        with suppress(Gone, OSError):
+            if cut.switches is None and isInFreezer(pid, tid):
+                cut.switches = switchesOf(pid, tid)
+        return cut.switches is not None
+
+    def settle(self) -> bool:
+        """
+        Count what could not be counted before; the container is frozen.
+
+        @return: whether each has stopped again; otherwise, call again in a moment.
+        """
+        settled = [self._settle(*key, cut) for key, cut in self._cuts.items()]
+        return all(settled)
 
     def keepOnly(self, keys: Collection[tuple[int, int]]) -> None:
         """Forget all others."""
@@ -145,8 +164,8 @@ class CutShort:
         try:
             if isInFreezer(pid, tid) or position(pid, tid) is None:
                 return None
-            least, most = cut.switches
-            if not least < switchesOf(pid, tid) <= most + 1:
+            # Without a count it is not known, and its time begins anew.
+            if cut.switches is None or switchesOf(pid, tid) != cut.switches + 1:
                 return False
             where = position(pid, tid)
             if where is None or where.number < 0 or where.arguments[0] != cut.argument:
@@ -154,7 +173,10 @@ class CutShort:
             name = self._processor.name(where.number)
             if name != cut.call or not mayWait(name):
                 return False
-            return decode(name, where.arguments, memory.read, _noClock).within == cut.asked
+            within = decode(name, where.arguments, memory.read, _noClock).within
+            if name in RECEIVING:
+                within = limitIn(memory.pidfd, cut.argument, name)
+            return within == cut.asked
         except (Gone, NotWaiting, OSError):
             return False
         finally:

@@ -89,7 +89,13 @@ class Wait:
         return not self.descriptors and self.children is None and self.call not in _FOR_SIGNALS
 
     def limited(self, within: int) -> Wait:
-        """The same for a call on a socket that has a limit of its own, in nanoseconds."""
+        """
+        The same for a call on a socket that has a limit of its own, in nanoseconds.
+
+        @raise NotWaiting: a freeze would harm it.
+        """
+        if self.call == "connect":
+            raise NotWaiting("is in connect with a limit, which a freeze would cut short")
         return evolve(self, within=within, relative=True, expired=-errno.EAGAIN)
 
 

@@ -54,12 +54,14 @@ class Member(NamedTuple):
         has fired, which waits for nothing until it is armed again.
     @ivar inode: of the open file; all anonymous ones share one.
     @ivar device: of that, as the kernel counts inside; -1 when it does not say.
+    @ivar edge: the program is told once of each that comes, C{EPOLLET}.
     """
 
     fd: int
     events: int
     inode: int
     device: int
+    edge: bool = False
 
     @property
     def isSocket(self) -> bool:
@@ -87,31 +89,30 @@ def parse(text: bytes) -> Generator[None, None, list[Member]]:
     found = []
     for each in _MEMBER.finditer(text):
         number, events, inode, device = each.groups(b"-1")
-        found.append(
-            Member(int(number), int(events, 16) & _EVENTS, int(inode, 16), int(device, 16))
-        )
+        raw = int(events, 16)
+        edge = bool(raw & select.EPOLLET)
+        found.append(Member(int(number), raw & _EVENTS, int(inode, 16), int(device, 16), edge))
         if not len(found) % PIECE:
             yield None
     return found
 
 
-def isSame(pid: int, fd: int, member: Member, known: dict[int, int] | None = None) -> bool:
+def isSame(pid: int, fd: int, member: Member, counted: dict[int, int]) -> bool:
     """
     Whether the number of a descriptor in an epoll still stands for the file that is in there.
 
-    @param known: how many members of this number were looked at: two are there when a number was
-        used anew while the file that it stood for lived on.
+    @param counted: by number, how many members were asked about, all of the epoll in their order:
+        two have one number when it was used anew while the file that it stood for lived on.
     """
-    offset = 0
-    if known is not None:
-        offset = known[member.fd] = known.get(member.fd, -1) + 1
-    same = _syscalls.isEpollTarget(pid, fd, member.fd, offset)
-    if same is not None:
-        return same
-    try:
-        return os.stat(f"/proc/{pid}/fd/{member.fd}").st_ino == member.inode
-    except OSError:
-        return False
+    if not member.isAnonymous:
+        try:
+            status = os.stat(f"/proc/{pid}/fd/{member.fd}")
+        except OSError:
+            return False
+        return (status.st_ino, innerDevice(status.st_dev)) == (member.inode, member.device)
+    # All anonymous ones share one inode.
+    offset = counted[member.fd] = counted.get(member.fd, -1) + 1
+    return _syscalls.isEpollTarget(pid, fd, member.fd, offset) is not False
 
 
 def textOf(pid: int, fd: int) -> Generator[None, None, bytes]:
@@ -168,9 +169,12 @@ def _readNow(path: str) -> bytes:
 def devices() -> tuple[int, int]:
     """The kernel's inner numbers of the devices that sockets and anonymous inodes are on."""
     with socket.socket(socket.AF_UNIX) as some, select.epoll() as other:
-        return _inner(os.fstat(some.fileno()).st_dev), _inner(os.fstat(other.fileno()).st_dev)
+        return innerDevice(os.fstat(some.fileno()).st_dev), innerDevice(
+            os.fstat(other.fileno()).st_dev
+        )
 
 
-def _inner(device: int) -> int:
+def innerDevice(device: int) -> int:
+    """A device's number as the kernel writes it in C{/proc/PID/fdinfo}."""
     # linux/kdev_t.h
     return os.major(device) << 20 | os.minor(device)

@@ -153,7 +153,7 @@ class Examiner:
         if kind == "epoll":
             nested = yield from self.examine(table, member.fd, depth + 1)
             return nested.apart or "epoll" in self._kinds
-        if kind == "io_uring":
+        if kind == "io_uring" and kind not in self._kinds:
             checkRing(table, member.fd)
         elif kind == "eventfd":
             table.eventfd = True
@@ -170,7 +170,7 @@ class Examiner:
 
         @raise StillBusy: one cannot go on without the frozen program.
         """
-        if not table.eventfd:
+        if not table.eventfd or "io_uring" in self._kinds:
             return
         steps = 0
         with os.scandir(table.directory) as entries:

@@ -19,6 +19,9 @@ STREAM_MORE = 0.5
 ESTABLISHED, CLOSE_WAIT, LISTEN = 1, 8, 10
 """C{net/tcp_states.h}."""
 
+UNSURE = 5.0
+"""Seconds for which a request is waited on that may have been answered within one tick."""
+
 OPEN = frozenset((ESTABLISHED, CLOSE_WAIT))
 """Data can go to the peer, also when none will come from it any more."""
 
@@ -30,6 +33,9 @@ _TICK = 0.02
 _WHEN, _WHEN_AT = struct.Struct("=III"), 44
 # Bytes that were acknowledged and received.
 _COUNTS, _COUNTS_AT = struct.Struct("=QQ"), 120
+# How often data came and went; and of the latter, how often again.
+_PIECES, _PIECES_AT = struct.Struct("=II"), 152
+_AGAIN, _AGAIN_AT = struct.Struct("=I"), 100
 # Bytes not sent yet; and those sent, and sent again.
 _WAITING, _WAITING_AT = struct.Struct("=I"), 144
 _SENT, _SENT_AT = struct.Struct("=QQ"), 200
@@ -44,6 +50,8 @@ class Flow:
     @ivar received: seconds since data came last, or since the connection began.
     @ivar bytesIn: that ever came.
     @ivar bytesOut: that ever went, or are about to.
+    @ivar piecesIn: packets of data that ever came.
+    @ivar piecesOut: that ever went; 0 from a kernel that does not count them.
     """
 
     state: int
@@ -51,6 +59,8 @@ class Flow:
     received: float
     bytesIn: int
     bytesOut: int
+    piecesIn: int = 0
+    piecesOut: int = 0
 
     @classmethod
     def parse(cls, info: bytes) -> Flow | None:
@@ -64,7 +74,12 @@ class Flow:
             bytesOut = ever - again + _WAITING.unpack_from(info, _WAITING_AT)[0]
         # The end of what the peer sends counts as a byte, and as no data.
         bytesIn -= info[0] == CLOSE_WAIT
-        return cls(info[0], sent / 1000, received / 1000, bytesIn, bytesOut)
+        piecesIn = piecesOut = 0
+        if len(info) >= _PIECES_AT + _PIECES.size:
+            piecesIn, piecesOut = _PIECES.unpack_from(info, _PIECES_AT)
+            piecesOut -= _AGAIN.unpack_from(info, _AGAIN_AT)[0]
+        times = sent / 1000, received / 1000
+        return cls(info[0], *times, bytesIn, bytesOut, piecesIn, piecesOut)
 
 
 def counts(info: bytes) -> bytes:
@@ -84,6 +99,8 @@ class Flowing:
     gap: float | None = None
     _bytesIn: int | None = None
     _bytesOut: int = 0
+    _pieces: tuple[int, int] = (0, 0)
+    _unsure: bool = False
     _asked: float | None = None
     _silenced: bool = False
     _sentAt: float | None = None
@@ -98,6 +115,8 @@ class Flowing:
         if not went:
             # Data that was sent again is no answer, though the kernel takes it for data sent.
             waits = waits or came or self._asked is not None
+        self._unsure = not waits and went and self._mayWait(flow)
+        waits = waits or self._unsure
         if not waits:
             self._asked = None
         elif went or self._asked is None:
@@ -106,6 +125,20 @@ class Flowing:
             self._silenced = False
         self._noteSent(flow, now, went and not waits)
         self._bytesIn, self._bytesOut = flow.bytesIn, flow.bytesOut
+        self._pieces = flow.piecesIn, flow.piecesOut
+
+    def _mayWait(self, flow: Flow) -> bool:
+        """
+        Whether there is one request more than there are answers.
+
+        Who asks again as soon as it has its answer does so within the same tick of the kernel's
+        clock, and then the times do not tell what came first.  A request and an answer are a packet
+        each, as a rule.
+        """
+        if flow.received != flow.sent or (self._bytesIn is None and flow.piecesIn > 3):
+            return False
+        more = flow.piecesIn - self._pieces[0] - (flow.piecesOut - self._pieces[1])
+        return 1 <= more + (self._asked is not None) <= 2
 
     def _noteSent(self, flow: Flow, now: float, went: bool) -> None:
         sentAt, cameAt = now - flow.sent, now - flow.received
@@ -128,6 +161,8 @@ class Flowing:
 
     def unanswered(self, now: float) -> float | None:
         """For how many seconds the peer has waited for an answer; None if it does not."""
+        if self._unsure and self._asked is not None and now - self._asked > UNSURE:
+            self._silenced = True
         return None if self._asked is None or self._silenced else max(now - self._asked, 0.0)
 
     def silenced(self) -> None:

@@ -11,19 +11,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
 
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, Watched
 from chanproxy.adopt.deadlines import Timed
 from chanproxy.adopt.decode import Clock, NotWaiting, decode, mayWait
-from chanproxy.adopt.inflight import refuse
+from chanproxy.adopt.inflight import refuseAwaited
+from chanproxy.adopt.naming import safe
 from chanproxy.adopt.observer import Seen
+from chanproxy.adopt.socketlimits import limitIn
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import (
     Glance,
     Gone,
     clockOf,
-    isInFreezer,
     position,
     threadsOf,
     threadStat,
@@ -59,15 +61,16 @@ class Foresight:
         self._times.observer.keepOnly(pids)
         self._clocks = {pid: clock for pid, clock in self._clocks.items() if pid in pids}
         timed: list[Timed] = []
+        seen: dict[int, dict[int, Seen]] = {}
         for pid in pids:
             try:
-                seen = yield from self._lookAt(pid, now, refuse, timed)
-                if refuse:
-                    yield from self._whoWaits(pid, seen)
+                seen[pid] = yield from self._lookAt(pid, now, refuse, timed)
             except (Gone, PermissionError):
                 # Whoever may not be looked into is named by the look at the frozen container.
                 continue
         self._times.observer.roundDone(now)
+        if refuse:
+            yield from self._whoWaits(seen)
         return timed
 
     def _lookAt(
@@ -96,20 +99,22 @@ class Foresight:
                     timed.append(found)
         return seen
 
-    def _whoWaits(self, pid: int, seen: dict[int, Seen]) -> Generator[None, None, None]:
-        """@raise StillBusy: somebody waits for an answer of the process's."""
-        every = {fd for each in seen.values() for fd in each.descriptors}
-        busy = not all(each.descriptors for each in seen.values())
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            name = threadStat(pid, pid).name
-            watched = Watched(pid, f"{name}[{pid}]", pidfd, tuple(every), busy)
-            yield from refuse(self._connections, [watched])
-        finally:
-            os.close(pidfd)
+    def _whoWaits(self, seen: dict[int, dict[int, Seen]]) -> Generator[None, None, None]:
+        """@raise StillBusy: somebody waits for an answer."""
+        with ExitStack() as stack:
+            watched = []
+            for pid, threads in seen.items():
+                try:
+                    pidfd = os.pidfd_open(pid)
+                    stack.callback(os.close, pidfd)
+                    label = f"{safe(threadStat(pid, pid).name)}[{pid}]"
+                except (Gone, ProcessLookupError):
+                    continue
+                every = {fd for each in threads.values() for fd in each.descriptors}
+                # Whoever waits for time or for another thread may have a request in its hands.
+                table = any(each.onlyTime for each in threads.values())
+                watched.append(Watched(pid, label, pidfd, tuple(every), table))
+            yield from refuseAwaited(self._connections, watched)
 
     def _clockOf(self, pid: int) -> Clock:
         clock = self._clocks.get(pid)
@@ -119,15 +124,15 @@ class Foresight:
 
     def _check(self, pid: int, tid: int, seen: Seen, memory: Glance) -> None:
         """@raise StillBusy: it works, or a freeze would harm it."""
-        if seen.calm == seen.ran:
+        if seen.calm == seen.ran and not seen.held:
             return
         stat = threadStat(pid, tid)
         # What has ended, or is the kernel's own, or stopped by a signal, waits for nothing that a
         # freeze could harm.
         if not stat.asleepForGood and stat.state not in "Tt":
-            label = f"{stat.name}[{tid}]"
-            if isInFreezer(pid, tid):
-                raise StillBusy(f"busy: {label} is frozen, and has not run yet")
+            label = f"{safe(stat.name)}[{tid}]"
+            if seen.held:
+                raise StillBusy(f"busy: {label} has been thawed, and has not run yet")
             if stat.state == "D":
                 raise StillBusy(f"busy: {label} waits for a disk, or otherwise uninterruptibly")
             where = position(pid, tid)
@@ -139,6 +144,9 @@ class Foresight:
                     raise StillBusy(f"busy: {label} is in {name}, which cannot be watched")
                 try:
                     wait = decode(name, where.arguments, memory.read, self._clockOf(pid))
+                    if name == "connect":
+                        limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
+                        wait = wait if limit is None else wait.limited(limit)
                 except NotWaiting as error:
                     raise StillBusy(f"busy: {label} {error}") from None
                 except PermissionError:
@@ -172,12 +180,12 @@ class Foresight:
             end = self._times.cutShort.end(*cut)
             at = begun + length if end is None else end
             if end is None and timing.expired is not None and not seen.period:
-                self._times.cutShort.note(*cut, seen.since + length, timing.expired, frozen=False)
+                self._times.cutShort.note(*cut, seen.since + length, timing.expired)
         where = position(pid, tid)
         if where is not None and self._times.processor.name(where.number) == RESTART:
             known = self._times.restarted.of(pid, tid, where.arguments)
             if known is not None and known.at is not None:
                 at = known.at
         period = seen.period if seen.isHabit(timing) else 0
-        label = f"{self._times.name}/{threadStat(pid, tid).name}[{tid}] {timing.call} timeout"
+        label = f"{self._times.name}/{safe(threadStat(pid, tid).name)}[{tid}] {timing.call} timeout"
         return Timed(pid, tid, label, at, length, alone, period)

@@ -25,6 +25,7 @@ import enum
 import re
 
 from chanproxy import _syscalls
+from chanproxy.adopt.frozenwatch import watchesFrozen
 
 
 class Treatment(enum.Enum):
@@ -61,6 +62,8 @@ def treatmentOf(path: str, link: str) -> Treatment:
     """
     if link.startswith("anon_inode:"):
         if "signalfd" in link:
+            return Treatment.LEAVE
+        if "inotify" in link and watchesFrozen(path.replace("/fd/", "/fdinfo/")):
             return Treatment.LEAVE
         return Treatment.REFUSE if "perf_event" in link else Treatment.DUPLICATE
     if not link.startswith("/"):

@@ -15,7 +15,9 @@ AGAIN = 0.25
 """Seconds after which it is looked again whether the answer has been given."""
 
 
-def refuse(connections: Connections, watched: Iterable[Watched]) -> Generator[None, None, None]:
+def refuseAwaited(
+    connections: Connections, watched: Iterable[Watched]
+) -> Generator[None, None, None]:
     """
     Look at what processes wait on.
 

@@ -17,12 +17,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from chanproxy import _syscalls
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.calls import RESTART
-from chanproxy.adopt.connections import Connections, Watched
+from chanproxy.adopt.connections import Connections, watchedOf
 from chanproxy.adopt.decode import NotWaiting, Wait, decode, mayWait
-from chanproxy.adopt.inflight import refuse
-from chanproxy.adopt.naming import Ignored, describeLink
+from chanproxy.adopt.inflight import refuseAwaited
+from chanproxy.adopt.naming import Ignored, describeLink, safe
 from chanproxy.adopt.processors import Call, UnknownProgram
 from chanproxy.adopt.slices import Sliced
+from chanproxy.adopt.socketlimits import RECEIVING
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.taking import Taker
 from chanproxy.adopt.threads import (
@@ -33,17 +34,27 @@ from chanproxy.adopt.threads import (
     threadsOf,
     threadStat,
 )
-from chanproxy.adopt.times import Times
+from chanproxy.adopt.times import AT_ONCE, Times
 from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace
+from chanproxy.adopt.views import Views
 from chanproxy.adopt.watchdogs import Watchdogs
 from chanproxy.wake import SourceGroup
+
+_ENDED = frozenset(
+    ("epoll_wait", "epoll_pwait", "epoll_pwait2", "rt_sigtimedwait", "io_uring_enter", *RECEIVING)
+)
+"""Calls that a freeze ends, so that their time has to be known from before."""
 
 TRACED_AT_ONCE = 32
 """Threads that are stopped side by side."""
 
 
 class Inspector:
-    """Looks into one container, again and again; remembers what it has to from look to look."""
+    """
+    Looks into one container, again and again; remembers what it has to from look to look.
+
+    @ivar signalWaiters: processes and threads that waited for certain signals at the last look.
+    """
 
     def __init__(
         self,
@@ -85,19 +96,23 @@ class Inspector:
         self._processor = times.processor
         self._tracer = times.tracer
         self._watchdogs = Watchdogs()
+        self._views = Views()
+        self.signalWaiters: tuple[tuple[int, int], ...] = ()
         self._releasing: IDelayedCall | None = None
         self._since = 0
 
-    def look(self) -> Deferred[SourceGroup]:
+    def look(self, frozenSince: int | None = None) -> Deferred[SourceGroup]:
         """
         Find what the container waits for, and adopt it.
 
+        @param frozenSince: when the freeze began, nanoseconds (C{CLOCK_MONOTONIC}).
         @return: fails with L{StillBusy}, or L{NotYet} when a time is nearly over.  Cancellable.
         """
-        return Sliced(self._clock, self._steps()).result
+        return Sliced(self._clock, self._steps(frozenSince)).result
 
     def close(self) -> None:
-        """Let go of all threads."""
+        """Let go of all threads, and of what is kept from look to look."""
+        self._views.close()
         if self._releasing is not None:
             self._releasing.cancel()
             self._releasing = None
@@ -106,7 +121,7 @@ class Inspector:
             # It stops within some microseconds, as a rule, and only then can be let go of.
             time.sleep(0.0005)
 
-    def _steps(self) -> Generator[None, None, SourceGroup]:
+    def _steps(self, frozenSince: int | None = None) -> Generator[None, None, SourceGroup]:
         """One look; gives L{None} where others may have their turn, and returns what was found."""
         subjects: list[Subject] = []
         self._since = time.monotonic_ns()
@@ -123,8 +138,11 @@ class Inspector:
                 for index in range(0, len(subject.threads), TRACED_AT_ONCE):
                     self._waitsOf(subject, subject.threads[index : index + TRACED_AT_ONCE])
                     yield None
-            yield from refuse(self._connections, map(_watched, subjects))
-            yield from Taker(self._name, adopted, self._ignored, self._stopped).takeAll(subjects)
+            yield from refuseAwaited(self._connections, map(watchedOf, subjects))
+            taker = Taker(
+                self._name, adopted, self._ignored, self._stopped, self._views, frozenSince
+            )
+            yield from taker.takeAll(subjects)
             if set(self._processes()) - set(listed):
                 raise StillBusy("busy: a process came in")
             self._setTime(adopted, subjects)
@@ -133,7 +151,7 @@ class Inspector:
         except BaseException:
             adopted.close()
             if self._stopped:
-                self._times.noteAll(subjects, self._since)
+                self._times.noteAll(subjects, self._since, AT_ONCE)
             raise
         finally:
             for subject in subjects:
@@ -181,11 +199,11 @@ class Inspector:
         except PermissionError:
             if not self._blind:
                 raise StillBusy(
-                    f"{name}[{pid}] may not be looked into: that takes CAP_SYS_PTRACE; "
+                    f"{safe(name)}[{pid}] may not be looked into: that takes CAP_SYS_PTRACE; "
                     'or write unseen = "blind", and it is left out'
                 ) from None
         except OSError as error:
-            raise StillBusy(f"{name}[{pid}]: {error.strerror}") from error
+            raise StillBusy(f"{safe(name)}[{pid}]: {error.strerror}") from error
 
     def _sightAll(self, subject: Subject) -> None:
         """A cheap first look: whoever is in no call that waits works."""
@@ -211,24 +229,26 @@ class Inspector:
         number = -1 if where is None else where.number
         name = self._processor.name(number)
         if number >= 0 and (name == RESTART or mayWait(name)):
+            if self._stopped and name in _ENDED and self._times.moved(subject.pid, tid):
+                subject.moved.add(tid)
             return True
         stat = threadStat(subject.pid, tid)
         # One that is stopped waits for SIGCONT; that it goes on is looked for while it sleeps.
         if stat.asleepForGood or stat.state == "T":
             return False
         if number >= 0:
-            raise StillBusy(f"busy: {stat.name}[{tid}] is in {name}, which cannot be watched")
+            raise StillBusy(f"busy: {safe(stat.name)}[{tid}] is in {name}, which cannot be watched")
         # One that has stopped only just now may count as running still: its registers tell.
         unknown = self._stopped if where is None else self._processor.forgetful
         if not unknown:
-            raise StillBusy(f"busy: {stat.name}[{tid}]")
+            raise StillBusy(f"busy: {safe(stat.name)}[{tid}]")
         return True
 
     def _waitsOf(self, subject: Subject, tids: Sequence[int]) -> None:
         try:
             registers = self._tracer.registers(tids) if self._stopped else {}
         except CannotTrace as error:
-            raise StillBusy(f"{subject.name}[{subject.pid}] {error}") from error
+            raise StillBusy(f"{subject.label} {error}") from error
         for tid in tids:
             try:
                 if not self._stopped:
@@ -283,12 +303,18 @@ class Inspector:
             name = threadStat(subject.pid, tid).name
         except (Gone, OSError):
             name = subject.name
-        return f"{name}[{tid}]"
+        return f"{safe(name)}[{tid}]"
 
     def _setTime(self, adopted: Adopted, subjects: Sequence[Subject]) -> None:
         timed = self._times.ofAll(subjects, self._since, self._stopped)
         if self._stopped:
             self._times.beforeThaw(adopted.rests, subjects, self._since)
+        self.signalWaiters = tuple(
+            (subject.pid, tid)
+            for subject in subjects
+            for tid, wait in subject.waits.items()
+            if wait.call == "rt_sigtimedwait"
+        )
         first = self._times.deadlines.earliest(timed, time.monotonic_ns())
         adopted.watchdog = self._watchdogs.shortest(subjects)
         if first is not None:
@@ -301,10 +327,3 @@ class Inspector:
     def _releaseAgain(self) -> None:
         self._releasing = None
         self._releaseLater()
-
-
-def _watched(subject: Subject) -> Watched:
-    waits = subject.waits.values()
-    descriptors = tuple({fd for wait in waits for fd, _ in wait.descriptors})
-    busy = not all(wait.descriptors for wait in waits)
-    return Watched(subject.pid, subject.label, subject.memory.pidfd, descriptors, busy)

@@ -16,6 +16,7 @@ from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.decode import Clock, NotWaiting, Wait, decode, mayWait
 from chanproxy.adopt.processors import Processor
 from chanproxy.adopt.restarted import Restarted
+from chanproxy.adopt.socketlimits import RECEIVING, limitIn
 from chanproxy.adopt.threads import (
     Glance,
     Position,
@@ -101,6 +102,8 @@ class Seen:
     """
     What is known of one thread.
 
+    @ivar held: it has been thawed, and has not run since.
+    @ivar switches: how often it had waited then; -1: it was not asked for.
     @ivar calm: C{ran} when it was last found to wait in a way that a freeze does no harm to.
     @ivar onlyTime: whether it waited for nothing but time then.
     @ivar descriptors: what it waited on then.
@@ -119,6 +122,8 @@ class Seen:
     since: int
     timing: Timing | None = None
     period: int = 0
+    held: bool = False
+    switches: int = -1
     calm: tuple[int, int] | None = None
     onlyTime: bool = False
     descriptors: tuple[int, ...] = ()
@@ -274,20 +279,23 @@ class Observer:
         if seen is not None and seen.ran == ran:
             return seen
         if isInFreezer(pid, tid):
-            # It has been thawed, and has not run yet: what it waits for begins only then.
-            return seen or Seen(_NEVER, now, None, now)
+            # What it waits for begins only when it runs.
+            seen = seen or Seen(_NEVER, now, None, now)
+            seen.held = True
+            return seen
         # It may have run until it was looked at, which is later than the round began.
         since = time.monotonic_ns()
         if seen is None:
             seen = threads[tid] = Seen(ran, now, self._looked or None, since)
         else:
             seen.before = max(seen.looked, self._looked)
-            seen.ran, seen.looked, seen.since = ran, now, since
+            seen.ran, seen.looked, seen.since, seen.held = ran, now, since, False
         where = position(pid, tid)
         # One that runs at this moment shows what it waits for the next time.
         if where is not None and not self._goesOn(pid, tid, where, seen):
             timing = self._timingOf(where, memory, clock)
-            seen.returned(timing, switchesOf(pid, tid) if timing is not None else 0)
+            seen.switches = switchesOf(pid, tid) if timing is not None else -1
+            seen.returned(timing, seen.switches)
         return seen
 
     def _goesOn(self, pid: int, tid: int, where: Position, seen: Seen) -> bool:
@@ -307,6 +315,9 @@ class Observer:
             return None
         try:
             wait = decode(name, where.arguments, memory.read, clock)
+            if name in RECEIVING:
+                limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
+                wait = wait if limit is None else wait.limited(limit)
         except (NotWaiting, OSError):
             return None
         return Timing.of(wait, where.arguments[0], time.monotonic_ns())

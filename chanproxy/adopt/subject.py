@@ -9,6 +9,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from chanproxy.adopt.decode import Clock, Wait
+from chanproxy.adopt.naming import safe
 from chanproxy.adopt.processors import Call
 from chanproxy.adopt.threads import Memory
 
@@ -34,6 +35,7 @@ class Subject:
     @ivar clock: nanoseconds by a clock, as the process reads it.
     @ivar threads: those of its threads that the program itself has, and that have not ended.
     @ivar waits: what each of them waits for.
+    @ivar moved: those that have run between the last look before the freeze and the freeze.
     @ivar calls: the call that each of them does that in.
     """
 
@@ -43,12 +45,13 @@ class Subject:
     clock: Clock
     threads: list[int] = field(factory=list)
     waits: dict[int, Wait] = field(factory=dict)
+    moved: set[int] = field(factory=set)
     calls: dict[int, Call] = field(factory=dict)
 
     @property
     def label(self) -> str:
         """For people."""
-        return f"{self.name}[{self.pid}]"
+        return f"{safe(self.name)}[{self.pid}]"
 
     @property
     def onlyTime(self) -> bool:

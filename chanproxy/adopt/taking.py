@@ -9,25 +9,22 @@ from __future__ import annotations
 import errno
 import os
 import select
-import socket
-import struct
 from collections.abc import Generator, Iterator, Sequence
 
 from chanproxy import _syscalls
 from chanproxy.adopt.adopted import Adopted
-from chanproxy.adopt.decode import Children, Wait
+from chanproxy.adopt.decode import Children, NotWaiting, Wait
+from chanproxy.adopt.edges import edgeOf
 from chanproxy.adopt.epolls import Member, isSame
 from chanproxy.adopt.examining import NEST, Examiner, Inside, Table, checkRing
 from chanproxy.adopt.explaining import Origin
 from chanproxy.adopt.fragile import Treatment, treatmentOf
-from chanproxy.adopt.naming import Description, Ignored, borrowed, safe
+from chanproxy.adopt.naming import Description, Ignored, safe
 from chanproxy.adopt.peers import Listeners, describePeer
+from chanproxy.adopt.socketlimits import limitOf
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone, childrenOf, kinOf, threadStat
 from chanproxy.adopt.views import NotSeenBefore, Views
-
-_RECEIVING = frozenset(("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg"))
-_SENDING = frozenset(("connect", "sendmsg", "sendmmsg", "sendto", "write", "writev"))
 
 
 class Taker:
@@ -40,17 +37,22 @@ class Taker:
         ignored: Ignored,
         stopped: bool,
         views: Views | None = None,
+        frozenSince: int | None = None,
     ) -> None:
         """
         @param container: its name, for those of its sources.
         @param stopped: the container is frozen.
         @param views: those of the container; without them a mount that comes between the freeze
             and the look is not seen.
+        @param frozenSince: when the freeze began: nanoseconds (C{CLOCK_MONOTONIC}).  Without it
+            each connection that is edge-triggered and ready counts as one with something new, where
+            the members of an epoll are watched one by one.
         """
         self._container = container
         self._adopted = adopted
         self._ignored = ignored
         self._stopped = stopped
+        self._frozenSince = frozenSince
         self._examiner = Examiner(ignored)
         self._lasting = views
         self._views = Views(lasting=False) if views is None else views
@@ -93,18 +95,28 @@ class Taker:
             for fd, events in wait.descriptors:
                 within = yield from self._take(table, wait, fd, events)
                 if within is not None:
-                    subject.waits[tid] = wait.limited(within)
+                    try:
+                        subject.waits[tid] = wait.limited(within)
+                    except NotWaiting as error:
+                        raise StillBusy(f"busy: {safe(subject.label)} {error}") from None
                 yield None
             if wait.children is not None:
                 self._takeChildren(subject, wait.children, inside)
                 yield None
 
     def _take(
-        self, table: Table, wait: Wait, fd: int, events: int, depth: int = 0
+        self,
+        table: Table,
+        wait: Wait,
+        fd: int,
+        events: int,
+        depth: int = 0,
+        edge: bool = False,
     ) -> Generator[None, None, int | None]:
         """
         Take one descriptor.
 
+        @param edge: the program has been told of all that came before the freeze.
         @return: nanoseconds after which the call ends by itself, for a socket that says so.
         """
         subject = table.subject
@@ -127,14 +139,14 @@ class Taker:
             description = describePeer(duplicate, lambda: self._listeners.of(subject.pid))
             ignored = self._ignored.matches(description)
             treatment = Treatment.LEAVE if ignored else _treatment(duplicate, description)
-            within = _ownTimeout(duplicate, wait.call, description)
+            within = limitOf(duplicate, wait.call) if description.isSocket else None
         except BaseException:
             os.close(duplicate)
             raise
         if treatment is not Treatment.DUPLICATE:
             os.close(duplicate)
             if treatment is not Treatment.LEAVE:
-                self._takeByView(table, fd, events, description, treatment)
+                self._takeByView(table, fd, description, treatment)
             return within
         inside = Inside()
         try:
@@ -151,17 +163,32 @@ class Taker:
             os.close(duplicate)
             yield from self._takeInside(table, wait, fd, inside.members, depth)
             return None
-        name = f"{self._container}/{safe(subject.label)} {description}"
         origin = Origin(subject.pid, fd, description, inside.members)
         try:
-            self._adopted.add(name, duplicate, events, description.isSocket, origin)
+            self._adopt(safe(subject.label), duplicate, events, origin, edge)
         except OSError as error:
             why = _whyNotPolled(description, error)
             raise StillBusy(f"busy: {safe(subject.label)} {why}") from error
         return within
 
+    def _adopt(self, label: str, duplicate: int, events: int, origin: Origin, edge: bool) -> None:
+        """@param duplicate: closed also when there is an error."""
+        social = origin.description.isSocket
+        name = f"{self._container}/{label} {origin.description}"
+        if edge and self._frozenSince is not None and origin.description.kind == "tcp":
+            try:
+                found = edgeOf(duplicate, events, self._frozenSince)
+            except BaseException:
+                os.close(duplicate)
+                raise
+            if found is not None:
+                into = (found.descriptor, select.EPOLLIN, social, origin, found.close)
+                self._adopted.add(name, *into)
+                return
+        self._adopted.add(name, duplicate, events, social, origin)
+
     def _takeByView(
-        self, table: Table, fd: int, events: int, description: Description, treatment: Treatment
+        self, table: Table, fd: int, description: Description, treatment: Treatment
     ) -> None:
         """Watch what must not be polled by a duplicate."""
         label = safe(table.subject.label)
@@ -170,7 +197,7 @@ class Taker:
                 f"busy: {label} waits for a {description}, which tells whoever polls it only once"
             )
         try:
-            descriptor, release = self._views.watch(table.subject.pid, fd, events)
+            descriptor, release = self._views.watch(table.subject.pid, fd)
         except NotSeenBefore as error:
             raise StillBusy(f"busy: {label} {str(error).format(description)}") from None
         except (FileNotFoundError, ProcessLookupError):
@@ -190,7 +217,7 @@ class Taker:
         """
         Watch the members of an epoll one by one.
 
-        Watched so they are level-triggered: an edge that the program has been told of already is
+        Watched so most are level-triggered: an edge that the program has been told of already is
         told once more.
         """
         label = safe(table.subject.label)
@@ -200,12 +227,12 @@ class Taker:
             if not member.events:
                 continue
             # Anonymous ones were compared when the epoll was examined.
-            if not member.isAnonymous and not isSame(table.subject.pid, fd, member):
+            if not member.isAnonymous and not isSame(table.subject.pid, fd, member, {}):
                 raise StillBusy(
                     f"busy: {label}: what its epoll {fd} knows as descriptor {member.fd} has "
                     "another number by now"
                 )
-            yield from self._take(table, wait, member.fd, member.events, depth + 1)
+            yield from self._take(table, wait, member.fd, member.events, depth + 1, member.edge)
             yield None
 
     def _takeChildren(self, subject: Subject, which: Children, inside: set[int]) -> None:
@@ -244,25 +271,6 @@ def _treatment(duplicate: int, description: Description) -> Treatment:
         return Treatment.DUPLICATE
     path = f"/proc/self/fd/{duplicate}"
     return treatmentOf(path, os.readlink(path))
-
-
-def _ownTimeout(descriptor: int, call: str, description: Description) -> int | None:
-    """A socket's own limit for a call that waits, C{SO_RCVTIMEO} and C{SO_SNDTIMEO}."""
-    if not description.isSocket or description.kind == "pipe":
-        return None
-    if call in _RECEIVING:
-        option = socket.SO_RCVTIMEO
-    elif call in _SENDING:
-        option = socket.SO_SNDTIMEO
-    else:
-        return None
-    try:
-        with borrowed(descriptor) as looked:
-            value = looked.socket.getsockopt(socket.SOL_SOCKET, option, 16)
-    except OSError:
-        return None
-    seconds, microseconds = struct.unpack("qq", value)
-    return (seconds * 1_000_000 + microseconds) * 1000 or None
 
 
 def _whyNotDuplicated(label: str, fd: int, error: OSError) -> str:

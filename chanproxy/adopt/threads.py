@@ -97,9 +97,14 @@ def isInFreezer(pid: int, tid: int) -> bool:
 
     @raise Gone: there is no such thread.
     """
-    # get_signal() in the kernel; a kernel without names of its functions shows 0.
-    return _readStart(f"/proc/{pid}/task/{tid}/wchan") == b"do_freezer_trap"
+    return _readStart(f"/proc/{pid}/task/{tid}/wchan") in _FREEZER
 
+
+_FREEZER = (b"do_freezer_trap", b"get_signal")
+"""
+C{kernel/signal.c}; which of the names shows depends on what the compiler inlined.  A thread that is
+stopped by a signal may show the second one, too.  A kernel without names shows 0.
+"""
 
 _SWITCHES = re.compile(rb"^voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 
@@ -222,11 +227,18 @@ class Memory:
 
 
 class Glance:
-    """A running process's memory; opened at the first read, and nothing else of it is held."""
+    """A running process and its memory; opened when they are asked for."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._fd = -1
+        self._fd = self._pidfd = -1
+
+    @property
+    def pidfd(self) -> int:
+        """Stays its owner's.  @raise OSError: there is no such process."""
+        if self._pidfd < 0:
+            self._pidfd = os.pidfd_open(self._pid)
+        return self._pidfd
 
     def read(self, address: int, size: int) -> bytes:
         """
@@ -239,10 +251,11 @@ class Glance:
         return readAt(self._fd, address, size)
 
     def close(self) -> None:
-        """Give back the descriptor.  Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Give back the descriptors.  Idempotent."""
+        for fd in (self._fd, self._pidfd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._pidfd = -1
 
 
 def readAt(fd: int, address: int, size: int) -> bytes:

@@ -11,6 +11,7 @@ Knows threads and their calls; knows nothing of freezers.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from attrs import evolve, frozen
@@ -19,20 +20,27 @@ from twisted.internet.interfaces import IReactorTime
 from chanproxy.adopt.cutshort import CutShort
 from chanproxy.adopt.deadlines import Deadlines, Timed
 from chanproxy.adopt.decode import NotWaiting, Wait
+from chanproxy.adopt.naming import safe
 from chanproxy.adopt.observer import Observer, Timing
 from chanproxy.adopt.processors import Call, Processor, processor
 from chanproxy.adopt.restarted import Call as BeforeRestart
 from chanproxy.adopt.restarted import Restarted
 from chanproxy.adopt.rests import Rests
 from chanproxy.adopt.subject import StillBusy, Subject
-from chanproxy.adopt.threads import Gone, threadStat
+from chanproxy.adopt.threads import Gone, switchesOf, threadStat
 from chanproxy.adopt.tracing import Tracer
 
 _GOING_ON = ("poll", "nanosleep", "clock_nanosleep", "futex")
 """Relative times that the kernel counts from the beginning, through any number of freezes."""
 
-_LIMITED = ("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg")
-"""Calls whose limit is the socket's, C{SO_RCVTIMEO}, and not in their arguments."""
+_PATIENCE = 200_000
+"""
+Nanoseconds in which threads stop again after a look, as a rule; those that take longer are counted
+a moment later.
+"""
+
+AT_ONCE = 5_000_000
+"""Nanoseconds for the same, when the container is to be thawed at once."""
 
 
 @frozen
@@ -62,6 +70,12 @@ class Times:
         self.observer.keepOnly(pids)
         self.restarted.keepOnly(pids)
 
+    def moved(self, pid: int, tid: int) -> bool:
+        """Whether a thread that was frozen just now has run since it was observed before that."""
+        seen = self.observer.of(pid, tid)
+        # To stop in the freezer is one more wait.
+        return seen is None or seen.switches < 0 or switchesOf(pid, tid) != seen.switches + 1
+
     def resolved(self, subject: Subject, tid: int, call: Call) -> Call:
         """
         What a restarted call was before.
@@ -82,7 +96,6 @@ class Times:
 
         @param since: nanoseconds (C{CLOCK_MONOTONIC}) when the look began.
         @param stopped: they are frozen.
-        @raise StillBusy: a freeze has harmed one.
         """
         found = []
         for subject in subjects:
@@ -100,7 +113,7 @@ class Times:
     ) -> Timed:
         assert wait.within is not None
         pid, call = subject.pid, subject.calls[tid]
-        at = self._end(pid, tid, call, wait, since)
+        at = self._end(subject, tid, wait, since)
         seen = self.observer.of(pid, tid)
         begun = since if seen is None else seen.begun
         length = wait.within if wait.relative else at - begun
@@ -113,10 +126,6 @@ class Times:
             period = seen.period if seen.isHabit(whole) else 0
         if stopped:
             self._remember(subject, tid, wait, at)
-        if wait.relative and wait.call == "connect":
-            raise StillBusy(
-                f"busy: {subject.label} is in connect with a limit, which a freeze would cut short"
-            )
         return Timed(pid, tid, self._label(subject, tid, wait), at, length, alone, period)
 
     def _timing(self, call: Call, wait: Wait, since: int) -> Timing:
@@ -129,10 +138,11 @@ class Times:
             name = threadStat(subject.pid, tid).name
         except (Gone, OSError):
             name = subject.name
-        return f"{self.name}/{name}[{tid}] {wait.call} timeout"
+        return f"{self.name}/{safe(name)}[{tid}] {wait.call} timeout"
 
-    def _end(self, pid: int, tid: int, call: Call, wait: Wait, since: int) -> int:
+    def _end(self, subject: Subject, tid: int, wait: Wait, since: int) -> int:
         """When a wait is over, at the earliest."""
+        pid, call = subject.pid, subject.calls[tid]
         assert wait.within is not None
         if not wait.relative or wait.rest is not None:
             # An instant; or what was left when it was frozen.
@@ -140,31 +150,27 @@ class Times:
         restarted = self.restarted.of(pid, tid, call.arguments)
         if restarted is not None and restarted.name == call.name and restarted.at is not None:
             return restarted.at
-        cut = self.cutShort.end(pid, tid, call.name, call.arguments[0], self._asked(wait))
-        if cut is not None:
+        cut = self.cutShort.end(pid, tid, call.name, call.arguments[0], wait.within)
+        if cut is not None and tid not in subject.moved:
             return cut
-        return self._begun(pid, tid, call, wait, since, latest=False) + wait.within
+        return self._begun(subject, tid, wait, since, latest=False) + wait.within
 
-    def _begun(self, pid: int, tid: int, call: Call, wait: Wait, since: int, latest: bool) -> int:
+    def _begun(self, subject: Subject, tid: int, wait: Wait, since: int, latest: bool) -> int:
         """When a thread began to wait, at the earliest or at the latest."""
+        pid, call = subject.pid, subject.calls[tid]
         seen = self.observer.of(pid, tid)
         if seen is None:
             return since
         timing = seen.timing
-        # Without one it is a time that the call's arguments do not show.
-        same = timing is None or (
-            timing.call == call.name
-            and timing.argument == call.arguments[0]
-            and timing.length == wait.within
+        same = timing is not None and (timing.call, timing.argument, timing.length) == (
+            call.name,
+            call.arguments[0],
+            wait.within,
         )
-        if same:
+        if same and tid not in subject.moved:
             return seen.since if latest else seen.begun
         # It has run between that look and the freeze.
         return since if latest else seen.since
-
-    def _asked(self, wait: Wait) -> int | None:
-        """The time that is in the arguments of the call, if one is."""
-        return None if wait.call in _LIMITED else wait.within
 
     def _remember(self, subject: Subject, tid: int, wait: Wait, at: int | None) -> None:
         call = subject.calls[tid]
@@ -186,23 +192,28 @@ class Times:
                         raise StillBusy(f"{subject.label}: {error.strerror}") from error
         self.noteAll(subjects, since)
 
-    def noteAll(self, subjects: Sequence[Subject], since: int) -> None:
-        """Note the waits that the thaw will cut short, as far as they are known."""
+    def noteAll(self, subjects: Sequence[Subject], since: int, patience: int = _PATIENCE) -> None:
+        """
+        Note the waits that the thaw will cut short, as far as they are known.
+
+        @param patience: nanoseconds that threads may take to stop again.
+        """
         keys = set()
+        until = time.monotonic_ns() + patience
         for subject in subjects:
             for tid, wait in subject.waits.items():
                 call = subject.calls[tid]
                 if wait.expired is None or wait.within is None or call.lost:
                     continue
                 key = (subject.pid, tid)
-                asked, argument = self._asked(wait), call.arguments[0]
+                asked, argument = wait.within, call.arguments[0]
                 end = self.cutShort.end(*key, call.name, argument, asked)
-                if end is None:
+                if end is None or tid in subject.moved:
                     seen = self.observer.of(*key)
                     if seen is not None and seen.period:
                         continue
-                    end = self._begun(*key, call, wait, since, latest=True) + wait.within
-                self.cutShort.note(*key, call.name, argument, asked, end, wait.expired)
+                    end = self._begun(subject, tid, wait, since, latest=True) + wait.within
+                self.cutShort.note(*key, call.name, argument, asked, end, wait.expired, until)
                 keys.add(key)
         self.cutShort.keepOnly(keys)
 

@@ -7,12 +7,11 @@ Knows processes only as numbers.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
-from chanproxy.adopt.threads import Gone, threadsOf, threadStat
+from chanproxy.adopt.threads import Gone, threadsOf, threadStat, timesRun
 from chanproxy.interfaces import FreezerError
 
 BUSY_CPU = 0.05
@@ -112,15 +111,6 @@ class Usage:
                 continue
             for tid in tids:
                 # One that has ended meanwhile does not run any more.
-                with contextlib.suppress(OSError):
-                    runs[pid, tid] = _timesRun(pid, tid)
+                with contextlib.suppress(Gone, OSError):
+                    _, runs[pid, tid] = timesRun(pid, tid)
         return runs
-
-
-def _timesRun(pid: int, tid: int) -> int:
-    # Three numbers: nanoseconds run, nanoseconds waited, times run.
-    fd = os.open(f"/proc/{pid}/task/{tid}/schedstat", os.O_RDONLY)
-    try:
-        return int(os.pread(fd, 128, 0).split()[2])
-    finally:
-        os.close(fd)

@@ -156,9 +156,10 @@ class Views:
         for key in [key for key, view in self._views.items() if not view.used]:
             os.close(self._views.pop(key).descriptor)
 
-    def watch(self, pid: int, fd: int, events: int) -> tuple[int, Callable[[], None]]:
+    def watch(self, pid: int, fd: int) -> tuple[int, Callable[[], None]]:
         """
-        Watch what a process has open.
+        Watch what a process has open for changes, whatever the program asked for: readable these
+        files are always, and who waits for that waits for its edge, which is a change as well.
 
         @return: a descriptor that becomes readable, for the caller to close, and what to call when
             it is closed.
@@ -176,10 +177,10 @@ class Views:
                 raise NotSeenBefore("watches {}, which is opened for it only now")
         view.used = True
         poller = select.poll()
-        poller.register(view.descriptor, events)
+        poller.register(view.descriptor, select.POLLPRI)
         if poller.poll(0):
             raise NotSeenBefore("waits for a change of {}, and there was one")
-        latch = Latch(view.descriptor, events)
+        latch = Latch(view.descriptor, select.POLLPRI)
         return latch.eventfd, latch.close
 
     def close(self) -> None:

@@ -247,7 +247,6 @@ class CgroupFreezer:
     def _polled(self, _: int) -> None:
         freezing = self._pending is not None
         self._eventsChanged()
-        self._rewatch()
         # Whoever is moved in is not stopped yet, so `frozen` falls, and rises again.
         if not freezing and self._kept is not None and self._stirred is not None:
             self._stirred()

@@ -36,6 +36,8 @@ class FreezerSubject:
     @ivar start: gives the container its first process.
     @ivar thawFromOutside: thaws the container, not through the freezer.
     @ivar processes: the ids of the container's processes, found without the freezer.
+    @ivar moveIn: moves one more process into the container, of which the freezer tells; None, if
+        it cannot.
     """
 
     freezer: IFreezer
@@ -44,6 +46,7 @@ class FreezerSubject:
     start: _Callable
     thawFromOutside: _Callable
     processes: Callable[[], set[int]]
+    moveIn: _Callable | None = None
 
 
 _Steps = Generator[Deferred[Any], Any, None]
@@ -211,6 +214,47 @@ class FreezerConformance:
         yield subject.freezer.thaw()
         with pytest.raises(CancelledError):
             yield disturbed
+
+    @_steps
+    def test_stirs(self, subject: FreezerSubject) -> _Steps:
+        """
+        While frozen it tells of a process that comes in, each time, and of none that is awake; one
+        that cannot tell is asked in vain.
+        """
+        stirs: list[Deferred[None]] = [Deferred()]
+        told: list[int] = []
+
+        def stirred() -> None:
+            told.append(len(subject.freezer.processes()))
+            if not stirs[-1].called:
+                stirs[-1].callback(None)
+
+        subject.start()
+        subject.freezer.watchStirs(stirred)
+        yield subject.freezer.freeze()
+        told.clear()
+        if subject.moveIn is not None:
+            for count in (2, 3):
+                stirs.append(Deferred())
+                subject.moveIn()
+                yield stirs[-1]
+                assert told[-1] == count
+            # Also where somebody waits for something else meanwhile.
+            disturbed = subject.freezer.whenDisturbed()
+            stirs.append(Deferred())
+            subject.moveIn()
+            yield stirs[-1]
+            assert told[-1] == 4
+            assert not disturbed.called
+            disturbed.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        yield subject.freezer.thaw()
+        told.clear()
+        subject.freezer.watchStirs(None)
+        yield subject.freezer.freeze()
+        if subject.moveIn is not None:
+            subject.moveIn()
+        yield subject.freezer.thaw()
+        assert told == []
 
     @_steps
     def test_fiftyTimes(self, subject: FreezerSubject) -> _Steps:

@@ -179,6 +179,11 @@ class MemoryChannel:
         self._outgoing.ended = True
         self._changed()
 
+    def finishReceiving(self) -> None:
+        """See L{IChannel.finishReceiving}."""
+        self._incoming.drop()
+        self._changed()
+
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
         return self._incoming.ended and self._outgoing.deaf
@@ -192,6 +197,14 @@ class MemoryChannel:
         self._incoming.drop()
         self._changed()
         self._clock.callLater(0, self._tellLost)
+
+    def wasReset(self) -> bool:
+        """See L{IChannel.wasReset}."""
+        return False
+
+    def abort(self) -> None:
+        """See L{IChannel.abort}."""
+        self.close()
 
     def _tellLost(self) -> None:
         protocol, self.protocol = self.protocol, None

@@ -44,7 +44,7 @@ async def main(reactor: ChanproxyReactor, directory: str) -> None:
     application.addService(chanproxy)
     application.startService()
 
-    channel = Channel("shout", listen=outer, connect=inner, handled="replied")
+    channel = Channel("shout", listen=outer, connect=inner, handled="answered")
     container = chanproxy.addContainer(Container("app", "none", linger=0.05, channels=(channel,)))
     container.suspension.addWatcher(lambda state, reason: print(state, reason, flush=True))
 

@@ -1,0 +1,51 @@
+"""io_urings: those that the kernel completes by itself, and those that need a frozen thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import pytest
+
+from chanproxy.adopt.subject import StillBusy
+from tests.frozen import Subject, compiled, names, needsCgroup, signalled, until
+from tests.test_adopt_fragile import EPOLL_WAIT
+
+pytestmark = needsCgroup
+
+SQPOLL, COOPERATIVE, DEFERRED = 1 << 1, 1 << 8, 1 << 12 | 1 << 13
+
+
+@pytest.mark.parametrize("how", ["enter", "epoll", "eventfd"])
+@pytest.mark.parametrize("flags", [0, COOPERATIVE, SQPOLL, DEFERRED])
+def test_uring(flags: int, how: str) -> None:
+    """However it learns of completions: asleep and woken, or kept awake with the reason."""
+    with contextlib.ExitStack() as stack:
+        reading, writing = os.pipe()
+        stack.callback(os.close, reading)
+        stack.callback(os.close, writing)
+        program = compiled("uring.c", "-luring")
+        subject = stack.enter_context(Subject([program, str(flags), how], reading))
+        ring = subject.line()
+        subject.waitFor({"enter": "io_uring_enter", "eventfd": "read"}.get(how, EPOLL_WAIT))
+        subject.freeze()
+        if flags in (SQPOLL, DEFERRED):
+            why = "SQPOLL" if flags == SQPOLL else "DEFER_TASKRUN"
+            text = rf"busy: uring\[{subject.pid}\] has an io_uring, descriptor {ring}: .*{why}"
+            with pytest.raises(StillBusy, match=text):
+                subject.look()
+            left = [] if how != "eventfd" else [f"web/uring[{subject.pid}] eventfd"]
+            assert names(subject.look(subject.inspector(ignore=["io_uring"]))) == left
+        else:
+            found = subject.look()
+            kind = {"enter": "io_uring"}.get(how, how)
+            assert names(found) == [f"web/uring[{subject.pid}] {kind}"]
+            assert signalled(found) == []
+            os.write(writing, b"x")
+            until(lambda: signalled(found) == names(found))
+        subject.thaw()
+        if flags in (SQPOLL, DEFERRED):
+            os.write(writing, b"x")
+        if (flags, how) != (DEFERRED, "epoll"):
+            # Such an epoll tells nothing before its thread makes another call, without us as well.
+            assert subject.line() == "1"
