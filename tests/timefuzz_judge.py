@@ -142,7 +142,7 @@ def _bound(event: Event, awake: Sequence[float], more: int) -> float:
 def _wakes(event: Event) -> bool:
     """Whether it came from outside: a request, or a signal."""
     _, part, *_ = event.id.split(".")
-    return event.sort == "s" and part[0] in "vtu"
+    return event.id.endswith(".ask") or part in ("term", "usr1")
 
 
 def compare(name: str, without: Record, under: Record, noise: Noise) -> Iterator[Fault]:

@@ -41,6 +41,7 @@ class Adopted:
     @ivar label: which of the container's own times wakes it; empty for none.
     @ivar whose: the process and thread that wait for that.
     @ivar rests: what is left of times that the kernel counts anew when the container runs again.
+    @ivar endNow: called right before the thaw: ends those waits whose time has come.
     @ivar watchdog: seconds within which a process has to report to a watchdog; None: none does.
     """
 
@@ -51,6 +52,7 @@ class Adopted:
         self.label = ""
         self.whose: tuple[int, int] | None = None
         self.rests = Rests()
+        self.endNow: Callable[[], None] = lambda: None
         self.watchdog: float | None = None
         self._at: int | None = None
         self._own: dict[int, _Own] = {}
@@ -150,6 +152,7 @@ class Adopted:
         Close what others would see open, and write down what is left of times; right before the
         container runs again.  Idempotent.
         """
+        self.endNow()
         self.rests.write()
         # Closing a duplicate takes it out of no epoll while the container has its own: the epoll is
         # closed next, and holds nothing open by itself.

@@ -135,7 +135,7 @@ class Adopter:
         if state in ("suspending", "refreezing"):
             self._freezing = time.monotonic_ns()
             self._sampler.stop()
-            self._times.cutShort.suspending()
+            self._times.cutShort.freezing()
         elif state == "asleep" and self._stopped:
             self._settle(SETTLING)
         elif state in ("breathing", "resuming"):
@@ -158,5 +158,5 @@ class Adopter:
         """Let go of all threads, and look no more."""
         self.stateChanged("", "")
         self._sampler.stop()
-        self._times.cutShort.suspending()
+        self._times.cutShort.stop()
         self._inspector.close()

@@ -30,6 +30,9 @@ from chanproxy.adopt.threads import (
 RETURNS = 3
 """As often a thread has to come back by itself in a row before that is called a habit."""
 
+MIXED = 10
+"""The same, when the times are not all of nearly the same length: several ticks of one thread."""
+
 NEAR = 0.35
 """How much longer or shorter than its other times one of a habit may be."""
 
@@ -152,7 +155,8 @@ class Seen:
         """Whether a time is one of those after which the thread comes back as a habit."""
         if not self.period or self.timing is None or not self.timing.isLike(timing):
             return False
-        shortest, longest = min(self._lengths), max(self._lengths)
+        kept = self._usual()
+        shortest, longest = min(kept), max(kept)
         if timing.length is not None:
             least = most = timing.length
         else:
@@ -185,8 +189,17 @@ class Seen:
     def _gain(self, length: int, returns: int) -> None:
         self._returns += returns
         self._lengths.append(length)
-        if self._returns >= RETURNS:
-            self.period = sum(self._lengths) // len(self._lengths)
+        kept = self._usual()
+        self.period = sum(kept) // len(kept) if kept else 0
+
+    def _usual(self) -> list[int]:
+        """The lengths of a habit's times; none as long as it is no habit."""
+        kept = list(self._lengths)
+        latest = kept[-RETURNS:]
+        if self._returns >= MIXED and len(kept) >= MIXED // 2:
+            return kept
+        same = len(latest) > 1 and max(latest) <= min(latest) * (1 + NEAR) + _GRAIN
+        return latest if same and self._returns >= RETURNS else []
 
     def _lose(self) -> None:
         self.period = self._returns = 0

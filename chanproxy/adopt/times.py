@@ -141,7 +141,7 @@ class Times:
         return f"{self.name}/{safe(name)}[{tid}] {wait.call} timeout"
 
     def _end(self, subject: Subject, tid: int, wait: Wait, since: int) -> int:
-        """When a wait is over, at the earliest."""
+        """When the container has to run for a wait to be over in time."""
         pid, call = subject.pid, subject.calls[tid]
         assert wait.within is not None
         if not wait.relative or wait.rest is not None:
@@ -153,7 +153,9 @@ class Times:
         cut = self.cutShort.end(pid, tid, call.name, call.arguments[0], wait.within)
         if cut is not None and tid not in subject.moved:
             return cut
-        return self._begun(subject, tid, wait, since, latest=False) + wait.within
+        # One that is ended by us must not end early; any other wakes early and ends by itself.
+        latest = wait.expired is not None
+        return self._begun(subject, tid, wait, since, latest) + wait.within
 
     def _begun(self, subject: Subject, tid: int, wait: Wait, since: int, latest: bool) -> int:
         """When a thread began to wait, at the earliest or at the latest."""
