@@ -207,7 +207,6 @@ class Core:
                 times.append((within, found.label, self.breaths is None))
         if self.breaths is not None:
             pause = min(self.interval, self.breaths)
-            self.interval = 2 * pause
             if found is not None and found.watchdog is not None:
                 pause = min(pause, found.watchdog / 2)
             times.append((pause, BREATH, False))
@@ -305,6 +304,9 @@ def _fallAsleep(inputs: LifeCycle, core: Core) -> None:
 @asleep.upon(LifeCycle.breathe).to(breathing)
 def _breathe(inputs: LifeCycle, core: Core, reason: str) -> None:
     thawing = core.thaw("breathing")
+    if reason == BREATH:
+        # So the next one comes no later than after as long as it has slept so far, and a second.
+        core.interval *= 2
     core.breathSince = core.nanoseconds()
     core.stopTimers()
     core.tell("breathing", reason)
