@@ -182,7 +182,7 @@ class Core:
             thawing = self.freezer.thaw()
             self.sources.detach()
             return thawing
-        found.beforeThaw()
+        found.beforeThaw(state == "breathing")
         thawing = self.freezer.thaw()
         self.sources.detach()
         found.close()

@@ -52,7 +52,7 @@ class Adopted:
         self.label = ""
         self.whose: tuple[int, int] | None = None
         self.rests = Rests()
-        self.endNow: Callable[[], None] = lambda: None
+        self.endNow: Callable[[bool], None] = lambda breath: None
         self.watchdog: float | None = None
         self._at: int | None = None
         self._own: dict[int, _Own] = {}
@@ -147,12 +147,12 @@ class Adopted:
             return source.name
         return f"{source.name.removesuffix(str(origin.description))}{better}"
 
-    def beforeThaw(self) -> None:
+    def beforeThaw(self, breath: bool = False) -> None:
         """
         Close what others would see open, and write down what is left of times; right before the
         container runs again.  Idempotent.
         """
-        self.endNow()
+        self.endNow(breath)
         self.rests.write()
         # Closing a duplicate takes it out of no epoll while the container has its own: the epoll is
         # closed next, and holds nothing open by itself.

@@ -36,6 +36,7 @@ class _Cut:
     @ivar asked: nanoseconds, as its arguments have it; None when they do not.
     @ivar end: nanoseconds (C{CLOCK_MONOTONIC}) when it would have been over.
     @ivar result: what it is given then.
+    @ivar habit: nobody waits for that time; but its thread is to have its turn in a breath.
     @ivar switches: how often the thread had waited, when it was looked at while frozen; None as
         long as it has not stopped again after that look.
     """
@@ -46,6 +47,7 @@ class _Cut:
     end: int
     result: int
     switches: int | None
+    habit: bool = False
 
 
 class CutShort:
@@ -76,6 +78,7 @@ class CutShort:
         end: int,
         result: int,
         until: int,
+        habit: bool = False,
     ) -> None:
         """
         A frozen thread's wait will be cut short.
@@ -83,7 +86,7 @@ class CutShort:
         @param until: as long it may take to stop again after a look: nanoseconds
             (C{CLOCK_MONOTONIC}).
         """
-        cut = self._cuts[pid, tid] = _Cut(call, argument, asked, end, result, None)
+        cut = self._cuts[pid, tid] = _Cut(call, argument, asked, end, result, None, habit)
         while not self._settle(pid, tid, cut) and time.monotonic_ns() < until:
             pass
 
@@ -141,8 +144,8 @@ class CutShort:
 
     def _again(self) -> None:
         self.stop()
-        if self._cuts:
-            first = min(cut.end for cut in self._cuts.values())
+        first = min((cut.end for cut in self._cuts.values() if not cut.habit), default=None)
+        if first is not None:
             delay = max(first - time.monotonic_ns(), SOON) / 1e9
             self._call = self._clock.callLater(delay, self._expire)
 
@@ -150,21 +153,24 @@ class CutShort:
         self._call = None
         now = time.monotonic_ns()
         for key, cut in list(self._cuts.items()):
-            again = self._asksAgain(*key, cut) if cut.end <= now else None
+            due = cut.end <= now and not cut.habit
+            again = self._asksAgain(*key, cut) if due else None
             if again is not None:
                 del self._cuts[key]
             if again:
                 self._complete(key[1], cut)
         self._again()
 
-    def endNow(self) -> None:
+    def endNow(self, breath: bool) -> None:
         """
         The container is frozen, and about to be thawed: what is over ends as it would have.
 
-        Costs nothing when no time has come.
+        @param breath: it is thawed for nothing but such times.  Otherwise, those of habits are left
+            alone: whoever has an event has a turn, and nothing is to come before the thaw.
         """
         now = time.monotonic_ns()
-        for key in [key for key, cut in self._cuts.items() if cut.end <= now]:
+        ended = [key for key, cut in self._cuts.items() if cut.end <= now]
+        for key in [key for key in ended if breath or not self._cuts[key].habit]:
             self._complete(key[1], self._cuts.pop(key))
 
     def _complete(self, tid: int, cut: _Cut) -> None:

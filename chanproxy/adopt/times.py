@@ -210,12 +210,15 @@ class Times:
                 key = (subject.pid, tid)
                 asked, argument = wait.within, call.arguments[0]
                 end = self.cutShort.end(*key, call.name, argument, asked)
+                seen = self.observer.of(*key)
+                habit = seen is not None and bool(seen.period)
                 if end is None or tid in subject.moved:
-                    seen = self.observer.of(*key)
-                    if seen is not None and seen.period:
-                        continue
                     end = self._begun(subject, tid, wait, since, latest=True) + wait.within
-                self.cutShort.note(*key, call.name, argument, asked, end, wait.expired, until)
+                self.cutShort.note(
+                    *key, call.name, argument, asked, end, wait.expired, until, habit
+                )
+                    *key, call.name, argument, asked, end, wait.expired, until, habit
+                )
                 keys.add(key)
         self.cutShort.keepOnly(keys)
 
