@@ -36,7 +36,10 @@ WORK = 2_000_000
 """Nanoseconds that a thread may run at a time and still have next to nothing to do."""
 
 _WINDOW = 16
-"""Returns after which older ones are forgotten."""
+"""
+Looks after which older ones are forgotten.  Not returns: of a fast tick there are many between two
+looks, and how long they took is known only as exactly as the looks are apart.
+"""
 
 _NEVER = (-1, -1)
 
@@ -46,6 +49,9 @@ _GRAIN = 5_000_000
 
 _ROUNDED = 2000
 """Nanoseconds by which what is left may differ: select(2) counts microseconds."""
+
+_SAME = 1_000_000
+"""Nanoseconds by which one instant may differ when it is looked at by two clocks, twice."""
 
 
 @frozen
@@ -80,6 +86,12 @@ class Timing:
         same = self.call == other.call and self.argument == other.argument
         return same and (self.length is None) == (other.length is None)
 
+    def isSame(self, other: Timing) -> bool:
+        """Whether it is for the same instant: the same wait, or what a loop makes of it."""
+        if self.end is None or other.end is None or not self.isLike(other):
+            return False
+        return abs(self.end - other.end) <= _SAME
+
     def isRest(self, rest: int | None) -> bool:
         """Whether it is what was left of another one, nanoseconds."""
         if rest is None or self.length is None:
@@ -89,12 +101,22 @@ class Timing:
 
 @frozen
 class _Mark:
-    """A moment in a row of returns: when, by bounds, and the counters then."""
+    """A moment in a row of returns: when, by bounds, the counters then, and which look it was."""
 
     before: int
     since: int
     switches: int
     ran: int
+    look: int
+
+
+@frozen
+class _Ends:
+    """How long a wait is, and when it is over, by bounds."""
+
+    length: int
+    first: int
+    last: int
 
 
 @define
@@ -127,10 +149,13 @@ class Seen:
     calm: tuple[int, int] | None = None
     onlyTime: bool = False
     descriptors: tuple[int, ...] = ()
+    _looks: int = 0
     _first: _Mark | None = None
     _middle: _Mark | None = None
     _slept: tuple[Timing, int] | None = None
     _rest: int | None = None
+    _ends: _Ends | None = None
+    _partly: bool = False
 
     @property
     def begun(self) -> int:
@@ -141,7 +166,23 @@ class Seen:
         """Whether a time is the one after which the thread comes back as a habit."""
         if not self.period or self.timing is None or not self.timing.isLike(timing):
             return False
+        if self._partly and timing.length == self.timing.length:
+            return True
         return self._isNear(timing, self.period, self.period)
+
+    def _endsOf(self, timing: Timing | None) -> _Ends | None:
+        """None for a wait that does not count from its beginning."""
+        if timing is None or timing.length is None:
+            return None
+        return _Ends(timing.length, self.begun + timing.length, self.since + timing.length)
+
+    def isStill(self, timing: Timing) -> bool:
+        """Whether it is the same wait as before, which a freeze or a loop has begun anew."""
+        rest, self._rest = self._rest, None
+        last = self.timing
+        if last is None or not timing.isLike(last):
+            return False
+        return timing.isRest(rest) or timing.isSame(last)
 
     def _isNear(self, timing: Timing, least: float, most: float) -> bool:
         """Whether a time is about as long as a period that is known by bounds."""
@@ -182,19 +223,21 @@ class Seen:
     def returned(self, timing: Timing | None, switches: int) -> None:
         """It has run, and waits again."""
         last, self.timing = self.timing, timing
-        rest, self._rest = self._rest, None
-        if timing is not None and last is not None and timing.isLike(last) and timing.isRest(rest):
-            self.timing = last
-            return
+        ends, self._ends = self._ends, self._endsOf(timing)
+        self._partly = False
         if timing is None or self.before is None or last is None or not timing.isLike(last):
             self.period = 0
             self.stopped()
         if timing is None or self.before is None:
             return
-        mark = _Mark(self.before, self.since, switches, self.ran[0])
-        if self.period and not self.isHabit(timing):
-            self.period = 0
+        self._looks += 1
+        mark = _Mark(self.before, self.since, switches, self.ran[0], self._looks)
+        if self.period and self._asksForRest(ends):
             self.stopped()
+            return
+        if self.period and not self.isHabit(timing):
+            self.stopped()
+            self.period = 0
         if self._first is None:
             self._first = mark
             return
@@ -215,10 +258,28 @@ class Seen:
             self.period = timing.length or round((least + most) / 2)
         elif not idle:
             self.period = 0
-        if count >= _WINDOW and self._middle is not None:
+        looks = mark.look - self._first.look
+        if looks >= _WINDOW and self._middle is not None:
             self._first, self._middle = self._middle, mark
-        elif self._middle is None and count >= _WINDOW // 2:
+        elif self._middle is None and looks >= _WINDOW // 2:
             self._middle = mark
+
+    def _asksForRest(self, before: _Ends | None) -> bool:
+        """
+        Whether what it asks for now is less, and over when what it asked for before would have
+        been.
+
+        Many loops do that when something interrupts them, and a freeze is such a thing.
+        """
+        now = self._ends
+        if now is None or before is None or now.length > before.length - _GRAIN:
+            return False
+        # Some ask for whole milliseconds, rounded up.
+        first, last = max(now.first, before.first), min(now.last, before.last)
+        self._partly = first <= last + _GRAIN
+        if self._partly:
+            self._ends = _Ends(now.length, min(first, last), max(first, last))
+        return self._partly
 
 
 def _near(one: float, other: float) -> bool:
@@ -285,17 +346,23 @@ class Observer:
             return seen
         # It may have run until it was looked at, which is later than the round began.
         since = time.monotonic_ns()
+        begun = None if seen is None else (seen.before, seen.since)
         if seen is None:
             seen = threads[tid] = Seen(ran, now, self._looked or None, since)
         else:
             seen.before = max(seen.looked, self._looked)
             seen.ran, seen.looked, seen.since, seen.held = ran, now, since, False
         where = position(pid, tid)
-        # One that runs at this moment shows what it waits for the next time.
-        if where is not None and not self._goesOn(pid, tid, where, seen):
-            timing = self._timingOf(where, memory, clock)
-            seen.switches = switchesOf(pid, tid) if timing is not None else -1
-            seen.returned(timing, seen.switches)
+        if where is None:
+            # One that runs at this moment shows what it waits for the next time.
+            return seen
+        timing = self._timingOf(where, memory, clock)
+        still = timing is not None and seen.isStill(timing)
+        if begun is not None and (still or self._goesOn(pid, tid, where, seen)):
+            seen.before, seen.since = begun
+            return seen
+        seen.switches = switchesOf(pid, tid) if timing is not None else -1
+        seen.returned(timing, seen.switches)
         return seen
 
     def _goesOn(self, pid: int, tid: int, where: Position, seen: Seen) -> bool:
