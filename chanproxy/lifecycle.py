@@ -129,6 +129,7 @@ class Core:
     """
     What the transitions act upon.
 
+    @ivar told: the last state that watchers were told.
     @ivar longest: seconds asleep after which it is woken; None: never.
     @ivar breaths: the longest time asleep without a breath, in seconds; None: it does not breathe.
     @ivar until: by the reactor's clock, when it is to be woken in any case.
@@ -153,6 +154,7 @@ class Core:
     statistics: SuspendStatistics = field(factory=SuspendStatistics)
     watchers: list[IStateWatcher] = field(factory=list)
     state: str = "awake"
+    told: str = "awake"
     outcome: Resumed | Exception = field(factory=lambda: Resumed(0, ""))
     reason: str = ""
     asleepSince: int = 0
@@ -207,7 +209,6 @@ class Core:
                 times.append((within, found.label, self.breaths is None))
         if self.breaths is not None:
             pause = min(self.interval, self.breaths)
-            self.interval = 2 * pause
             if found is not None and found.watchdog is not None:
                 pause = min(pause, found.watchdog / 2)
             times.append((pause, BREATH, False))
@@ -246,8 +247,10 @@ class Core:
             self.onState(state, reason)
         except Exception:
             _log.failure("{name}: what follows a change of state failed", name=self.name)
-        if state in HIDDEN:
+        shown = HIDDEN.get(state, state)
+        if shown == self.told:
             return
+        self.told = shown
         for watcher in list(self.watchers):
             try:
                 watcher(state, reason)
@@ -305,6 +308,9 @@ def _fallAsleep(inputs: LifeCycle, core: Core) -> None:
 @asleep.upon(LifeCycle.breathe).to(breathing)
 def _breathe(inputs: LifeCycle, core: Core, reason: str) -> None:
     thawing = core.thaw("breathing")
+    if reason == BREATH:
+        # Not for a time of its own: what hides may come right after that.
+        core.interval *= 2
     core.breathSince = core.nanoseconds()
     core.stopTimers()
     core.tell("breathing", reason)
