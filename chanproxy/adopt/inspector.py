@@ -309,6 +309,8 @@ class Inspector:
         timed = self._times.ofAll(subjects, self._since, self._stopped)
         if self._stopped:
             self._times.beforeThaw(adopted.rests, subjects, self._since)
+            if self._times.cutShort:
+                adopted.thawing = self._times.cutShort.thawing
         self.signalWaiters = tuple(
             (subject.pid, tid)
             for subject in subjects
