@@ -193,6 +193,7 @@ class Container:
         self._counters: dict[str, OpenCounter] = {}
         self._proxies: set[ChannelProxy] = set()
         self._noticed: list[tuple[Noticed, MessageCounter]] = []
+        self._shown = "awake"
 
     def _adopt(self, adoption: Adoption, bounds: Bounds) -> Adopter:
         return Adopter(
@@ -291,7 +292,8 @@ class Container:
             self._sleepWatch.start(() if self._adopter is None else self._adopter.signalWaiters)
         else:
             self._sleepWatch.stop()
-        if trace.active is not None and state not in HIDDEN:
+        before, self._shown = self._shown, HIDDEN.get(state, state)
+        if trace.active is not None and self._shown != before:
             trace.active.stateChanged(self.name, state, reason)
         if self._dryWatch is not None:
             if state == "asleep":

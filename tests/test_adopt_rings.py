@@ -6,8 +6,13 @@ import contextlib
 import os
 
 import pytest
+from twisted.internet.task import Clock
 
+from chanproxy.adopt.connections import Connections
+from chanproxy.adopt.foresight import Foresight
 from chanproxy.adopt.subject import StillBusy
+from chanproxy.adopt.threads import threadsOf
+from chanproxy.adopt.times import Times
 from tests.frozen import Subject, compiled, names, needsCgroup, signalled, until
 from tests.test_adopt_fragile import EPOLL_WAIT
 
@@ -49,3 +54,30 @@ def test_uring(flags: int, how: str) -> None:
         if (flags, how) != (DEFERRED, "epoll"):
             # Such an epoll tells nothing before its thread makes another call, without us as well.
             assert subject.line() == "1"
+
+
+def test_worker() -> None:
+    """What a worker of the kernel's does for a ring needs it to run: not even tried."""
+    with contextlib.ExitStack() as stack:
+        reading, writing = os.pipe()
+        stack.callback(os.close, reading)
+        stack.callback(os.close, writing)
+        argv = [compiled("uring.c", "-luring"), "0", "async"]
+        subject = stack.enter_context(Subject(argv, reading))
+        subject.line()
+        subject.waitFor("io_uring_enter")
+        (worker,) = set(threadsOf(subject.pid)) - {subject.pid}
+        text = rf"busy: iou-wrk-\d+\[{worker}\] works for an io_uring"
+        times = Times.make("web", Clock(), 10.0)
+        foresight = Foresight(times, lambda: subject.pids, Connections("web", 0))
+        with pytest.raises(StillBusy, match=text):
+            list(foresight.round(refuse=True))
+        leaving = Foresight(times, lambda: subject.pids, Connections("web", 0), True)
+        list(leaving.round(refuse=True))
+        subject.freeze()
+        with pytest.raises(StillBusy, match=text):
+            subject.look()
+        assert names(subject.look(subject.inspector(ignore=["io_uring"]))) == []
+        subject.thaw()
+        os.write(writing, b"x")
+        assert subject.line() == "1"

@@ -1,7 +1,8 @@
 /*
  * Waits for a byte of its standard input by an io_uring: uring FLAGS HOW.
  *
- * FLAGS are those of io_uring_setup.  HOW it learns of the completion: enter, epoll or eventfd.
+ * FLAGS are those of io_uring_setup.  HOW it learns of the completion: enter, epoll or eventfd; or
+ * async, where a worker of the kernel's waits for the byte.
  */
 #include <liburing.h>
 #include <stdint.h>
@@ -33,6 +34,8 @@ int main(int count, char **words)
     must(io_uring_queue_init_params(8, &ring, &params), "io_uring_queue_init_params");
     struct io_uring_sqe *entry = io_uring_get_sqe(&ring);
     io_uring_prep_read(entry, 0, &byte, 1, 0);
+    if (strcmp(how, "async") == 0)
+        entry->flags |= IOSQE_ASYNC;
     if (strcmp(how, "eventfd") == 0)
         must(io_uring_register_eventfd(&ring, told), "io_uring_register_eventfd");
     must(io_uring_submit(&ring), "io_uring_submit");

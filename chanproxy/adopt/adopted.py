@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from attrs import define
 from twisted.logger import Logger
@@ -22,6 +22,9 @@ from chanproxy.adopt.threads import Gone
 from chanproxy.wake import WakeSource
 
 _log = Logger()
+
+Places = Collection[tuple[int, int]]
+"""Descriptors of processes."""
 
 
 @define
@@ -41,6 +44,8 @@ class Adopted:
     @ivar label: which of the container's own times wakes it; empty for none.
     @ivar whose: the process and thread that wait for that.
     @ivar rests: what is left of times that the kernel counts anew when the container runs again.
+    @ivar thawing: called before the container runs again, with processes and their descriptors:
+        those that are ready, and all that are watched.
     @ivar endNow: called right before the thaw: ends those waits whose time has come.
     @ivar watchdog: seconds within which a process has to report to a watchdog; None: none does.
     """
@@ -52,6 +57,7 @@ class Adopted:
         self.label = ""
         self.whose: tuple[int, int] | None = None
         self.rests = Rests()
+        self.thawing: Callable[[Places, Places], None] | None = None
         self.endNow: Callable[[bool], None] = lambda breath: None
         self.watchdog: float | None = None
         self._at: int | None = None
@@ -152,12 +158,19 @@ class Adopted:
         Close what others would see open, and write down what is left of times; right before the
         container runs again.  Idempotent.
         """
+        thawing, self.thawing = self.thawing, None
+        if thawing is not None:
+            thawing(self._placesOf(self.poll()), self._placesOf(self.sources))
         self.endNow(breath)
         self.rests.write()
         # Closing a duplicate takes it out of no epoll while the container has its own: the epoll is
         # closed next, and holds nothing open by itself.
         for fd in [fd for fd, own in self._own.items() if own.social]:
             self._close(fd)
+
+    def _placesOf(self, sources: Sequence[WakeSource]) -> Places:
+        origins = map(self._origins.get, sources)
+        return {(origin.pid, origin.descriptor) for origin in origins if origin is not None}
 
     def drop(self) -> None:
         """Close all duplicates, and go on with the time alone.  Idempotent."""

@@ -59,7 +59,9 @@ class Adopter:
         self._whose: tuple[int, int] | None = None
         self._times = times = Times.make(name, reactor, adoption.timeouts)
         connections = Connections(name, adoption.unanswered)
-        self._foresight = Foresight(times, freezer.processes, connections)
+        ignored = Ignored(adoption.ignore)
+        rings = "io_uring" in ignored.kinds()
+        self._foresight = Foresight(times, freezer.processes, connections, rings)
         self._sampler = Sampler(reactor, times.observer, self._foresight, freezer.cpuTime)
 
         def attached(adopted: Adopted) -> None:
@@ -70,7 +72,7 @@ class Adopter:
             reactor,
             freezer.processes,
             times,
-            Ignored(adoption.ignore),
+            ignored,
             limit,
             attached,
             adoption.blind,

@@ -11,6 +11,7 @@ Knows threads by their numbers; knows nothing of freezing.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from contextlib import suppress
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from chanproxy._processes import ProcessStatus
 from chanproxy.adopt.decode import NotWaiting, decode, mayWait
 from chanproxy.adopt.processors import Processor
 from chanproxy.adopt.socketlimits import RECEIVING, limitIn
@@ -115,9 +117,34 @@ class CutShort:
         settled = [self._settle(*key, cut) for key, cut in self._cuts.items()]
         return all(settled)
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._cuts)
+
     def keepOnly(self, keys: Collection[tuple[int, int]]) -> None:
         """Forget all others."""
         self._cuts = {key: cut for key, cut in self._cuts.items() if key in keys}
+
+    def thawing(
+        self, ready: Collection[tuple[int, int]], every: Collection[tuple[int, int]]
+    ) -> None:
+        """
+        It is about to be thawed: forget those whose wait has been ended by what it was for.
+
+        They ask again as well, but find it at once, and what they ask for then is a new wait.
+
+        @param ready: processes and the descriptors of theirs that are ready.
+        @param every: those that are watched; an epoll's members may be in its place.
+        """
+        processes = {pid for pid, _ in ready}
+        for key, cut in list(self._cuts.items()):
+            mine = (key[0], cut.argument)
+            if cut.call == "rt_sigtimedwait":
+                ended = _hasSignal(*key, cut.argument)
+            else:
+                ended = mine in ready or (mine not in every and key[0] in processes)
+            if ended:
+                del self._cuts[key]
 
     def review(self) -> None:
         """The container runs: forget those that were over, or were not asked for again."""
@@ -210,6 +237,20 @@ class CutShort:
             return False
         finally:
             memory.close()
+
+
+def _hasSignal(pid: int, tid: int, address: int) -> bool:
+    """Whether one of a set of signals waits for a thread; if that is not known, one does."""
+    memory = Glance(pid)
+    try:
+        wanted = int.from_bytes(memory.read(address, 8), sys.byteorder)
+        shared, own = ProcessStatus.read(pid), ProcessStatus.readThread(pid, tid)
+        pending = -1 if shared is None else shared.pending
+        return bool(wanted & (pending | (0 if own is None else own.pending)))
+    except OSError:
+        return True
+    finally:
+        memory.close()
 
 
 def _noClock(number: int) -> int:

@@ -85,7 +85,9 @@ class Deadlines:
         """Whether a time wakes the container."""
         if self._threshold == IGNORE:
             return False
-        return each.alone or not each.period or each.length >= self._threshold * _SECOND
+        # Of a habit that was interrupted, the length is what is left.
+        length = max(each.length, each.period)
+        return each.alone or not each.period or length >= self._threshold * _SECOND
 
     def earliest(self, timed: Iterable[Timed], now: int) -> Timed | None:
         """

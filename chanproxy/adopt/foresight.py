@@ -37,9 +37,17 @@ class Foresight:
     """Looks at one container, again and again."""
 
     def __init__(
-        self, times: Times, processes: Callable[[], Sequence[int]], connections: Connections
+        self,
+        times: Times,
+        processes: Callable[[], Sequence[int]],
+        connections: Connections,
+        leavesRings: bool = False,
     ) -> None:
-        """@param processes: lists the container's."""
+        """
+        @param processes: lists the container's.
+        @param leavesRings: what io_urings do is of no interest.
+        """
+        self._leavesRings = leavesRings
         self._times = times
         self._connections = connections
         self._processes = processes
@@ -156,7 +164,10 @@ class Foresight:
                 seen.onlyTime = wait.onlyTime
                 seen.descriptors = tuple(fd for fd, _ in wait.descriptors)
         else:
-            seen.onlyTime, seen.descriptors = True, ()
+            if stat.isRingWorker and not self._leavesRings:
+                raise StillBusy(f"busy: {safe(stat.name)}[{tid}] works for an io_uring")
+            # A worker shows the call that it was made in, for ever.
+            seen.timing, seen.onlyTime, seen.descriptors = None, True, ()
         seen.calm = seen.ran
 
     def _nameOf(self, pid: int, tid: int, number: int, arguments: Sequence[int]) -> str:

@@ -309,7 +309,9 @@ class Inspector:
         timed = self._times.ofAll(subjects, self._since, self._stopped)
         if self._stopped:
             self._times.beforeThaw(adopted.rests, subjects, self._since)
-            adopted.endNow = self._times.cutShort.endNow
+            if self._times.cutShort:
+                adopted.thawing = self._times.cutShort.thawing
+                adopted.endNow = self._times.cutShort.endNow
         self.signalWaiters = tuple(
             (subject.pid, tid)
             for subject in subjects

@@ -56,6 +56,9 @@ _GRAIN = 5_000_000
 _LATE = 50_000_000
 """Nanoseconds that a thread may take to run when its time has come."""
 
+_SAME = 1_000_000
+"""Nanoseconds by which two instants may differ, and are the same."""
+
 _ROUNDED = 2000
 """Nanoseconds by which what is left may differ: select(2) counts microseconds."""
 
@@ -92,6 +95,12 @@ class Timing:
         same = self.call == other.call and self.argument == other.argument
         return same and (self.length is None) == (other.length is None)
 
+    def isSame(self, other: Timing) -> bool:
+        """Whether it is for the same instant: the same wait, or what a loop makes of it."""
+        if self.end is None or other.end is None or not self.isLike(other):
+            return False
+        return abs(self.end - other.end) <= _SAME
+
     def isRest(self, rest: int | None) -> bool:
         """Whether it is what was left of another one, nanoseconds."""
         if rest is None or self.length is None:
@@ -109,6 +118,15 @@ class _Mark:
     since: int
     switches: int
     ran: int
+
+
+@frozen
+class _Ends:
+    """How long a wait is, and when it is over, by bounds."""
+
+    length: int
+    first: int
+    last: int
 
 
 @define
@@ -145,6 +163,8 @@ class Seen:
     _lengths: deque[int] = field(factory=lambda: deque(maxlen=_KEPT))
     _ranBefore: int | None = None
     _rest: int | None = None
+    _ends: _Ends | None = None
+    _partly: bool = False
 
     @property
     def begun(self) -> int:
@@ -155,6 +175,8 @@ class Seen:
         """Whether a time is one of those after which the thread comes back as a habit."""
         if not self.period or self.timing is None or not self.timing.isLike(timing):
             return False
+        if self._partly and timing.length == self.timing.length:
+            return True
         kept = self._usual()
         shortest, longest = min(kept), max(kept)
         if timing.length is not None:
@@ -164,6 +186,37 @@ class Seen:
             least, most = timing.end - self.since, timing.end - self.begun
         low, high = shortest * (1 - NEAR) - _GRAIN, longest * (1 + NEAR) + _GRAIN
         return most >= low and least <= high
+
+    def isStill(self, timing: Timing) -> bool:
+        """Whether it is the same wait as before, which a freeze or a loop has begun anew."""
+        rest, self._rest = self._rest, None
+        last = self.timing
+        if last is None or not timing.isLike(last):
+            return False
+        return timing.isRest(rest) or timing.isSame(last)
+
+    def _endsOf(self, timing: Timing | None) -> _Ends | None:
+        """None for a wait that does not count from its beginning."""
+        if timing is None or timing.length is None:
+            return None
+        return _Ends(timing.length, self.begun + timing.length, self.since + timing.length)
+
+    def _asksForRest(self, before: _Ends | None) -> bool:
+        """
+        Whether what it asks for now is less, and over when what it asked for before would have
+        been.
+
+        Many loops do that when something interrupts them, and a freeze is such a thing.
+        """
+        now = self._ends
+        if now is None or before is None or now.length > before.length - _GRAIN:
+            return False
+        # Some ask for whole milliseconds, rounded up.
+        first, last = max(now.first, before.first), min(now.last, before.last)
+        if first > last + _GRAIN:
+            return False
+        self._ends = _Ends(now.length, min(first, last), max(first, last))
+        return True
 
     def stopped(self) -> None:
         """Its counters were moved by a freeze; a habit stays one."""
@@ -208,13 +261,14 @@ class Seen:
     def returned(self, timing: Timing | None, switches: int) -> None:
         """It has run, and waits again."""
         last, self.timing = self.timing, timing
-        rest, self._rest = self._rest, None
         mark, self._mark = self._mark, None
         ranBefore, self._ranBefore = self._ranBefore, None
+        ends, self._ends = self._ends, self._endsOf(timing)
+        self._partly = False
         if timing is None or last is None or not timing.isLike(last):
             self._lose()
-        elif timing.isRest(rest):
-            self.timing = last
+        elif self.period and self._asksForRest(ends):
+            self._partly = True
             return
         elif ranBefore is not None and self.ran[0] - ranBefore > 2 * WORK:
             # The freeze and the looks are a part of that.
@@ -318,17 +372,23 @@ class Observer:
             return seen
         # It may have run until it was looked at, which is later than the round began.
         since = time.monotonic_ns()
+        begun = None if seen is None else (seen.before, seen.since)
         if seen is None:
             seen = threads[tid] = Seen(ran, now, self._looked or None, since)
         else:
             seen.before = max(seen.looked, self._looked)
             seen.ran, seen.looked, seen.since, seen.held = ran, now, since, False
         where = position(pid, tid)
-        # One that runs at this moment shows what it waits for the next time.
-        if where is not None and not self._goesOn(pid, tid, where, seen):
-            timing = self._timingOf(where, memory, clock)
-            seen.switches = switchesOf(pid, tid) if timing is not None else -1
-            seen.returned(timing, seen.switches)
+        if where is None:
+            # One that runs at this moment shows what it waits for the next time.
+            return seen
+        timing = self._timingOf(where, memory, clock)
+        still = timing is not None and seen.isStill(timing)
+        if begun is not None and (still or self._goesOn(pid, tid, where, seen)):
+            seen.before, seen.since = begun
+            return seen
+        seen.switches = switchesOf(pid, tid) if timing is not None else -1
+        seen.returned(timing, seen.switches)
         return seen
 
     def _goesOn(self, pid: int, tid: int, where: Position, seen: Seen) -> bool:

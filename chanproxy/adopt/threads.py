@@ -133,6 +133,11 @@ class ThreadStat:
         """It has ended, or is one of the kernel's own helpers: nothing of the program's."""
         return self.state in "ZX" or bool(self.flags & (_PF_IO_WORKER | _PF_USER_WORKER))
 
+    @property
+    def isRingWorker(self) -> bool:
+        """It works for io_urings: what it does, or takes on later, needs it to run."""
+        return bool(self.flags & _PF_IO_WORKER) and self.name.startswith("iou-wrk")
+
 
 def threadStat(pid: int, tid: int) -> ThreadStat:
     """@raise Gone: there is no such thread."""

@@ -31,7 +31,10 @@ from chanproxy.adopt.threads import Gone, switchesOf, threadStat
 from chanproxy.adopt.tracing import Tracer
 
 _GOING_ON = ("poll", "nanosleep", "clock_nanosleep", "futex")
-"""Relative times that the kernel counts from the beginning, through any number of freezes."""
+"""
+Calls whose relative times the kernel counts from the beginning, through any number of freezes; of
+these, and of a futex's instant, only C{restart_syscall} shows after a thaw.
+"""
 
 _PATIENCE = 200_000
 """
@@ -176,7 +179,7 @@ class Times:
 
     def _remember(self, subject: Subject, tid: int, wait: Wait, at: int | None) -> None:
         call = subject.calls[tid]
-        if wait.relative and wait.call in _GOING_ON:
+        if wait.call in _GOING_ON:
             known = BeforeRestart(call.arguments, call.name, at)
             self.restarted.remember(subject.pid, tid, known)
 
@@ -215,8 +218,6 @@ class Times:
                 if end is None or tid in subject.moved:
                     end = self._begun(subject, tid, wait, since, latest=True) + wait.within
                 self.cutShort.note(
-                    *key, call.name, argument, asked, end, wait.expired, until, habit
-                )
                     *key, call.name, argument, asked, end, wait.expired, until, habit
                 )
                 keys.add(key)
