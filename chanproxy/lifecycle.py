@@ -129,6 +129,7 @@ class Core:
     """
     What the transitions act upon.
 
+    @ivar told: the last state that watchers were told.
     @ivar longest: seconds asleep after which it is woken; None: never.
     @ivar breaths: the longest time asleep without a breath, in seconds; None: it does not breathe.
     @ivar until: by the reactor's clock, when it is to be woken in any case.
@@ -153,6 +154,7 @@ class Core:
     statistics: SuspendStatistics = field(factory=SuspendStatistics)
     watchers: list[IStateWatcher] = field(factory=list)
     state: str = "awake"
+    told: str = "awake"
     outcome: Resumed | Exception = field(factory=lambda: Resumed(0, ""))
     reason: str = ""
     asleepSince: int = 0
@@ -245,8 +247,10 @@ class Core:
             self.onState(state, reason)
         except Exception:
             _log.failure("{name}: what follows a change of state failed", name=self.name)
-        if state in HIDDEN:
+        shown = HIDDEN.get(state, state)
+        if shown == self.told:
             return
+        self.told = shown
         for watcher in list(self.watchers):
             try:
                 watcher(state, reason)

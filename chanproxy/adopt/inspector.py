@@ -228,12 +228,17 @@ class Inspector:
         where = position(subject.pid, tid)
         number = -1 if where is None else where.number
         name = self._processor.name(number)
+        # A worker for rings shows the call that it was made in, for ever.
+        if name == "io_uring_enter" and threadStat(subject.pid, tid).isRingWorker:
+            number = -1
         if number >= 0 and (name == RESTART or mayWait(name)):
             if self._stopped and name in _ENDED and self._times.moved(subject.pid, tid):
                 subject.moved.add(tid)
             return True
         stat = threadStat(subject.pid, tid)
         # One that is stopped waits for SIGCONT; that it goes on is looked for while it sleeps.
+        if stat.isRingWorker and "io_uring" not in self._ignored.kinds():
+            raise StillBusy(f"busy: {safe(stat.name)}[{tid}] works for an io_uring")
         if stat.asleepForGood or stat.state == "T":
             return False
         if number >= 0:

@@ -285,6 +285,8 @@ class Seen:
                 both = None in (timing.end, last.end)
                 length = last.length if both else ((timing.end or 0) - (last.end or 0)) // count
                 self._gain(length or 0, count)
+        if timing is not None and self.period and not self.isHabit(timing):
+            self._lose()
         if timing is not None and self.before is not None:
             self._mark = _Mark(self.before, self.since, switches, self.ran[0])
 
