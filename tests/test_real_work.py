@@ -133,5 +133,5 @@ def test_neverAsleepAtWork(
             results.add(result)
         assert len(results) == 1
     if not settings:
-        # With nothing but the look, each round has some milliseconds of it: no measure of the speed.
+        # With nothing but the look, each round has some of it: no measure of the speed.
         assert statistics.median(times[watched]) < SLOWER * max(times[alone]), list(times.values())
