@@ -151,7 +151,7 @@ def looks(what: str, program: str, count: int, rounds: int) -> None:
         for _ in range(rounds):
             looked.freeze()
             taking.append(milliseconds(look))
-            closing.append(milliseconds(found[-1].beforeThaw))
+            closing.append(milliseconds(lambda: found[-1].beforeThaw(False)))
             looked.thaw()
             found.pop().close()
             time.sleep(0.002)

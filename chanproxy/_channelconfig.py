@@ -72,8 +72,8 @@ class Container:
     @ivar suspend: C{auto}, C{manual}, C{dry-run} or C{off}.
     @ivar freezeWarning: seconds until the first warning about a freeze that does not finish.
     @ivar freezeLimit: seconds until such a freeze fails.
-    @ivar signalInterval: seconds between looks for signals that wait for frozen processes; 0:
-        never.
+    @ivar signalInterval: seconds between looks for signals that wait for frozen processes, at the
+        most; 0: never.
     @ivar watchedProcesses: how many processes are watched while frozen.
     @ivar adoption: with C{wake-on = "sockets"}: how it wakes by its own sockets.
     @ivar maxAsleep: seconds after which it is woken in any case, or breathes at the latest when it

@@ -311,8 +311,10 @@ class ManagerClient:
         @param suspend: C{auto}, C{manual}, C{off} or C{dry_run}.
         @param channels: by name, each with the keys of the configuration.
         @param wakeOn: C{channels}, or C{sockets}: by whatever its own threads wait for as well.
-        @param timeouts: with C{sockets}: C{10s}, C{all} or C{ignore}.
-        @param maxAsleep: seconds.
+        @param timeouts: with C{sockets}: which of its times wake it: C{10s}, those and all but
+            shorter habits; C{all}; or C{ignore}.
+        @param maxAsleep: seconds asleep; with C{sockets} until it breathes at the latest, 15 if not
+            given; else until it is woken in any case, never if not given.  0: never.
         """
         return self._plain(
             "AddContainer",

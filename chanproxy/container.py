@@ -66,8 +66,8 @@ class Bounds:
     @ivar wakeWatchers: who is told of it, at most.
     @ivar freezeWarning: seconds until the first warning about a freeze that does not finish.
     @ivar freezeLimit: seconds until such a freeze fails.
-    @ivar signalInterval: seconds between looks for signals that wait for a frozen process; 0 for
-        none.
+    @ivar signalInterval: seconds between looks for signals that wait for a frozen process, at the
+        most; 0 for none.  See L{SleepWatch}.
     @ivar watchedProcesses: how many processes are watched while frozen.
     """
 
@@ -134,7 +134,8 @@ class Container:
         @param recorded: write down what is frozen, so that a successor can thaw it.
         @param adoption: wake it by what its own threads wait for, and suspend it only when each of
             them waits.
-        @param longest: seconds after which it is woken in any case.
+        @param longest: seconds after which it is woken in any case; with C{adoption}, the longest
+            time asleep without a breath.  None: neither.
         @raise FreezerError: the freezer cannot work, or is in other hands; nothing is left behind.
         """
         freezer.check()

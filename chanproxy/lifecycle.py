@@ -184,7 +184,7 @@ class Core:
             thawing = self.freezer.thaw()
             self.sources.detach()
             return thawing
-        found.beforeThaw()
+        found.beforeThaw(state == "breathing")
         thawing = self.freezer.thaw()
         self.sources.detach()
         found.close()
@@ -309,7 +309,7 @@ def _fallAsleep(inputs: LifeCycle, core: Core) -> None:
 def _breathe(inputs: LifeCycle, core: Core, reason: str) -> None:
     thawing = core.thaw("breathing")
     if reason == BREATH:
-        # Not for a time of its own: what hides may come right after that.
+        # So the next one comes no later than after as long as it has slept so far, and a second.
         core.interval *= 2
     core.breathSince = core.nanoseconds()
     core.stopTimers()

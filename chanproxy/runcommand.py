@@ -93,7 +93,7 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
     show_default=True,
     help="What wakes it: its own sockets as well, or its channels only.",
 )
-@click.option("--timeouts", help="Which of its own times wake it: 10s and longer, all, ignore.")
+@click.option("--timeouts", help="Times that wake it: all but habits below 10s (10s), all, ignore.")
 @click.option("--max-asleep", help="Seconds asleep until it breathes at the latest (15), or never.")
 @click.option(
     "--starting",

@@ -133,8 +133,12 @@ class SourceGroup(Protocol):
     def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
         """Names of those that were, with who is at the other end; some milliseconds after that."""
 
-    def beforeThaw(self) -> None:
-        """What has to be done right before the container runs again."""
+    def beforeThaw(self, breath: bool) -> None:
+        """
+        What has to be done right before the container runs again.
+
+        @param breath: for a moment, and for nothing but time.
+        """
 
     def close(self) -> None:
         """Close everything.  Idempotent."""

@@ -159,7 +159,7 @@ class _Run:
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
 @click.option("--name", help="What it is called; by default the last part of the path.")
 @click.option("--linger", type=float, help="Seconds of quiet before it is frozen (0.5).")
-@click.option("--timeouts", help="Which of its times wake it: 10s and longer, all, ignore (10s).")
+@click.option("--timeouts", help="Times that wake it: all but habits below 10s (10s), all, ignore.")
 @click.option("--ignore", multiple=True, help="Descriptors that do not wake it: udp:*:5353, ...")
 @click.option("--max-asleep", help="Seconds asleep until it breathes at the latest (15), or never.")
 @click.option("--short-sleep", type=float, help="Seconds; shorter sleeps are not worth it (1).")

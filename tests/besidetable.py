@@ -71,7 +71,9 @@ def _late(outcome: Outcome, hidden: bool) -> str:
 def story(outcome: Outcome) -> str:
     """All that is known of one."""
     described = outcome.described
-    lines = [f"{key}: {described[key]}" for key in ("why_awake", "statistics", "events")]
+    lines = [
+        f"{key}: {described[key]}" for key in ("why_awake", "passed_over", "statistics", "events")
+    ]
     lines.append(f"this process came {outcome.stall:.3f} s late")
     lines += [
         f"{number}. {first.what}: {_told(first)} alone, {_told(second)} asleep"

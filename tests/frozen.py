@@ -165,7 +165,7 @@ class Subject:
         """Close what the last look found."""
         group, self._group = self._group, None
         if group is not None:
-            group.beforeThaw()
+            group.beforeThaw(False)
             group.close()
 
     def inspector(

@@ -12,6 +12,7 @@ from attrs import frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chanproxy.adopt.observer import MIXED as MIXED_RETURNS
 from chanproxy.adopt.observer import WORK, Seen, Timing
 from chanproxy.adopt.threads import Glance, clockOf
 from tests.frozen import Subject, needsCgroup, until, waits
@@ -199,9 +200,9 @@ class TestNone:
         assert watched.seen.period == 0
 
     @bounded
-    @given(st.lists(st.sampled_from([0.3, 1.0, 2.5, 8.0]), min_size=4, max_size=20))
+    @given(st.lists(st.sampled_from([0.3, 1.0, 2.5, 8.0]), min_size=4, max_size=MIXED_RETURNS))
     def test_severalLengths(self, lengths: list[float]) -> None:
-        """Never the same twice: several timers of one loop."""
+        """Never the same twice: several timers of one loop, for a while."""
         different = [
             one for one, other in zip(lengths, [*lengths[1:], 0.0], strict=True) if one != other
         ]
@@ -242,12 +243,26 @@ class TestFreezes:
         assert watched.seen.period == 0
 
     def test_beginsAnew(self) -> None:
-        """Returns before a freeze and after it do not make one together."""
+        """Returns before a wake for something else and after it do not make one together."""
         watched = Watched()
         for begin in (1.0, 5.0, 9.0, 13.0):
             watched.run(ticks(1.0, 2, begin))
             watched.froze()
+            watched.seen.disturbed()
         assert set(watched.periods) == {0}
+
+    def test_severalTicks(self) -> None:
+        """One thread with several ticks comes back often enough to be sure of it."""
+        lengths = [0.3, 0.3, 0.3, 0.1, 0.2, 0.3, 0.3, 0.2] * 4
+        begins = accumulate(lengths, initial=1.0)
+        returns = [
+            Return(round(at * SECOND), relative(length))
+            for at, length in zip(begins, lengths, strict=False)
+        ]
+        watched = Watched().run(returns)
+        assert watched.seen.period
+        assert watched.seen.isHabit(watched.seen.timing or relative(0))
+        assert not watched.seen.isHabit(relative(1.0))
 
     def test_goesOn(self) -> None:
         """What is left of a time is that time: the habit stays, and with it its length."""
@@ -312,21 +327,24 @@ class TestFreezes:
             assert (watched.seen.period, watched.seen.begun) == (period, begun)
             assert watched.seen.isHabit(again)
 
-    @pytest.mark.parametrize("other", [relative(0.9, 4), relative(3.0), absolute(5 * SECOND), None])
-    def test_sleptFor(self, other: Timing | None) -> None:
-        """So often in a row it slept until that very time: that is a habit, too."""
+    def test_sleptUntil(self) -> None:
+        """So often in a row it slept until nearly the same time: that is a habit, too."""
         seen = Seen((0, 0), 0, None, 0)
-        for timing in (relative(0.9), relative(1.0)):
-            seen.sleptFor(timing)
+        for length in (0.9, 1.0):
+            seen.timing = relative(length)
+            seen.sleptUntil()
             assert seen.period == 0
-        # Something else comes in between.
-        seen.sleptFor(other)
-        for timing in (relative(1.0), relative(0.9)):
-            seen.sleptFor(timing)
+        # Something else wakes it in between.
+        seen.disturbed()
+        for length in (1.0, 0.9, 3.0, 1.1, 0.9):
+            seen.timing = relative(length)
+            seen.sleptUntil()
             assert seen.period == 0
         seen.timing = relative(1.0)
-        seen.sleptFor(relative(1.0))
+        seen.sleptUntil()
         assert seen.period == SECOND
+        assert seen.isHabit(relative(1.0))
+        seen.disturbed()
         assert seen.isHabit(relative(1.0))
 
 
@@ -390,7 +408,7 @@ class TestThreads:
             for _ in range(3):
                 subject.freeze().look(looking.inspector)
                 subject.thaw()
-                looking.observer.resumed(None)
+                looking.observer.resumed(None, disturbed=True)
                 assert all(looking.periods(0.07))
             assert all(looking.periods(0.5))
 
@@ -434,8 +452,8 @@ class TestThreads:
             subject.waitFor("clock_nanosleep")
             seen = looking.look()
             for _ in range(2):
-                looking.observer.resumed((subject.pid, subject.pid))
-            looking.observer.resumed((subject.pid, subject.pid + 1))
+                looking.observer.resumed((subject.pid, subject.pid), disturbed=False)
+                looking.observer.resumed((subject.pid, subject.pid + 1), disturbed=False)
             assert seen.period == 0
-            looking.observer.resumed((subject.pid, subject.pid))
+            looking.observer.resumed((subject.pid, subject.pid), disturbed=False)
             assert seen.period == 60 * SECOND

@@ -252,7 +252,7 @@ class _Nothing:
     def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
         return [source.name for source in signalled]
 
-    def beforeThaw(self) -> None:
+    def beforeThaw(self, breath: bool) -> None:
         return
 
     def close(self) -> None:

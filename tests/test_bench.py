@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.breath import Used, row
 from bench.drawing import draw
 from bench.peers import BATCH, CHANPROXY, SEQPACKET, SOCAT
 from bench.plots import short, ticks
@@ -78,6 +79,14 @@ def test_plotsAreWellFormed() -> None:
     for _, _, picture in plots:
         texts = [element.text for element in ElementTree.fromstring(picture).iter()]
         assert "a < b" in texts
+
+
+def test_aBreathCostsWhatIsMoreThanWithoutBreaths() -> None:
+    without = Used(seconds=10, service=0.01, own=0, breaths=0, breathing=0, wakes=0)
+    used = Used(seconds=30, service=0.33, own=0.06, breaths=60, breathing=0.6, wakes=1)
+    assert row("it", without, used) == (
+        "| it | 5.00 ms | 1.00 ms | 10.0 ms | 98.00 % | 99.933 % | 0.033 % | 60, 1 |"
+    )
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,10 @@ class Found(Adopted):
         """As the test says."""
         return self._world.own
 
-    def beforeThaw(self) -> None:
+    def beforeThaw(self, breath: bool = False) -> None:
         """Counted."""
         self._world.freezer.calls.append("beforeThaw")
-        super().beforeThaw()
+        super().beforeThaw(breath)
 
     def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
         """With a peer."""

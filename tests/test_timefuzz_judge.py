@@ -65,7 +65,7 @@ def test_late() -> None:
 def test_hidden() -> None:
     """As late as the sleep was long, and a breath, and never more than 15 s."""
     for slept, late in ((3, 4), (40, 15)):
-        first, ours = event("a.v0.0", 1), event("b.after0.0", 1 + slept, sort="h")
+        first, ours = event("a.v0.0.ask", 1), event("b.after0.0", 1 + slept, sort="h")
         within = event("b.after0.0", 1 + slept, late + 0.29, sort="h")
         beyond = event("b.after0.0", 1 + slept, late + 0.31, sort="h")
         assert found([first, ours], [first, within]) == []
@@ -74,7 +74,7 @@ def test_hidden() -> None:
 
 def test_ticks() -> None:
     """Turns of a tick are there only when late, and bounded as what is hidden."""
-    first, turn = event("a.v0.0", 1), event("b.turn0", 4, 3, "t")
+    first, turn = event("a.v0.0.ask", 1), event("b.turn0", 4, 3, "t")
     assert found([first], [first, turn, turn]) == []
     assert found([first, turn], [first]) == []
     turn = event("b.turn0", 4, 4.4, "t")

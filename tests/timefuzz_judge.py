@@ -21,6 +21,9 @@ SEEN = 0.3
 BREATH = 1.0
 """Seconds: the first breath of a sleep."""
 
+TURN = 0.3
+"""Seconds that a breath takes at most."""
+
 HIDDEN = 15.0
 """Seconds, with L{SEEN}, that what hides behind a tick may be late at most."""
 
@@ -136,13 +139,26 @@ def _bound(event: Event, awake: Sequence[float], more: int) -> float:
         # It has slept since then at most.
         slept = event.due - awake[before - 1] if before else HIDDEN
         bound += min(HIDDEN, slept + BREATH)
+    if event.kind == "sleep" and event.again:
+        # sleep(3) gives whole seconds when a signal interrupts it.
+        bound += 1.0
     return bound + (event.extra if more > 0 else 0.0)
 
 
-def _wakes(event: Event) -> bool:
-    """Whether it came from outside: a request, or a signal."""
-    _, part, *_ = event.id.split(".")
-    return event.sort == "s" and part[0] in "vtu"
+def _wakes(events: Sequence[Event]) -> Iterator[float]:
+    """
+    When something from outside has woken it for certain: a request, or a signal.
+
+    A time of its own does not: it has its turn, and is frozen again like in any breath.  Nor does
+    what comes while it has that turn, such as the next question of somebody who has his answer.
+    """
+    turns = sorted(event.came for event in events)
+    for event in events:
+        _, part, *_ = event.id.split(".")
+        if event.id.endswith(".ask") or part in ("term", "usr1"):
+            at = bisect.bisect_left(turns, event.came)
+            if not at or turns[at - 1] < event.came - TURN:
+                yield event.came
 
 
 def compare(name: str, without: Record, under: Record, noise: Noise) -> Iterator[Fault]:
@@ -159,8 +175,7 @@ def compare(name: str, without: Record, under: Record, noise: Noise) -> Iterator
     found = {event.id for event in under.events}
     expected = {event.id: event for event in without.events if event.sort != "t"}
     yield from _missing(name, without.events, found)
-    # A time of its own is no wake: it has its turn, and is frozen again like in any breath.
-    awake = sorted(event.came for event in under.events if _wakes(event))
+    awake = sorted(_wakes(under.events))
     for event in under.events:
         base = expected.get(event.id)
         if base is None and event.sort != "t":

@@ -46,6 +46,7 @@ class Adopted:
     @ivar rests: what is left of times that the kernel counts anew when the container runs again.
     @ivar thawing: called before the container runs again, with processes and their descriptors:
         those that are ready, and all that are watched.
+    @ivar endNow: called right before the thaw: ends those waits whose time has come.
     @ivar watchdog: seconds within which a process has to report to a watchdog; None: none does.
     """
 
@@ -57,6 +58,7 @@ class Adopted:
         self.whose: tuple[int, int] | None = None
         self.rests = Rests()
         self.thawing: Callable[[Places, Places], None] | None = None
+        self.endNow: Callable[[bool], None] = lambda breath: None
         self.watchdog: float | None = None
         self._at: int | None = None
         self._own: dict[int, _Own] = {}
@@ -151,7 +153,7 @@ class Adopted:
             return source.name
         return f"{source.name.removesuffix(str(origin.description))}{better}"
 
-    def beforeThaw(self) -> None:
+    def beforeThaw(self, breath: bool = False) -> None:
         """
         Close what others would see open, and write down what is left of times; right before the
         container runs again.  Idempotent.
@@ -159,6 +161,7 @@ class Adopted:
         thawing, self.thawing = self.thawing, None
         if thawing is not None:
             thawing(self._placesOf(self.poll()), self._placesOf(self.sources))
+        self.endNow(breath)
         self.rests.write()
         # Closing a duplicate takes it out of no epoll while the container has its own: the epoll is
         # closed next, and holds nothing open by itself.

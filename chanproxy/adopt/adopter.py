@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.connections import Connections
+from chanproxy.adopt.deadlines import BRIEF, WORTH
 from chanproxy.adopt.drywatch import DryWatch
 from chanproxy.adopt.foresight import Foresight
 from chanproxy.adopt.inspector import Inspector
@@ -130,14 +131,20 @@ class Adopter:
         settling, self._settling = self._settling, None
         if settling is not None and settling.active():
             settling.cancel()
+        # What has been asleep is worth to be frozen again for less.
+        brief = state in ("breathing", "refreezing")
+        self._times.deadlines.worth = BRIEF if brief else WORTH
         if state in ("suspending", "refreezing"):
             self._freezing = time.monotonic_ns()
             self._sampler.stop()
-            self._times.cutShort.suspending()
+            self._times.cutShort.freezing()
         elif state == "asleep" and self._stopped:
             self._settle(SETTLING)
         elif state in ("breathing", "resuming"):
-            self._times.observer.resumed(self._whose if reason and reason == self._label else None)
+            own = bool(reason) and reason == self._label
+            self._times.observer.resumed(
+                self._whose if own else None, state == "resuming" and not own
+            )
             self._times.cutShort.resumed()
         elif state == "awake" or not self._stopped:
             self._sampler.start()
@@ -153,5 +160,5 @@ class Adopter:
         """Let go of all threads, and look no more."""
         self.stateChanged("", "")
         self._sampler.stop()
-        self._times.cutShort.suspending()
+        self._times.cutShort.stop()
         self._inspector.close()

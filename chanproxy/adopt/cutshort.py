@@ -4,7 +4,7 @@ CutShort: waits with a limit that our freezes end with C{EINTR}.
 As after SIGSTOP and SIGCONT, C{epoll_wait}, C{recv} with C{SO_RCVTIMEO} and some others give
 C{EINTR} at the thaw.  A program that looks at the clock asks for what is left; one that merely asks
 again asks for the whole time, and would never see the end of it.  So that end is remembered, and
-when it comes, the call is given the result that the kernel would have given.
+when it comes, asleep or awake, the call is given the result that the kernel would have given.
 
 Knows threads by their numbers; knows nothing of freezing.
 """
@@ -38,6 +38,7 @@ class _Cut:
     @ivar asked: nanoseconds, as its arguments have it; None when they do not.
     @ivar end: nanoseconds (C{CLOCK_MONOTONIC}) when it would have been over.
     @ivar result: what it is given then.
+    @ivar habit: nobody waits for that time; but its thread is to have its turn in a breath.
     @ivar switches: how often the thread had waited, when it was looked at while frozen; None as
         long as it has not stopped again after that look.
     """
@@ -48,6 +49,7 @@ class _Cut:
     end: int
     result: int
     switches: int | None
+    habit: bool = False
 
 
 class CutShort:
@@ -58,6 +60,7 @@ class CutShort:
         self._processor = processor
         self._tracer = tracer
         self._cuts: dict[tuple[int, int], _Cut] = {}
+        self._foreseen: dict[tuple[int, int], _Cut] = {}
         self._call: IDelayedCall | None = None
 
     def end(self, pid: int, tid: int, call: str, argument: int, asked: int | None) -> int | None:
@@ -76,21 +79,27 @@ class CutShort:
         asked: int | None,
         end: int,
         result: int,
-        until: int | None = None,
+        until: int,
+        habit: bool = False,
     ) -> None:
         """
-        A thread's wait will be cut short.
+        A frozen thread's wait will be cut short.
 
-        @param until: it is frozen, and as long it may take to stop again after a look: nanoseconds
-            (C{CLOCK_MONOTONIC}).  None: it is not frozen yet, which counts as a wait as well.
+        @param until: as long it may take to stop again after a look: nanoseconds
+            (C{CLOCK_MONOTONIC}).
         """
-        cut = self._cuts[pid, tid] = _Cut(call, argument, asked, end, result, None)
-        if until is None:
-            with suppress(Gone, OSError):
-                cut.switches = switchesOf(pid, tid) + 1
-            return
+        cut = self._cuts[pid, tid] = _Cut(call, argument, asked, end, result, None, habit)
         while not self._settle(pid, tid, cut) and time.monotonic_ns() < until:
             pass
+
+    def foresee(
+        self, pid: int, tid: int, call: str, argument: int, asked: int | None, end: int, result: int
+    ) -> None:
+        """Should there be a freeze now, a running thread's wait would be cut short."""
+        with suppress(Gone, OSError):
+            # To be stopped counts as a wait as well.
+            switches = switchesOf(pid, tid) + 1
+            self._foreseen[pid, tid] = _Cut(call, argument, asked, end, result, switches)
 
     def _settle(self, pid: int, tid: int, cut: _Cut) -> bool:
         """Count, if it has stopped again after a look."""
@@ -139,6 +148,7 @@ class CutShort:
 
     def review(self) -> None:
         """The container runs: forget those that were over, or were not asked for again."""
+        self._foreseen.clear()
         for key, cut in list(self._cuts.items()):
             if self._asksAgain(*key, cut) is False:
                 del self._cuts[key]
@@ -147,16 +157,22 @@ class CutShort:
         """The container runs again: see to each end that comes."""
         self._again()
 
-    def suspending(self) -> None:
-        """It is about to be frozen: see to none.  Idempotent."""
+    def freezing(self) -> None:
+        """The container is about to be frozen: what was foreseen comes true."""
+        self.stop()
+        self._cuts = self._foreseen | self._cuts
+        self._foreseen.clear()
+
+    def stop(self) -> None:
+        """See to no end any more.  Idempotent."""
         call, self._call = self._call, None
         if call is not None and call.active():
             call.cancel()
 
     def _again(self) -> None:
-        self.suspending()
-        if self._cuts:
-            first = min(cut.end for cut in self._cuts.values())
+        self.stop()
+        first = min((cut.end for cut in self._cuts.values() if not cut.habit), default=None)
+        if first is not None:
             delay = max(first - time.monotonic_ns(), SOON) / 1e9
             self._call = self._clock.callLater(delay, self._expire)
 
@@ -164,12 +180,25 @@ class CutShort:
         self._call = None
         now = time.monotonic_ns()
         for key, cut in list(self._cuts.items()):
-            again = self._asksAgain(*key, cut) if cut.end <= now else None
+            due = cut.end <= now and not cut.habit
+            again = self._asksAgain(*key, cut) if due else None
             if again is not None:
                 del self._cuts[key]
             if again:
                 self._complete(key[1], cut)
         self._again()
+
+    def endNow(self, breath: bool) -> None:
+        """
+        The container is frozen, and about to be thawed: what is over ends as it would have.
+
+        @param breath: it is thawed for nothing but such times.  Otherwise, those of habits are left
+            alone: whoever has an event has a turn, and nothing is to come before the thaw.
+        """
+        now = time.monotonic_ns()
+        ended = [key for key, cut in self._cuts.items() if cut.end <= now]
+        for key in [key for key in ended if breath or not self._cuts[key].habit]:
+            self._complete(key[1], self._cuts.pop(key))
 
     def _complete(self, tid: int, cut: _Cut) -> None:
         def finished(words: Sequence[int]) -> list[int] | None:

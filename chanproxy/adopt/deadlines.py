@@ -25,7 +25,7 @@ class Timed:
     @ivar label: in words, for people.
     @ivar at: nanoseconds (C{CLOCK_MONOTONIC}) when its wait ends by itself, at the earliest.
     @ivar length: nanoseconds that the whole wait takes.
-    @ivar alone: its process waits for nothing but time.
+    @ivar alone: each thread of its process waits for nothing but a time.
     @ivar period: nanoseconds after which the thread comes back as a habit, and this is such a time;
         0: it is none.
     """
@@ -59,6 +59,9 @@ class NotYet(Exception):
 WORTH = _SECOND
 """Nanoseconds: for a time that is nearer than this the container stays awake."""
 
+BRIEF = _SECOND // 10
+"""The same for one that was asleep, and merely breathes."""
+
 
 class Deadlines:
     """
@@ -68,12 +71,14 @@ class Deadlines:
     nothing else: it has no other way on.  A shorter one is housekeeping only if the thread was seen
     to come back after it as a habit; otherwise somebody may wait for it, and it wakes as well.
 
+    @ivar worth: L{WORTH} or L{BRIEF}.
     @ivar passedOver: what was housekeeping at the last look, in words.
     """
 
     def __init__(self, threshold: float) -> None:
         """@param threshold: seconds; L{ALL} or L{IGNORE}."""
         self._threshold = threshold
+        self.worth = WORTH
         self.passedOver: tuple[str, ...] = ()
 
     def wakes(self, each: Timed) -> bool:
@@ -101,7 +106,7 @@ class Deadlines:
             elif first is None or each.at < first.at:
                 first = each
         self.passedOver = tuple(sorted(passed))
-        if first is not None and first.at - now < WORTH:
+        if first is not None and first.at - now < self.worth:
             left = max(first.at - now, 0) / _SECOND
             raise NotYet(f"{first.label} is over in {left:.3g} s", left)
         return first

@@ -100,7 +100,7 @@ class Foresight:
         finally:
             memory.close()
         if refuse:
-            alone = bool(seen) and all(each.onlyTime for each in seen.values())
+            alone = all(each.onlyTime and each.timing is not None for each in seen.values())
             for tid, each in seen.items():
                 found = self._timed(pid, tid, each, alone)
                 if found is not None:
@@ -189,9 +189,10 @@ class Foresight:
             length = timing.length
             cut = (pid, tid, timing.call, timing.argument, length)
             end = self._times.cutShort.end(*cut)
-            at = begun + length if end is None else end
+            ended = timing.expired is not None
+            at = (seen.since if ended else begun) + length if end is None else end
             if end is None and timing.expired is not None and not seen.period:
-                self._times.cutShort.note(*cut, seen.since + length, timing.expired)
+                self._times.cutShort.foresee(*cut, seen.since + length, timing.expired)
         where = position(pid, tid)
         if where is not None and self._times.processor.name(where.number) == RESTART:
             known = self._times.restarted.of(pid, tid, where.arguments)

@@ -316,6 +316,7 @@ class Inspector:
             self._times.beforeThaw(adopted.rests, subjects, self._since)
             if self._times.cutShort:
                 adopted.thawing = self._times.cutShort.thawing
+                adopted.endNow = self._times.cutShort.endNow
         self.signalWaiters = tuple(
             (subject.pid, tid)
             for subject in subjects

@@ -9,8 +9,9 @@ nothing of freezing, and not what any of this is good for.
 from __future__ import annotations
 
 import time
+from collections import deque
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.decode import Clock, NotWaiting, Wait, decode, mayWait
@@ -27,18 +28,24 @@ from chanproxy.adopt.threads import (
 )
 
 RETURNS = 3
-"""As often a thread has to come back in a row before that is called a habit."""
+"""As often a thread has to come back by itself in a row before that is called a habit."""
+
+MIXED = 10
+"""The same, when the times are not all of nearly the same length: several ticks of one thread."""
 
 NEAR = 0.35
-"""How much of its usual length the time of a habit may differ by."""
+"""How much longer or shorter than its other times one of a habit may be."""
 
 WORK = 2_000_000
 """Nanoseconds that a thread may run at a time and still have next to nothing to do."""
 
-_WINDOW = 16
+_KEPT = 16
+"""Times that are remembered of a habit."""
+
+_LEAST = 0.35
 """
-Looks after which older ones are forgotten.  Not returns: of a fast tick there are many between two
-looks, and how long they took is known only as exactly as the looks are apart.
+Share of its usual time that each of several waits must have taken, if they went by between two
+looks: whoever waits for a request and then for a time waits much shorter for one of them.
 """
 
 _NEVER = (-1, -1)
@@ -46,12 +53,14 @@ _NEVER = (-1, -1)
 _GRAIN = 5_000_000
 """Nanoseconds by which a time may be longer than asked for: kernels and timers round up."""
 
+_LATE = 50_000_000
+"""Nanoseconds that a thread may take to run when its time has come."""
+
+_SAME = 1_000_000
+"""Nanoseconds by which two instants may differ, and are the same."""
 
 _ROUNDED = 2000
 """Nanoseconds by which what is left may differ: select(2) counts microseconds."""
-
-_SAME = 1_000_000
-"""Nanoseconds by which one instant may differ when it is looked at by two clocks, twice."""
 
 
 @frozen
@@ -101,13 +110,14 @@ class Timing:
 
 @frozen
 class _Mark:
-    """A moment in a row of returns: when, by bounds, the counters then, and which look it was."""
+    """
+    When a thread began to wait: after C{before}, and before C{since}; and its counters then.
+    """
 
     before: int
     since: int
     switches: int
     ran: int
-    look: int
 
 
 @frozen
@@ -124,18 +134,17 @@ class Seen:
     """
     What is known of one thread.
 
-    @ivar held: it has been thawed, and has not run since.
-    @ivar switches: how often it had waited then; -1: it was not asked for.
-    @ivar calm: C{ran} when it was last found to wait in a way that a freeze does no harm to.
-    @ivar onlyTime: whether it waited for nothing but time then.
-    @ivar descriptors: what it waited on then.
-
     @ivar ran: its counters, see L{timesRun}.
     @ivar looked: nanoseconds (C{CLOCK_MONOTONIC}) of the last look at them.
     @ivar before: nanoseconds; it has begun what it waits for now after that.  None: not known.
     @ivar since: nanoseconds; and before that.
     @ivar timing: what it was last seen to wait for, if that ends by itself.
-    @ivar period: nanoseconds after which it comes back as a habit; 0 for none.
+    @ivar period: nanoseconds after which it comes back as a habit, on average; 0 for none.
+    @ivar held: it has been thawed, and has not run since.
+    @ivar switches: how often it had waited then; -1: it was not asked for.
+    @ivar calm: C{ran} when it was last found to wait in a way that a freeze does no harm to.
+    @ivar onlyTime: whether it waited for nothing but time then.
+    @ivar descriptors: what it waited on then.
     """
 
     ran: tuple[int, int]
@@ -149,10 +158,10 @@ class Seen:
     calm: tuple[int, int] | None = None
     onlyTime: bool = False
     descriptors: tuple[int, ...] = ()
-    _looks: int = 0
-    _first: _Mark | None = None
-    _middle: _Mark | None = None
-    _slept: tuple[Timing, int] | None = None
+    _mark: _Mark | None = None
+    _returns: int = 0
+    _lengths: deque[int] = field(factory=lambda: deque(maxlen=_KEPT))
+    _ranBefore: int | None = None
     _rest: int | None = None
     _ends: _Ends | None = None
     _partly: bool = False
@@ -163,18 +172,20 @@ class Seen:
         return self.since if self.before is None else self.before
 
     def isHabit(self, timing: Timing) -> bool:
-        """Whether a time is the one after which the thread comes back as a habit."""
+        """Whether a time is one of those after which the thread comes back as a habit."""
         if not self.period or self.timing is None or not self.timing.isLike(timing):
             return False
         if self._partly and timing.length == self.timing.length:
             return True
-        return self._isNear(timing, self.period, self.period)
-
-    def _endsOf(self, timing: Timing | None) -> _Ends | None:
-        """None for a wait that does not count from its beginning."""
-        if timing is None or timing.length is None:
-            return None
-        return _Ends(timing.length, self.begun + timing.length, self.since + timing.length)
+        kept = self._usual()
+        shortest, longest = min(kept), max(kept)
+        if timing.length is not None:
+            least = most = timing.length
+        else:
+            assert timing.end is not None
+            least, most = timing.end - self.since, timing.end - self.begun
+        low, high = shortest * (1 - NEAR) - _GRAIN, longest * (1 + NEAR) + _GRAIN
+        return most >= low and least <= high
 
     def isStill(self, timing: Timing) -> bool:
         """Whether it is the same wait as before, which a freeze or a loop has begun anew."""
@@ -184,85 +195,11 @@ class Seen:
             return False
         return timing.isRest(rest) or timing.isSame(last)
 
-    def _isNear(self, timing: Timing, least: float, most: float) -> bool:
-        """Whether a time is about as long as a period that is known by bounds."""
-        if timing.length is not None:
-            shortest = longest = timing.length
-        else:
-            assert timing.end is not None
-            shortest = timing.end - self.since
-            longest = timing.end - self.begun
-        low, high = least * (1 - NEAR) - _GRAIN, most * (1 + NEAR) + _GRAIN
-        return longest >= low and shortest <= high
-
-    def stopped(self) -> None:
-        """Its counters were moved by a freeze; a habit stays one."""
-        self._first = self._middle = None
-
-    def goesOn(self, rest: int) -> None:
-        """It waits again for what was left of its time, nanoseconds: that is no other wait."""
-        self._rest = rest
-
-    def sleptFor(self, timing: Timing | None) -> None:
-        """
-        The container slept until the end of what it waits for; None: until something else.
-
-        So many times in a row, that is a habit, too.
-        """
+    def _endsOf(self, timing: Timing | None) -> _Ends | None:
+        """None for a wait that does not count from its beginning."""
         if timing is None or timing.length is None:
-            self._slept = None
-            return
-        before = self._slept
-        count = 1
-        if before is not None and before[0].isLike(timing) and before[0].length is not None:
-            count += before[1] if _near(timing.length, before[0].length) else 0
-        self._slept = (timing, count)
-        if count >= RETURNS:
-            self.period = timing.length
-
-    def returned(self, timing: Timing | None, switches: int) -> None:
-        """It has run, and waits again."""
-        last, self.timing = self.timing, timing
-        ends, self._ends = self._ends, self._endsOf(timing)
-        self._partly = False
-        if timing is None or self.before is None or last is None or not timing.isLike(last):
-            self.period = 0
-            self.stopped()
-        if timing is None or self.before is None:
-            return
-        self._looks += 1
-        mark = _Mark(self.before, self.since, switches, self.ran[0], self._looks)
-        if self.period and self._asksForRest(ends):
-            self.stopped()
-            return
-        if self.period and not self.isHabit(timing):
-            self.stopped()
-            self.period = 0
-        if self._first is None:
-            self._first = mark
-            return
-        count = mark.switches - self._first.switches
-        if count <= 0:
-            return
-        least = max(mark.before - self._first.since, 0) / count
-        most = (mark.since - self._first.before) / count
-        if not self._isNear(timing, least, most):
-            # Another thing than time has brought it back meanwhile, or it asks for another time.
-            self.period = 0
-            self._first, self._middle = mark, None
-            return
-        idle = (mark.ran - self._first.ran) / count <= WORK
-        # Both bounds have to agree, so a short period takes more returns.
-        sure = count >= RETURNS and most <= least * (1 + 2 * NEAR)
-        if sure and idle and self._isNear(timing, most, least):
-            self.period = timing.length or round((least + most) / 2)
-        elif not idle:
-            self.period = 0
-        looks = mark.look - self._first.look
-        if looks >= _WINDOW and self._middle is not None:
-            self._first, self._middle = self._middle, mark
-        elif self._middle is None and looks >= _WINDOW // 2:
-            self._middle = mark
+            return None
+        return _Ends(timing.length, self.begun + timing.length, self.since + timing.length)
 
     def _asksForRest(self, before: _Ends | None) -> bool:
         """
@@ -276,14 +213,102 @@ class Seen:
             return False
         # Some ask for whole milliseconds, rounded up.
         first, last = max(now.first, before.first), min(now.last, before.last)
-        self._partly = first <= last + _GRAIN
-        if self._partly:
-            self._ends = _Ends(now.length, min(first, last), max(first, last))
-        return self._partly
+        if first > last + _GRAIN:
+            return False
+        self._ends = _Ends(now.length, min(first, last), max(first, last))
+        return True
 
+    def stopped(self) -> None:
+        """Its counters were moved by a freeze; a habit stays one."""
+        self._mark = None
+        self._ranBefore = self.ran[0]
 
-def _near(one: float, other: float) -> bool:
-    return abs(one - other) <= other * NEAR + _GRAIN
+    def goesOn(self, rest: int) -> None:
+        """It waits again for what was left of its time, nanoseconds: that is no other wait."""
+        self._rest = rest
+
+    def sleptUntil(self) -> None:
+        """The container slept until the end of what this thread waits for."""
+        timing = self.timing
+        if timing is not None:
+            length = timing.length
+            self._gain((timing.end or 0) - self.begun if length is None else length, 1)
+
+    def disturbed(self) -> None:
+        """Something else than time has woken the container: what was no habit yet is none."""
+        if not self.period:
+            self._lose()
+
+    def _gain(self, length: int, returns: int) -> None:
+        self._returns += returns
+        self._lengths.append(length)
+        kept = self._usual()
+        self.period = sum(kept) // len(kept) if kept else 0
+
+    def _usual(self) -> list[int]:
+        """The lengths of a habit's times; none as long as it is no habit."""
+        kept = list(self._lengths)
+        latest = kept[-RETURNS:]
+        if self._returns >= MIXED and len(kept) >= MIXED // 2:
+            return kept
+        same = len(latest) > 1 and max(latest) <= min(latest) * (1 + NEAR) + _GRAIN
+        return latest if same and self._returns >= RETURNS else []
+
+    def _lose(self) -> None:
+        self.period = self._returns = 0
+        self._lengths.clear()
+
+    def returned(self, timing: Timing | None, switches: int) -> None:
+        """It has run, and waits again."""
+        last, self.timing = self.timing, timing
+        mark, self._mark = self._mark, None
+        ranBefore, self._ranBefore = self._ranBefore, None
+        ends, self._ends = self._ends, self._endsOf(timing)
+        self._partly = False
+        if timing is None or last is None or not timing.isLike(last):
+            self._lose()
+        elif self.period and self._asksForRest(ends):
+            self._partly = True
+            return
+        elif ranBefore is not None and self.ran[0] - ranBefore > 2 * WORK:
+            # The freeze and the looks are a part of that.
+            self._lose()
+        elif mark is not None:
+            count = switches - mark.switches
+            if count <= 0:
+                self._mark = mark
+                return
+            byTime = self._cameByTime(last, mark, count)
+            if byTime is False or self.ran[0] - mark.ran > WORK * count:
+                self._lose()
+            elif byTime:
+                both = None in (timing.end, last.end)
+                length = last.length if both else ((timing.end or 0) - (last.end or 0)) // count
+                self._gain(length or 0, count)
+        if timing is not None and self.period and not self.isHabit(timing):
+            self._lose()
+        if timing is not None and self.before is not None:
+            self._mark = _Mark(self.before, self.since, switches, self.ran[0])
+
+    def _cameByTime(self, last: Timing, mark: _Mark, count: int) -> bool | None:
+        """
+        Whether its time has brought it back, as far as the bounds tell.
+
+        @return: None, if it may have been time or something else.
+        """
+        assert self.before is not None
+        if last.end is not None:
+            least = most = last.end
+        else:
+            assert last.length is not None
+            least, most = mark.before + last.length, mark.since + last.length
+        if self.since < least - _GRAIN:
+            return False
+        if count == 1:
+            return self.before <= most + _LATE
+        # Others went by since that one: they had this much time, all together.
+        usual = sum(self._lengths) / len(self._lengths) if self._lengths else last.length or 0
+        return self.since - least >= (count - 1) * usual * _LEAST or None
 
 
 class Observer:
@@ -310,18 +335,21 @@ class Observer:
         for tid in [tid for tid in seen if tid not in tids]:
             del seen[tid]
 
-    def resumed(self, by: tuple[int, int] | None) -> None:
+    def resumed(self, by: tuple[int, int] | None, disturbed: bool) -> None:
         """
         The container runs again, after a freeze.
 
-        @param by: the process and thread for whose time that was; None: it was for something else.
+        @param by: the process and thread for whose time that was; None: it was for nobody's.
+        @param disturbed: it was for something else than time.
         """
         self._looked = time.monotonic_ns()
         for pid, threads in self._seen.items():
             for tid, seen in threads.items():
                 seen.stopped()
-                if by is None or by == (pid, tid):
-                    seen.sleptFor(None if by is None else seen.timing)
+                if by == (pid, tid):
+                    seen.sleptUntil()
+                elif disturbed:
+                    seen.disturbed()
 
     def look(self, pid: int, tid: int, memory: Glance, clock: Clock, now: int) -> Seen:
         """

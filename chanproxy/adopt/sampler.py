@@ -23,7 +23,7 @@ from chanproxy.interfaces import FreezerError
 INTERVAL = 0.125
 """Seconds between looks, where they are cheap: a time that is seen is known as exactly as that."""
 
-SHARE = 0.01
+SHARE = 0.005
 """Share of a processor that the looks may use, at most."""
 
 

@@ -55,5 +55,5 @@ class Subject:
 
     @property
     def onlyTime(self) -> bool:
-        """It waits for nothing but time: it has no other way on."""
-        return all(wait.onlyTime for wait in self.waits.values())
+        """Each of its threads waits for nothing but a time: it has no other way on."""
+        return all(wait.onlyTime and wait.within is not None for wait in self.waits.values())

@@ -144,7 +144,7 @@ class Times:
         return f"{self.name}/{safe(name)}[{tid}] {wait.call} timeout"
 
     def _end(self, subject: Subject, tid: int, wait: Wait, since: int) -> int:
-        """When a wait is over, at the earliest."""
+        """When the container has to run for a wait to be over in time."""
         pid, call = subject.pid, subject.calls[tid]
         assert wait.within is not None
         if not wait.relative or wait.rest is not None:
@@ -156,7 +156,9 @@ class Times:
         cut = self.cutShort.end(pid, tid, call.name, call.arguments[0], wait.within)
         if cut is not None and tid not in subject.moved:
             return cut
-        return self._begun(subject, tid, wait, since, latest=False) + wait.within
+        # One that is ended by us must not end early; any other wakes early and ends by itself.
+        latest = wait.expired is not None
+        return self._begun(subject, tid, wait, since, latest) + wait.within
 
     def _begun(self, subject: Subject, tid: int, wait: Wait, since: int, latest: bool) -> int:
         """When a thread began to wait, at the earliest or at the latest."""
@@ -211,12 +213,13 @@ class Times:
                 key = (subject.pid, tid)
                 asked, argument = wait.within, call.arguments[0]
                 end = self.cutShort.end(*key, call.name, argument, asked)
+                seen = self.observer.of(*key)
+                habit = seen is not None and bool(seen.period)
                 if end is None or tid in subject.moved:
-                    seen = self.observer.of(*key)
-                    if seen is not None and seen.period:
-                        continue
                     end = self._begun(subject, tid, wait, since, latest=True) + wait.within
-                self.cutShort.note(*key, call.name, argument, asked, end, wait.expired, until)
+                self.cutShort.note(
+                    *key, call.name, argument, asked, end, wait.expired, until, habit
+                )
                 keys.add(key)
         self.cutShort.keepOnly(keys)
 
