@@ -136,7 +136,9 @@ class ThreadStat:
     @property
     def isRingWorker(self) -> bool:
         """It works for io_urings: what it does, or takes on later, needs it to run."""
-        return bool(self.flags & _PF_IO_WORKER) and self.name.startswith("iou-wrk")
+        # Whoever takes requests for a ring is seen by its ring.  One that has not run yet has no
+        # name of its own.
+        return bool(self.flags & _PF_IO_WORKER) and not self.name.startswith("iou-sqp")
 
 
 def threadStat(pid: int, tid: int) -> ThreadStat:
