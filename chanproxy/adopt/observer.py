@@ -39,6 +39,14 @@ NEAR = 0.35
 WORK = 2_000_000
 """Nanoseconds that a thread may run at a time and still have next to nothing to do."""
 
+LONG, LITTLE = 2_000_000_000, 250_000
+"""
+The same for one that comes back after so many nanoseconds or more, and is cheap to wait for.
+
+A server that looks whether there is something to do takes 40 to 80 microseconds for that, also with
+a freeze in between; an interpreter that has a timer to call, 300 and more.
+"""
+
 _KEPT = 16
 """Times that are remembered of a habit."""
 
@@ -165,6 +173,7 @@ class Seen:
     _rest: int | None = None
     _ends: _Ends | None = None
     _partly: bool = False
+    _work: int = WORK
 
     @property
     def begun(self) -> int:
@@ -265,13 +274,13 @@ class Seen:
         ranBefore, self._ranBefore = self._ranBefore, None
         ends, self._ends = self._ends, self._endsOf(timing)
         self._partly = False
+        work, self._work = self._work, self._workFor(timing)
         if timing is None or last is None or not timing.isLike(last):
             self._lose()
         elif self.period and self._asksForRest(ends):
             self._partly = True
             return
-        elif ranBefore is not None and self.ran[0] - ranBefore > 2 * WORK:
-            # The freeze and the looks are a part of that.
+        elif ranBefore is not None and self.ran[0] - ranBefore > work:
             self._lose()
         elif mark is not None:
             count = switches - mark.switches
@@ -279,7 +288,7 @@ class Seen:
                 self._mark = mark
                 return
             byTime = self._cameByTime(last, mark, count)
-            if byTime is False or self.ran[0] - mark.ran > WORK * count:
+            if byTime is False or self.ran[0] - mark.ran > work * count:
                 self._lose()
             elif byTime:
                 both = None in (timing.end, last.end)
@@ -289,6 +298,13 @@ class Seen:
             self._lose()
         if timing is not None and self.before is not None:
             self._mark = _Mark(self.before, self.since, switches, self.ran[0])
+
+    def _workFor(self, timing: Timing | None) -> int:
+        """Nanoseconds that it may run when such a time has come, for a habit."""
+        if timing is None:
+            return WORK
+        length = (timing.end or 0) - self.begun if timing.length is None else timing.length
+        return LITTLE if length >= LONG else WORK
 
     def _cameByTime(self, last: Timing, mark: _Mark, count: int) -> bool | None:
         """
