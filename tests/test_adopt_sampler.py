@@ -9,6 +9,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -24,8 +25,9 @@ from chanproxy.adopt.sampler import INTERVAL, SHARE, Sampler
 from chanproxy.adopt.slices import SLICE, Sliced
 from chanproxy.adopt.socketlimits import RECEIVING, limitIn, limitOf
 from chanproxy.adopt.subject import StillBusy, Subject
-from chanproxy.adopt.watchdogs import Watchdogs
+from chanproxy.adopt.watchdogs import shortestWatchdog
 from chanproxy.interfaces import FreezerError
+from tests.live import until
 
 # Slices.
 
@@ -214,8 +216,14 @@ def test_samplingUnknown(looks: Looks, error: Exception) -> None:
 
 def test_samplingDear(looks: Looks) -> None:
     """What costs much is done seldom."""
-    end = time.thread_time() + 0.02
-    looks.work = lambda: time.thread_time() < end
+
+    def work() -> bool:
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+        return False
+
+    looks.work = work
     looks.sampler.start()
     while looks.clock.getDelayedCalls()[0].getTime() <= looks.clock.seconds():
         looks.clock.advance(0)
@@ -258,6 +266,8 @@ class _Member:
             environment["WATCHDOG_USEC"] = value
         self.process = subprocess.Popen(["sleep", "1000"], env=environment)
         self.pid = self.process.pid
+        # For a moment it has none yet.
+        until("environment", Path(f"/proc/{self.pid}/environ").read_bytes)
 
     def close(self) -> None:
         """End it."""
@@ -277,14 +287,13 @@ class _Member:
 def test_watchdogs(values: list[str | None], shortest: float | None) -> None:
     """The shortest time of all members; what is none is passed over."""
     members = [_Member(value) for value in values]
-    watchdogs = Watchdogs()
     for _ in range(2):
-        assert watchdogs.shortest(cast(list[Subject], members)) == shortest
+        assert shortestWatchdog(cast(list[Subject], members)) == shortest
     for member in members:
         member.close()
     # Gone, they ask for nothing.
-    assert watchdogs.shortest(cast(list[Subject], members)) is None
-    assert watchdogs.shortest([]) is None
+    assert shortestWatchdog(cast(list[Subject], members)) is None
+    assert shortestWatchdog([]) is None
 
 
 # Limits of sockets.

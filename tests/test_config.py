@@ -15,7 +15,7 @@ from twisted.internet import endpoints
 
 from chanproxy import config
 from chanproxy.addresses import PATH_BYTES, SeqpacketAddressSpec, parseSeqpacket, split
-from chanproxy.adopt.settings import Adoption
+from chanproxy.adopt.settings import BREATH, Adoption
 from chanproxy.config import Channel, Configuration, ConfigurationError, Container, Limits
 from chanproxy.keepalive import Keepalive
 
@@ -700,7 +700,8 @@ def test_reference() -> None:
     assert not entry.trusted
     (editor,) = read.containers
     assert editor.adoption == Adoption(ignore=("udp:*:5353",))
-    bare = attrs.evolve(editor, channels=(), adoption=None)
+    assert editor.maxAsleep == BREATH
+    bare = attrs.evolve(editor, channels=(), adoption=None, maxAsleep=0)
     assert bare == Container("editor", editor.freezer)
     (rpc,) = editor.channels
     assert rpc == Channel(rpc.name, rpc.listen, rpc.connect)

@@ -18,8 +18,8 @@ def event(
 
 
 def found(without: list[Event], under: list[Event], noise: Noise = QUIET) -> list[str]:
-    """What is said of two runs."""
-    faults = compare("x", Record(tuple(without)), Record(tuple(under)), noise)
+    """What is said of two runs; the second was awake for a while at 1 s."""
+    faults = compare("x", Record(tuple(without)), Record(tuple(under), awake=(1.0,)), noise)
     return [f"{fault.what} {fault.kind}" for fault in faults]
 
 

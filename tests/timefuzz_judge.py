@@ -21,8 +21,10 @@ SEEN = 0.3
 BREATH = 1.0
 """Seconds: the first breath of a sleep."""
 
-TURN = 0.3
-"""Seconds that a breath takes at most."""
+SIGNAL = 0.5
+"""The same for a signal, which is looked for a few times a second."""
+
+SIGNALS = ("alarm", "itimer", "usr1", "signalfd")
 
 HIDDEN = 15.0
 """Seconds, with L{SEEN}, that what hides behind a tick may be late at most."""
@@ -72,11 +74,13 @@ class Record:
 
     @ivar failures: what else went wrong, in words.
     @ivar asleep: the share of the time that it was frozen.
+    @ivar awake: when it was awake for longer than a breath takes: seconds by CLOCK_MONOTONIC, sorted.
     """
 
     events: tuple[Event, ...]
     failures: tuple[str, ...] = ()
     asleep: float = 0.0
+    awake: tuple[float, ...] = ()
 
 
 @frozen
@@ -133,7 +137,7 @@ def _used(event: Event) -> str:
 
 def _bound(event: Event, awake: Sequence[float], more: int) -> float:
     """How late it may be; C{awake} are the times at which it was certainly awake, sorted."""
-    bound = SEEN
+    bound = SIGNAL if event.kind in SIGNALS or event.kind.startswith("timer-") else SEEN
     if event.sort != "s":
         before = bisect.bisect(awake, event.due)
         # It has slept since then at most.
@@ -143,22 +147,6 @@ def _bound(event: Event, awake: Sequence[float], more: int) -> float:
         # sleep(3) gives whole seconds when a signal interrupts it.
         bound += 1.0
     return bound + (event.extra if more > 0 else 0.0)
-
-
-def _wakes(events: Sequence[Event]) -> Iterator[float]:
-    """
-    When something from outside has woken it for certain: a request, or a signal.
-
-    A time of its own does not: it has its turn, and is frozen again like in any breath.  Nor does
-    what comes while it has that turn, such as the next question of somebody who has his answer.
-    """
-    turns = sorted(event.came for event in events)
-    for event in events:
-        _, part, *_ = event.id.split(".")
-        if event.id.endswith(".ask") or part in ("term", "usr1"):
-            at = bisect.bisect_left(turns, event.came)
-            if not at or turns[at - 1] < event.came - TURN:
-                yield event.came
 
 
 def compare(name: str, without: Record, under: Record, noise: Noise) -> Iterator[Fault]:
@@ -175,14 +163,13 @@ def compare(name: str, without: Record, under: Record, noise: Noise) -> Iterator
     found = {event.id for event in under.events}
     expected = {event.id: event for event in without.events if event.sort != "t"}
     yield from _missing(name, without.events, found)
-    awake = sorted(_wakes(under.events))
     for event in under.events:
         base = expected.get(event.id)
         if base is None and event.sort != "t":
             yield Fault(name, "added", _used(event), event.id)
             continue
         late = event.late - max(noise.of(event), base.late if base else 0.0)
-        bound = _bound(event, awake, event.again - (base.again if base else 0))
+        bound = _bound(event, under.awake, event.again - (base.again if base else 0))
         if event.late < -EARLY:
             yield Fault(name, "early", _used(event), f"{event.id} by {-event.late:.3f} s")
         elif late > bound:

@@ -150,7 +150,8 @@ class Run:
         self.sent: dict[int, float] = {}
         self.visitors: list[Visiting] = []
         self.began = 0.0
-        self.looks = self.asleep = 0
+        self.looks = self.asleep = self._thawed = 0
+        self.awake: list[float] = []
         self._rest = b""
 
     def start(self) -> None:
@@ -164,10 +165,14 @@ class Run:
         self.outside.at(time.monotonic() + 1, self._look)
 
     def _look(self) -> None:
-        # Often enough for a share of the time.
+        now = time.monotonic()
         self.looks += 1
-        self.asleep += self.cgroup.frozen()
-        self.outside.at(time.monotonic() + 0.73, self._look)
+        frozen = self.cgroup.frozen()
+        self.asleep += frozen
+        self._thawed = 0 if frozen else self._thawed + 1
+        if self._thawed >= 3:
+            self.awake.append(now)
+        self.outside.at(now + 0.13, self._look)
 
     def _heard(self) -> None:
         data = os.read(self._output.fileno(), 65536)
@@ -230,7 +235,12 @@ class Run:
 
     def record(self) -> Record:
         """What became of it."""
-        return Record(tuple(self.events), tuple(self.failures), self.asleep / max(1, self.looks))
+        return Record(
+            tuple(self.events),
+            tuple(self.failures),
+            self.asleep / max(1, self.looks),
+            tuple(self.awake),
+        )
 
     def close(self) -> None:
         """End it, whatever it does."""

@@ -37,7 +37,7 @@ from chanproxy.adopt.threads import (
 from chanproxy.adopt.times import AT_ONCE, Times
 from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace
 from chanproxy.adopt.views import Views
-from chanproxy.adopt.watchdogs import Watchdogs
+from chanproxy.adopt.watchdogs import shortestWatchdog
 from chanproxy.wake import SourceGroup
 
 _ENDED = frozenset(
@@ -95,7 +95,6 @@ class Inspector:
         self._connections = connections or Connections(name, 0)
         self._processor = times.processor
         self._tracer = times.tracer
-        self._watchdogs = Watchdogs()
         self._views = Views()
         self.signalWaiters: tuple[tuple[int, int], ...] = ()
         self._releasing: IDelayedCall | None = None
@@ -324,7 +323,7 @@ class Inspector:
             if wait.call == "rt_sigtimedwait"
         )
         first = self._times.deadlines.earliest(timed, time.monotonic_ns())
-        adopted.watchdog = self._watchdogs.shortest(subjects)
+        adopted.watchdog = shortestWatchdog(subjects)
         if first is not None:
             adopted.wakeAt(first)
 

@@ -8,13 +8,12 @@ Costs an idle container one small file a look.  Knows nothing of freezing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from chanproxy.adopt.deadlines import Timed
 from chanproxy.adopt.foresight import Foresight
 from chanproxy.adopt.observer import Observer
 from chanproxy.adopt.slices import Sliced
@@ -44,8 +43,8 @@ class Sampler:
         self._cpuTime = cpuTime
         self._used = -1
         self._call: IDelayedCall | None = None
-        self._round: Deferred[list[Timed]] | None = None
-        self._began = 0.0
+        self._round: Deferred[None] | None = None
+        self._cost = 0.0
 
     def start(self) -> None:
         """The container runs.  Idempotent."""
@@ -75,18 +74,33 @@ class Sampler:
             self._again(0.0)
             return
         self._used = used
-        self._began = time.thread_time()
-        looking = self._round = Sliced(self._clock, self._foresight.round(refuse=False)).result
+        self._cost = 0.0
+        looking = self._round = Sliced(self._clock, self._look()).result
         looking.addCallbacks(self._looked, self._failed)
 
-    def _looked(self, _: list[Timed]) -> None:
+    def _look(self) -> Generator[None, None, None]:
+        """A round; what others do between its steps is not counted."""
+        steps = self._foresight.round(refuse=False)
+        while self._step(steps):
+            yield None
+
+    def _step(self, steps: Iterator[None]) -> bool:
+        began = time.thread_time()
+        try:
+            next(steps)
+        except StopIteration:
+            return False
+        finally:
+            self._cost += time.thread_time() - began
+        return True
+
+    def _looked(self, _: None) -> None:
         self._round = None
-        # Sliced, it includes what others did meanwhile: that errs on the cheap side.
-        self._again(time.thread_time() - self._began)
+        self._again(self._cost)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError) is None:
-            self._looked([])
+            self._looked(None)
 
     def _again(self, cost: float) -> None:
         self._call = self._clock.callLater(max(INTERVAL, cost / SHARE), self._sample)

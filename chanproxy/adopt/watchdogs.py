@@ -8,35 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chanproxy._processes import startTime
 from chanproxy.adopt.subject import Subject
 
 
-class Watchdogs:
-    """Those of one container; each process is asked once."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[int, float | None]] = {}
-
-    def shortest(self, subjects: Sequence[Subject]) -> float | None:
-        """The shortest of their times, in seconds; None without any."""
-        before, self._known = self._known, {}
-        found = []
-        for subject in subjects:
-            known = before.get(subject.pid)
-            started = startTime(subject.pid)
-            if known is None or known[0] != started:
-                known = (started, _limitOf(subject.pid))
-            self._known[subject.pid] = known
-            if known[1] is not None:
-                found.append(known[1])
-        return min(found, default=None)
+def shortestWatchdog(subjects: Sequence[Subject]) -> float | None:
+    """The shortest time of these processes, in seconds; None without any."""
+    # Asked for each time: a program may be another one by now, in the same process.
+    limits = (_limitOf(subject.pid) for subject in subjects)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _limitOf(pid: int) -> float | None:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            entries = file.read().split(b"\0")
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            entries = file.readall().split(b"\0")
     except OSError:
         # What may not be read, or is gone, asks for nothing.
         return None
