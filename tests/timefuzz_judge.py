@@ -74,7 +74,7 @@ class Record:
 
     @ivar failures: what else went wrong, in words.
     @ivar asleep: the share of the time that it was frozen.
-    @ivar awake: when it was awake for longer than a breath takes: seconds by CLOCK_MONOTONIC, sorted.
+    @ivar awake: when it was awake for longer than a breath takes; by CLOCK_MONOTONIC, sorted.
     """
 
     events: tuple[Event, ...]
