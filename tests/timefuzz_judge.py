@@ -144,8 +144,8 @@ def _bound(event: Event, awake: Sequence[float], more: int) -> float:
         slept = event.due - awake[before - 1] if before else HIDDEN
         bound += min(HIDDEN, slept + BREATH)
     if event.kind == "sleep" and event.again:
-        # sleep(3) gives whole seconds when a signal interrupts it.
-        bound += 1.0
+        # sleep(3) gives whole seconds each time that a signal interrupts it.
+        bound += event.again
     return bound + (event.extra if more > 0 else 0.0)
 
 

@@ -235,12 +235,8 @@ class Run:
 
     def record(self) -> Record:
         """What became of it."""
-        return Record(
-            tuple(self.events),
-            tuple(self.failures),
-            self.asleep / max(1, self.looks),
-            tuple(self.awake),
-        )
+        asleep = self.asleep / max(1, self.looks)
+        return Record(tuple(self.events), tuple(self.failures), asleep, tuple(self.awake))
 
     def close(self) -> None:
         """End it, whatever it does."""
