@@ -24,6 +24,7 @@ from chanproxy.adopt.threads import (
     isInFreezer,
     position,
     switchesOf,
+    threadStat,
     timesRun,
 )
 
@@ -407,7 +408,20 @@ class Observer:
             return seen
         seen.switches = switchesOf(pid, tid) if timing is not None else -1
         seen.returned(timing, seen.switches)
+        if begun is None and not self._looked and timing is not None:
+            seen.before = self._startOf(pid, tid, timing)
         return seen
+
+    def _startOf(self, pid: int, tid: int, timing: Timing) -> int | None:
+        """
+        When a thread began to live, that was there before the first look at all.
+
+        It may have begun to wait then; unless its time would be over already.
+        """
+        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        started = threadStat(pid, tid).started - boot
+        over = timing.length is None or started + timing.length <= time.monotonic_ns()
+        return None if over else started
 
     def _goesOn(self, pid: int, tid: int, where: Position, seen: Seen) -> bool:
         """Whether it is in the same call as before, which the kernel has restarted."""

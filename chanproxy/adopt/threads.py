@@ -20,6 +20,9 @@ _PF_IO_WORKER, _PF_USER_WORKER = 0x10, 0x4000
 """C{linux/sched.h}: threads of the kernel's own that live in a process (io_uring, vhost)."""
 
 
+_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
 class Gone(Exception):
     """The process or thread was killed."""
 
@@ -122,11 +125,16 @@ def _readStart(path: str) -> bytes:
 
 @frozen
 class ThreadStat:
-    """A look at C{/proc/PID/task/TID/stat}."""
+    """
+    A look at C{/proc/PID/task/TID/stat}.
+
+    @ivar started: when the thread began: nanoseconds (C{CLOCK_BOOTTIME}), by the kernel's ticks.
+    """
 
     name: str
     state: str
     flags: int
+    started: int = 0
 
     @property
     def asleepForGood(self) -> bool:
@@ -152,7 +160,7 @@ def threadStat(pid: int, tid: int) -> ThreadStat:
     head, _, tail = text.rpartition(b")")
     fields = tail.split()
     name = head.partition(b"(")[2].decode(errors="backslashreplace")
-    return ThreadStat(name, fields[0].decode(), int(fields[6]))
+    return ThreadStat(name, fields[0].decode(), int(fields[6]), int(fields[19]) * _TICK)
 
 
 def clockOf(pid: int) -> Callable[[int], int]:
