@@ -48,7 +48,7 @@ class ServiceTests(TestCase):
         self.fail(f"never {state}")
 
     def test_wake(self) -> Deferred[None]:
-        """A message wakes; when it is read, the container sleeps again."""
+        """A message wakes; when it is answered, the container sleeps again."""
         return Deferred.fromCoroutine(self._wake())
 
     async def _wake(self) -> None:
@@ -75,6 +75,7 @@ class ServiceTests(TestCase):
             await deferLater(reactor, 0.3)
             assert container.suspension.state == "awake"
             assert inside.recv(10) == b"hello"
+            inside.send(b"hello yourself")
             await self._settled(service, "asleep")
         finally:
             await service.stopService()
