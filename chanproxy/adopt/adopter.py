@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.connections import Connections
 from chanproxy.adopt.deadlines import BRIEF, WORTH
 from chanproxy.adopt.drywatch import DryWatch
@@ -64,9 +63,6 @@ class Adopter:
         self._foresight = Foresight(times, freezer.processes, connections, rings)
         self._sampler = Sampler(reactor, times.observer, self._foresight, freezer.cpuTime)
 
-        def attached(adopted: Adopted) -> None:
-            attach(adopted)
-
         self._inspector = Inspector(
             name,
             reactor,
@@ -74,7 +70,7 @@ class Adopter:
             times,
             ignored,
             limit,
-            attached,
+            attach,
             adoption.blind,
             stopped,
             freezer.hiddenProcesses,

@@ -146,7 +146,7 @@ class Foresight:
             where = position(pid, tid)
             if where is None or where.number < 0:
                 raise StillBusy(f"busy: {label}")
-            name = self._nameOf(pid, tid, where.number, where.arguments)
+            name = self._times.nameOf(pid, tid, where.number, where.arguments)
             if name != RESTART:
                 if not mayWait(name):
                     raise StillBusy(f"busy: {label} is in {name}, which cannot be watched")
@@ -170,13 +170,6 @@ class Foresight:
             seen.timing, seen.onlyTime, seen.descriptors = None, True, ()
         seen.calm = seen.ran
 
-    def _nameOf(self, pid: int, tid: int, number: int, arguments: Sequence[int]) -> str:
-        name = self._times.processor.name(number)
-        if name != RESTART:
-            return name
-        known = self._times.restarted.of(pid, tid, arguments)
-        return RESTART if known is None else known.name
-
     def _timed(self, pid: int, tid: int, seen: Seen, alone: bool) -> Timed | None:
         timing = seen.timing
         if timing is None:
@@ -192,7 +185,7 @@ class Foresight:
             ended = timing.expired is not None
             at = (seen.since if ended else begun) + length if end is None else end
             if end is None and timing.expired is not None and not seen.period:
-                self._times.cutShort.foresee(*cut, seen.since + length, timing.expired)
+                self._times.cutShort.foresee(*cut, at, timing.expired)
         where = position(pid, tid)
         if where is not None and self._times.processor.name(where.number) == RESTART:
             known = self._times.restarted.of(pid, tid, where.arguments)

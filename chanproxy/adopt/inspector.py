@@ -272,10 +272,7 @@ class Inspector:
         where = position(subject.pid, tid)
         if where is None or where.number < 0:
             raise NotWaiting("runs")
-        name = self._processor.name(where.number)
-        if name == RESTART:
-            known = self._times.restarted.of(subject.pid, tid, where.arguments)
-            name = RESTART if known is None else known.name
+        name = self._times.nameOf(subject.pid, tid, where.number, where.arguments)
         subject.calls[tid] = Call(name, where.arguments, where.instruction)
         return decode(name, where.arguments, subject.memory.read, subject.clock)
 

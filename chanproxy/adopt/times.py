@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
+from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.cutshort import CutShort
 from chanproxy.adopt.deadlines import Deadlines, Timed
 from chanproxy.adopt.decode import NotWaiting, Wait
@@ -78,6 +79,12 @@ class Times:
         seen = self.observer.of(pid, tid)
         # To stop in the freezer is one more wait.
         return seen is None or seen.switches < 0 or switchesOf(pid, tid) != seen.switches + 1
+
+    def nameOf(self, pid: int, tid: int, number: int, arguments: Sequence[int]) -> str:
+        """The name of a call that a thread is in; of a restarted one, what it was before."""
+        name = self.processor.name(number)
+        known = self.restarted.of(pid, tid, arguments) if name == RESTART else None
+        return name if known is None else known.name
 
     def resolved(self, subject: Subject, tid: int, call: Call) -> Call:
         """
