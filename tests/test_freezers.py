@@ -41,6 +41,9 @@ needsStuck = pytest.mark.skipif(bool(cannotStick()), reason=cannotStick() or "us
 Steps = Generator[Deferred[Any], Any, None]
 P = ParamSpec("P")
 
+DEEP = 1500
+"""Cgroups inside each other: more than Python lets functions call themselves."""
+
 
 def steps(test: Callable[P, Steps]) -> Callable[P, Deferred[None]]:
     """pytest-twisted's C{inlineCallbacks}, with its type."""
@@ -413,6 +416,24 @@ class TestRealCgroup:
         assert ended.pid not in freezer.processes()
         cgroup.close()
         assert freezer.processes() == []
+
+    def test_deep(self, cgroup: TemporaryCgroup) -> None:
+        """However deep cgroups are inside each other: processes are found, and tasks that run."""
+        levels = [cgroup.path]
+        for _ in range(DEEP):
+            levels.append(os.path.join(levels[-1], "d"))
+            os.mkdir(levels[-1])
+        try:
+            process = cgroup.spawn(["sleep", "1000"])
+            with open(os.path.join(levels[-1], "cgroup.procs"), "w") as file:
+                file.write(str(process.pid))
+            freezer = CgroupFreezer(cgroup.path, theReactor())
+            assert freezer.processes() == [process.pid]
+            assert freezer.unfrozenTasks() != []
+            cgroup.kill()
+        finally:
+            for level in reversed(levels[1:]):
+                os.rmdir(level)
 
     def test_threaded(self, cgroup: TemporaryCgroup) -> None:
         """A threaded cgroup does not list processes; the one above it does."""

@@ -18,7 +18,7 @@ from chanproxy import _syscalls
 from chanproxy.adopt.epolls import parse, textOf
 from chanproxy.adopt.flow import LISTEN, OPEN, Flow, Flowing, counts
 from chanproxy.adopt.naming import borrowed, safe
-from chanproxy.adopt.peers import Listeners, Listening, ends, ephemeral, internet
+from chanproxy.adopt.peers import Listeners, ends, ephemeral, internet
 from chanproxy.adopt.subject import Subject
 from chanproxy.adopt.threads import Gone
 
@@ -136,7 +136,6 @@ class Connections:
             except (Gone, OSError):
                 # It is looked at by others, who say what is wrong.
                 continue
-            listening = self._listeners.of(process.pid)
             for fd, inode in sockets:
                 if inode in seen:
                     continue
@@ -146,7 +145,7 @@ class Connections:
                     known.seenAt = began
                 if inode in self._others or (known is not None and not known.inbound):
                     continue
-                found = self._lookAt(process, fd, inode, listening, began)
+                found = self._lookAt(process, fd, inode, began)
                 if found is not None:
                     self._epolls = epolls | self._epolls
                     return found
@@ -163,9 +162,7 @@ class Connections:
             if now - self._known[inode].seenAt > _KEPT:
                 del self._known[inode]
 
-    def _lookAt(
-        self, process: Watched, fd: int, inode: int, listening: Listening, began: float
-    ) -> InFlight | None:
+    def _lookAt(self, process: Watched, fd: int, inode: int, began: float) -> InFlight | None:
         """One of up to tens of thousands: most are idle, and that is seen at once."""
         try:
             duplicate = _syscalls.duplicateFrom(process.pidfd, fd)
@@ -181,9 +178,7 @@ class Connections:
                 if known.counts == counts(info) and known.flowing.quiet:
                     return None
             elif info[0] in OPEN:
-                known = self._known[inode] = self._connection(
-                    process.pid, duplicate, listening, began
-                )
+                known = self._known[inode] = self._connection(process.pid, duplicate, began)
                 if not known.inbound:
                     return None
             else:
@@ -226,12 +221,10 @@ class Connections:
             return None
         return f"has sent to {{}} every {flowing.gap:.1f} s", more
 
-    def _connection(
-        self, pid: int, descriptor: int, listening: Listening, began: float
-    ) -> _Connection:
+    def _connection(self, pid: int, descriptor: int, began: float) -> _Connection:
         port = _syscalls.localPort(descriptor)
         first, last = ephemeral()
-        inbound = port in listening.addresses or not first <= port <= last
+        inbound = not first <= port <= last or port in self._listeners.of(pid).addresses
         if not inbound:
             # It may have begun to listen only now.
             inbound = port in self._listeners.of(pid, since=began).addresses

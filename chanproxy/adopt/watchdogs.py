@@ -6,9 +6,13 @@ Knows processes by their numbers; knows nothing of freezing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from chanproxy.adopt.subject import Subject
+
+_LIMIT = re.compile(rb"(?:\A|\0)WATCHDOG_USEC=(\d+)(?:\0|\Z)")
+"""C{sd_watchdog_enabled(3)}: microseconds."""
 
 
 def shortestWatchdog(subjects: Sequence[Subject]) -> float | None:
@@ -21,12 +25,8 @@ def shortestWatchdog(subjects: Sequence[Subject]) -> float | None:
 def _limitOf(pid: int) -> float | None:
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            entries = file.readall().split(b"\0")
+            found = _LIMIT.search(file.readall())
     except OSError:
         # What may not be read, or is gone, asks for nothing.
         return None
-    for entry in entries:
-        name, _, value = entry.partition(b"=")
-        if name == b"WATCHDOG_USEC" and value.isdigit() and int(value) > 0:
-            return int(value) / 1e6
-    return None
+    return int(found[1]) / 1e6 if found is not None and int(found[1]) > 0 else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
@@ -38,6 +39,34 @@ def readOnce(path: str) -> bytes:
         return b""
     finally:
         os.close(fd)
+
+
+def cgroupsFrom(
+    directory: str,
+    failed: Callable[[OSError], object] = lambda error: None,
+    skip: Callable[[str], bool] = lambda directory: False,
+) -> Iterator[str]:
+    """
+    A cgroup and all below it, each before those inside it.
+
+    However deep they are: nothing is called by itself.
+
+    @param failed: called with the error when one cannot be looked into.
+    @param skip: whether one is left out, with all below it.
+    """
+    left = [directory]
+    while left:
+        inside = left.pop()
+        if skip(inside):
+            continue
+        yield inside
+        try:
+            # As a rule there is none, and the kernel counts them (set_nlink in fs/kernfs/inode.c).
+            if os.stat(inside).st_nlink > 2:
+                with os.scandir(inside) as entries:
+                    left += [each.path for each in entries if each.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            failed(error)
 
 
 @frozen

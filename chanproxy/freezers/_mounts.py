@@ -11,7 +11,7 @@ import re
 
 from attrs import frozen
 
-from chanproxy.freezers._files import readLines
+from chanproxy.freezers._files import cgroupsFrom, readLines
 from chanproxy.interfaces import FreezerError
 
 
@@ -107,7 +107,7 @@ def holdsUs(directory: str, mount: CgroupMount, ownCgroups: str | None = None) -
         # One of them is outside our cgroup namespace, so the names cannot be compared.
         return any(
             str(os.getpid()) in readLines(os.path.join(below, "cgroup.procs"))
-            for below, _, _ in os.walk(directory)
+            for below in cgroupsFrom(directory)
         )
     if not isBelow(own, mount.root):
         return False

@@ -20,7 +20,15 @@ from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
 from chanproxy._poller import Poller
-from chanproxy.freezers._files import GONE, Events, explained, noRight, readLines, readOnce
+from chanproxy.freezers._files import (
+    GONE,
+    Events,
+    cgroupsFrom,
+    explained,
+    noRight,
+    readLines,
+    readOnce,
+)
 from chanproxy.freezers._mounts import (
     CgroupMount,
     cannotFreeze,
@@ -299,10 +307,7 @@ class CgroupFreezer:
     def unfrozenTasks(self) -> list[str]:
         """See L{IFreezer.unfrozenTasks}.  Best effort: it needs the right to trace the tasks."""
         tasks: list[str] = []
-        for directory, below, _ in os.walk(self._find()[0]):
-            if "frozen 1" in readLines(os.path.join(directory, "cgroup.events")):
-                below.clear()
-                continue
+        for directory in cgroupsFrom(self._find()[0], skip=_isFrozen):
             for thread in readLines(os.path.join(directory, "cgroup.threads")):
                 wchan = "".join(readLines(f"/proc/{thread}/wchan"))
                 # A thread of another pid namespace is listed as 0.
@@ -328,10 +333,10 @@ class CgroupFreezer:
     def _listed(self) -> list[int]:
         found: dict[int, None] = {}
         hidden = 0
-        for directory, _, _ in os.walk(self._find()[0], onerror=self._unlisted):
+        for directory in cgroupsFrom(self._find()[0], self._unlisted):
             try:
-                with open(os.path.join(directory, "cgroup.procs")) as file:
-                    pids = [int(line) for line in file]
+                with open(os.path.join(directory, "cgroup.procs"), "rb", buffering=0) as file:
+                    pids = [int(pid) for pid in file.readall().split()]
             except OSError as error:
                 self._unlisted(error)
                 continue
@@ -351,3 +356,7 @@ class CgroupFreezer:
         # A threaded cgroup does not say; the domain above it has listed its processes.
         if error.errno not in (*GONE, errno.EOPNOTSUPP):
             raise explained(self.spec, str(error.filename), error)
+
+
+def _isFrozen(directory: str) -> bool:
+    return "frozen 1" in readLines(os.path.join(directory, "cgroup.events"))
