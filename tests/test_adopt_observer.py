@@ -435,6 +435,16 @@ class TestThreads:
             assert looking.look() is first
             assert first.since == since
 
+    def test_beganBefore(self) -> None:
+        """A wait whose end has to be told by us counts from when it began, not from our look."""
+        code = "import select; e = select.epoll(); print('ready', flush=True); e.poll(60)"
+        with Subject([sys.executable, "-c", code]) as subject, Looking(subject) as looking:
+            assert subject.line() == "ready"
+            subject.waitFor("epoll_wait")
+            began = time.monotonic_ns()
+            time.sleep(0.3)
+            assert looking.look().since < began + SECOND // 10
+
     def test_forgotten(self) -> None:
         """What is gone is not remembered."""
         with waits("pause") as subject, Looking(subject) as looking:

@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.decode import Clock, NotWaiting, Wait, decode, mayWait
+from chanproxy.adopt.lastran import lastRan
 from chanproxy.adopt.processors import Processor
 from chanproxy.adopt.restarted import Restarted
 from chanproxy.adopt.socketlimits import RECEIVING, limitIn
@@ -410,6 +411,9 @@ class Observer:
         seen.returned(timing, seen.switches)
         if begun is None and not self._looked and timing is not None:
             seen.before = self._startOf(pid, tid, timing)
+            if timing.expired is not None:
+                # Its end will have to be told by us, so it counts from the latest that it may be.
+                seen.since = min(lastRan(pid, tid) or since, since)
         return seen
 
     def _startOf(self, pid: int, tid: int, timing: Timing) -> int | None:

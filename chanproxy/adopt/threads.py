@@ -80,7 +80,7 @@ def timesRun(pid: int, tid: int) -> tuple[int, int]:
     @raise Gone: there is no such thread.
     """
     # Three numbers, the second is nanoseconds waited; schedstat is there with CONFIG_SCHED_INFO.
-    ran, _, times = _readStart(f"/proc/{pid}/task/{tid}/schedstat").split()
+    ran, _, times = readStart(f"/proc/{pid}/task/{tid}/schedstat").split()
     return int(ran), int(times)
 
 
@@ -90,8 +90,17 @@ def switchesOf(pid: int, tid: int) -> int:
 
     @raise Gone: there is no such thread.
     """
-    found = _SWITCHES.search(_readStart(f"/proc/{pid}/task/{tid}/status"))
+    found = _SWITCHES.search(readStart(f"/proc/{pid}/task/{tid}/status"))
     return int(found[1]) if found else 0
+
+
+def processorOf(pid: int, tid: int) -> int:
+    """
+    The processor on which a thread has last run.
+
+    @raise Gone: there is no such thread.
+    """
+    return int(readStart(f"/proc/{pid}/task/{tid}/stat").rpartition(b")")[2].split()[36])
 
 
 def isInFreezer(pid: int, tid: int) -> bool:
@@ -100,7 +109,7 @@ def isInFreezer(pid: int, tid: int) -> bool:
 
     @raise Gone: there is no such thread.
     """
-    return _readStart(f"/proc/{pid}/task/{tid}/wchan") in _FREEZER
+    return readStart(f"/proc/{pid}/task/{tid}/wchan") in _FREEZER
 
 
 _FREEZER = (b"do_freezer_trap", b"get_signal")
@@ -112,7 +121,12 @@ stopped by a signal may show the second one, too.  A kernel without names shows 
 _SWITCHES = re.compile(rb"^voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)
 
 
-def _readStart(path: str) -> bytes:
+def readStart(path: str) -> bytes:
+    """
+    The first page of a file of a thread.
+
+    @raise Gone: there is no such thread, or no such file.
+    """
     try:
         fd = os.open(path, os.O_RDONLY)
         try:
