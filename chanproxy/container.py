@@ -146,6 +146,9 @@ class Container:
             _refuseBlindly(freezer)
         if mode == "dry-run":
             freezer = DryRunFreezer(freezer)
+            if adoption is not None:
+                # What runs has no need of a breath.
+                longest = None
         self._reactor = reactor
         self.name = name
         self._record = FrozenRecord(freezer.spec) if recorded and freezer.spec != "none" else None

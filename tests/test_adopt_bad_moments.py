@@ -41,7 +41,12 @@ class Home:
     """
 
     def __init__(
-        self, reactor: ChanproxyReactor, cgroup: TemporaryCgroup, mode: str = "manual", **more: Any
+        self,
+        reactor: ChanproxyReactor,
+        cgroup: TemporaryCgroup,
+        mode: str = "manual",
+        longest: float | None = None,
+        **more: Any,
     ) -> None:
         self.reactor = reactor
         self.cgroup = cgroup
@@ -55,6 +60,7 @@ class Home:
             recorded=False,
             bounds=Bounds(signalInterval=0.1),
             adoption=Adoption(**more),
+            longest=longest,
         )
 
     @property

@@ -30,6 +30,7 @@ def living(
     *argv: str,
     mode: str = "auto",
     stdin: int | None = None,
+    longest: float | None = None,
 ) -> tuple[Home, Subject]:
     """A container that suspends by itself, around a program that is ready."""
     if stdin is None:
@@ -37,7 +38,7 @@ def living(
         stdin = theirs.fileno()
     subject = stack.enter_context(Subject(argv, stdin))
     assert subject.line().startswith("ready")
-    it = Home(reactor, subject.cgroup, mode)
+    it = Home(reactor, subject.cgroup, mode, longest)
     stack.callback(it.close)
     it.container.start()
     return it, subject
@@ -142,14 +143,16 @@ async def test_noLooksAsleep(reactor: ChanproxyReactor, stack: contextlib.ExitSt
 
 @asynchronous
 async def test_dryRun(reactor: ChanproxyReactor, stack: contextlib.ExitStack) -> None:
-    """In a dry run it would sleep, or would not, and nothing is stopped."""
-    idle, subject = living(stack, reactor, compiled("oversleeps.c"), "idle", "0", mode="dry-run")
-    busy, other = living(stack, reactor, compiled("oversleeps.c"), "semop", "0", mode="dry-run")
+    """In a dry run it would sleep, or would not; nothing is stopped, and nothing has to breathe."""
+    program = compiled("oversleeps.c")
+    idle, subject = living(stack, reactor, program, "idle", "0", mode="dry-run", longest=0.1)
+    busy, other = living(stack, reactor, program, "semop", "0", mode="dry-run")
     stack.callback(os.system, f"ipcrm -s {other.line().split()[1]}")
     await until(reactor, lambda: idle.state == "asleep")
     await until(reactor, lambda: "sem" in busy.container.why)
     await deferLater(reactor, 0.3)
     assert (idle.state, busy.state) == ("asleep", "awake")
+    assert idle.container.suspension.statistics.successes == 0
     assert not subject.cgroup.frozen()
     assert not other.cgroup.frozen()
 
