@@ -123,6 +123,30 @@ async def test_passedOver(reactor: ChanproxyReactor, stack: contextlib.ExitStack
     assert text.endswith(" timeout, every 0.3 s")
 
 
+KEEPER = """
+import os, select, sys, time
+print("ready", flush=True)
+if os.fork() == 0:
+    {}
+while True:
+    time.sleep(0.3)
+"""
+
+
+@asynchronous
+async def test_looksAfterOthers(reactor: ChanproxyReactor, stack: contextlib.ExitStack) -> None:
+    """Who waits for nothing but a tick has no other way on, unless its child has one."""
+    idle = "select.select([0], [], [])"
+    ticks = "\n    while True: time.sleep(0.2)"
+    keeper, _ = living(stack, reactor, sys.executable, "-c", KEEPER.format(idle))
+    worker, _ = living(stack, reactor, sys.executable, "-c", KEEPER.format(ticks))
+    await until(reactor, lambda: keeper.state == "asleep")
+    (text,) = description(keeper.container, 0)["description"]["passed_over"]
+    assert text.endswith(" clock_nanosleep timeout, every 0.3 s")
+    assert attempts(worker) == 0
+    assert "clock_nanosleep timeout is over in " in worker.container.why
+
+
 @asynchronous
 async def test_noLooksAsleep(reactor: ChanproxyReactor, stack: contextlib.ExitStack) -> None:
     """Asleep nothing is looked at, and nothing is left to be called; awake again it is."""

@@ -216,6 +216,9 @@ def test_futexNewer() -> None:
 def test_sleeps() -> None:
     """Durations and instants; what is past ends now."""
     assert wait("nanosleep", AT, data=timespec(3)) == Wait("nanosleep", (), 3 * SECOND, True)
+    assert wait("nanosleep", AT, AT, data=timespec(3)).overwritten
+    assert wait("clock_nanosleep", 1, 0, AT, AT, data=timespec(3)).overwritten
+    assert not wait("clock_nanosleep", 1, 0, AT, AT + 16, data=timespec(3)).overwritten
     assert wait("clock_nanosleep", 1, 0, AT, data=timespec(3)).within == 3 * SECOND
     found = wait("clock_nanosleep", 1, 1, AT, data=LATER)
     assert found == Wait("clock_nanosleep", (), 10 * SECOND)

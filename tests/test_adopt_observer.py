@@ -12,6 +12,7 @@ from attrs import frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chanproxy.adopt.deadlines import IGNORE
 from chanproxy.adopt.observer import MIXED as MIXED_RETURNS
 from chanproxy.adopt.observer import WORK, Seen, Timing
 from chanproxy.adopt.threads import Glance, clockOf
@@ -367,9 +368,9 @@ while True:
 class Looking:
     """Rounds of looks at the first thread of a process that runs."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, timeouts: float = IGNORE) -> None:
         self.pid = subject.pid
-        self.inspector = subject.inspector()
+        self.inspector = subject.inspector(timeouts)
         self.observer = self.inspector._times.observer
         self._memory = Glance(subject.pid)
 
@@ -444,6 +445,24 @@ class TestThreads:
             began = time.monotonic_ns()
             time.sleep(0.3)
             assert looking.look().since < began + SECOND // 10
+
+    @pytest.mark.parametrize("kind", ["sleep", "sleepagain"])
+    def test_overwritten(self, kind: str) -> None:
+        """The kernel may write what is left to where the time stands: it is over when it was."""
+        with waits(kind, number=20_000) as subject, Looking(subject, 10.0) as looking:
+            assert subject.line() == "ready"
+            subject.waitFor("clock_nanosleep")
+            due = time.monotonic() + 20
+            looking.look()
+            for _ in range(3):
+                time.sleep(0.4)
+                found = subject.freeze().look(looking.inspector)
+                within = found.within()
+                assert within is not None
+                assert time.monotonic() + within == pytest.approx(due, abs=0.2)
+                subject.thaw()
+                looking.observer.resumed(None, disturbed=False)
+                until(lambda: not looking.look().held)
 
     def test_forgotten(self) -> None:
         """What is gone is not remembered."""

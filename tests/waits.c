@@ -265,6 +265,9 @@ static void wait_by(const char *kind)
 #endif
     else if (is(kind, "sleep"))
         clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+    else if (is(kind, "sleepagain"))
+        while (clock_nanosleep(CLOCK_MONOTONIC, 0, &t, &t))
+            ;
     else if (is(kind, "sleepuntil")) {
         t = until(CLOCK_MONOTONIC);
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);

@@ -2,14 +2,17 @@
 Which of the times that a container waits for wake it.
 
 Most programs that wait for events also wait for a time, and many of these times are housekeeping: a
-look every 100 ms whether there is anything to do.  Knows threads by their numbers only.
+look every 100 ms whether there is anything to do.  Knows threads and processes by their numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 
-from attrs import frozen
+from attrs import evolve, frozen
+
+from chanproxy._processes import parentOf
 
 _SECOND = 1_000_000_000
 
@@ -25,7 +28,7 @@ class Timed:
     @ivar label: in words, for people.
     @ivar at: nanoseconds (C{CLOCK_MONOTONIC}) when its wait ends by itself, at the earliest.
     @ivar length: nanoseconds that the whole wait takes.
-    @ivar alone: each thread of its process waits for nothing but a time.
+    @ivar alone: its process has no other way on than such times; see L{lookAfterOthers}.
     @ivar period: nanoseconds after which the thread comes back as a habit, and this is such a time;
         0: it is none.
     """
@@ -42,6 +45,27 @@ class Timed:
     def habit(self) -> str:
         """For people."""
         return f"{self.label}, every {self.period / _SECOND:.3g} s"
+
+
+def lookAfterOthers(timed: list[Timed], pids: Collection[int]) -> list[Timed]:
+    """
+    Tell apart who waits for nothing but a time since it looks after its children.
+
+    As Apache's first process does: the way on is its children's.  Only where each of these, too,
+    waits for nothing but a time is there none.
+
+    @param timed: C{alone} says of each whether its process waits for nothing but times.
+    @param pids: all processes.
+    """
+    alone = {each.pid for each in timed if each.alone}
+    if not alone:
+        return timed
+    after: set[int] = set()
+    for pid in set(pids) - alone:
+        # Who cannot be asked for its parent has ended, or is hidden.
+        with suppress(OSError):
+            after.add(parentOf(pid))
+    return [evolve(each, alone=each.alone and each.pid not in after) for each in timed]
 
 
 class NotYet(Exception):
@@ -68,8 +92,9 @@ class Deadlines:
     The rule for one container.
 
     A time as long as the threshold wakes it, and so does any time of a process that waits for
-    nothing else: it has no other way on.  A shorter one is housekeeping only if the thread was seen
-    to come back after it as a habit; otherwise somebody may wait for it, and it wakes as well.
+    nothing else, and looks after nobody: it has no other way on.  A shorter one is housekeeping
+    only if the thread was seen to come back after it as a habit; otherwise somebody may wait for
+    it, and it wakes as well.
 
     @ivar worth: L{WORTH} or L{BRIEF}.
     @ivar passedOver: what was housekeeping at the last look, in words.

@@ -71,6 +71,8 @@ class Wait:
     @ivar within: nanoseconds from now after which the wait ends by itself; None: never.
     @ivar relative: C{within} is the time that was asked for, of which some has passed already.
     @ivar rest: set for a call that begins anew with what is left.
+    @ivar overwritten: C{within} is what is left, once a freeze has interrupted the call; it goes on
+        all the same.
     @ivar expired: set for a call that a freeze ends with C{EINTR}: what it gives when its time is
         over.
     """
@@ -81,6 +83,7 @@ class Wait:
     relative: bool = False
     children: Children | None = None
     rest: Rest | None = None
+    overwritten: bool = False
     expired: int | None = None
 
     @property
@@ -263,7 +266,13 @@ def _unchanged(read: Read, address: int, expected: int) -> None:
 
 
 def _nanosleep(asked: _Asked) -> Wait:
-    return Wait(asked.call, within=asked.duration(0), relative=True)
+    return _sleeps(asked, 0)
+
+
+def _sleeps(asked: _Asked, index: int) -> Wait:
+    # So do sleep(3) and many a loop around EINTR: what is left goes where the time stands.
+    overwritten = asked[index] == asked[index + 1]
+    return Wait(asked.call, within=asked.duration(index), relative=True, overwritten=overwritten)
 
 
 _TIMER_ABSTIME = 1
@@ -272,7 +281,7 @@ _TIMER_ABSTIME = 1
 def _clockNanosleep(asked: _Asked) -> Wait:
     if asked[1] & _TIMER_ABSTIME:
         return Wait(asked.call, within=asked.instant(2, asked.signed(0)))
-    return Wait(asked.call, within=asked.duration(2), relative=True)
+    return _sleeps(asked, 2)
 
 
 def _signal(asked: _Asked) -> Wait:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, Watched
-from chanproxy.adopt.deadlines import Timed
+from chanproxy.adopt.deadlines import Timed, lookAfterOthers
 from chanproxy.adopt.decode import Clock, NotWaiting, decode, mayWait
 from chanproxy.adopt.inflight import refuseAwaited
 from chanproxy.adopt.naming import safe
@@ -79,7 +79,7 @@ class Foresight:
         self._times.observer.roundDone(now)
         if refuse:
             yield from self._whoWaits(seen)
-        return timed
+        return lookAfterOthers(timed, seen)
 
     def _lookAt(
         self, pid: int, now: int, refuse: bool, timed: list[Timed]

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.cutshort import CutShort
-from chanproxy.adopt.deadlines import Deadlines, Timed
+from chanproxy.adopt.deadlines import Deadlines, Timed, lookAfterOthers
 from chanproxy.adopt.decode import NotWaiting, Wait
 from chanproxy.adopt.naming import safe
 from chanproxy.adopt.observer import Observer, Timing
@@ -116,14 +116,15 @@ class Times:
                     found.append(timed)
                 elif stopped:
                     self._remember(subject, tid, wait, None)
-        return found
+        return lookAfterOthers(found, [subject.pid for subject in subjects])
 
     def _timed(
         self, subject: Subject, tid: int, wait: Wait, since: int, alone: bool, stopped: bool
     ) -> Timed:
         assert wait.within is not None
         pid, call = subject.pid, subject.calls[tid]
-        at = self._end(subject, tid, wait, since)
+        left = wait.rest is not None or (stopped and wait.overwritten)
+        at = self._end(subject, tid, wait, since, left)
         seen = self.observer.of(pid, tid)
         begun = since if seen is None else seen.begun
         length = wait.within if wait.relative else at - begun
@@ -132,7 +133,7 @@ class Times:
         if seen is not None and seen.timing is not None and timing.isLike(seen.timing):
             # What is left of a time that was longer is as good as that.
             length = max(length, seen.timing.length or 0)
-            whole = seen.timing if wait.rest is not None else timing
+            whole = seen.timing if left else timing
             period = seen.period if seen.isHabit(whole) else 0
         if stopped:
             self._remember(subject, tid, wait, at)
@@ -150,12 +151,15 @@ class Times:
             name = subject.name
         return f"{self.name}/{safe(name)}[{tid}] {wait.call} timeout"
 
-    def _end(self, subject: Subject, tid: int, wait: Wait, since: int) -> int:
-        """When the container has to run for a wait to be over in time."""
+    def _end(self, subject: Subject, tid: int, wait: Wait, since: int, left: bool) -> int:
+        """
+        When the container has to run for a wait to be over in time.
+
+        @param left: its time is what was left when it was frozen.
+        """
         pid, call = subject.pid, subject.calls[tid]
         assert wait.within is not None
-        if not wait.relative or wait.rest is not None:
-            # An instant; or what was left when it was frozen.
+        if left or not wait.relative:
             return since + wait.within
         restarted = self.restarted.of(pid, tid, call.arguments)
         if restarted is not None and restarted.name == call.name and restarted.at is not None:
