@@ -68,9 +68,9 @@ class Program:
         watched = f"; epoll.register({into}, 1)" if watch else ""
         return int(self.do(f"{into} = s.accept()[0]{watched}", f"{into}.fileno()"))
 
-    def watched(self, *descriptors: int, table: bool = False) -> list[Watched]:
+    def watched(self, *descriptors: int) -> list[Watched]:
         """Itself, for a look."""
-        return [Watched(self.pid, "nginx\n", self.pidfd, descriptors or (self.epoll,), table)]
+        return [Watched(self.pid, "nginx\n", self.pidfd, descriptors or (self.epoll,))]
 
     def close(self) -> None:
         self._process.kill()
@@ -322,13 +322,12 @@ def test_listensLater(program: Program) -> None:
 
 
 def test_whereItIs(program: Program) -> None:
-    """Waited on directly, in an epoll in an epoll, or by nobody; and others are no trouble."""
+    """By nobody, directly, or in an epoll in an epoll; and others are no trouble."""
     with socket.create_connection(("127.0.0.1", program.port), timeout=10) as client:
         fd = program.accept(watch=False)
         ask(program, client)
-        assert look(Connections("web"), program.watched()) is None
+        assert look(Connections("web"), program.watched())
         assert look(Connections("web"), program.watched(fd))
-        assert look(Connections("web"), program.watched(table=True))
         program.do(
             "inner = select.epoll(); inner.register(c, 1); epoll.register(inner, 1);"
             "epoll.register(socket.socket(type=socket.SOCK_DGRAM), 1);"
@@ -362,7 +361,7 @@ def test_forgotten(program: Program, client: socket.socket) -> None:
 
 
 def test_watchedOf(program: Program) -> None:
-    """From a look into a process: an idle loop by its epoll, a thread that sleeps by everything."""
+    """From a look into a process: by what its threads wait on, whatever that is."""
     memory = Memory(program.pid, program.pid)
     try:
         subject = Subject(program.pid, "web", memory, time.clock_gettime_ns, [program.pid])
@@ -372,7 +371,7 @@ def test_watchedOf(program: Program) -> None:
         with socket.create_connection(("127.0.0.1", program.port), timeout=10) as client:
             program.accept(watch=False)
             ask(program, client)
-            assert look(Connections("web"), [watchedOf(subject)]) is None
+            assert look(Connections("web"), [watchedOf(subject)])
             subject.waits[program.pid] = Wait("nanosleep", within=10**9)
             assert look(Connections("web"), [watchedOf(subject)])
     finally:

@@ -35,7 +35,7 @@ _PIECE = 32
 """Connections that are looked at before others have their turn."""
 
 _TABLE = 256
-"""Open descriptors of a process, up to which all of them are looked at."""
+"""Descriptors that a process has open, of which so many are looked at, whatever waits on them."""
 
 _NEST, _NESTED = 3, 64
 """How deep epolls are gone into; and anonymous members of one, up to which that is done."""
@@ -61,24 +61,18 @@ class Watched:
 
     @ivar label: its name, for people.
     @ivar pidfd: of it; stays the caller's.
-    @ivar table: look at whatever else it has open, too, if that is not much: a thread that waits
-        for time or for another one may have a request in its hands.
     """
 
     pid: int
     label: str
     pidfd: int
     descriptors: Sequence[int]
-    table: bool = False
 
 
 def watchedOf(subject: Subject) -> Watched:
     """A process that is being looked into, with what its threads wait on."""
-    waits = subject.waits.values()
-    descriptors = {fd for wait in waits for fd, _ in wait.descriptors}
-    # Whoever waits for time or for another thread may have a request in its hands.
-    table = any(wait.onlyTime for wait in waits)
-    return Watched(subject.pid, subject.label, subject.memory.pidfd, tuple(descriptors), table)
+    descriptors = {fd for wait in subject.waits.values() for fd, _ in wait.descriptors}
+    return Watched(subject.pid, subject.label, subject.memory.pidfd, tuple(descriptors))
 
 
 @define
@@ -243,8 +237,9 @@ class Connections:
             raise Gone from None
         try:
             _sort(directory, process.descriptors, 0, found, epolls)
-            if process.table:
-                _sort(directory, _table(directory), _NEST, found, [])
+            # Whoever has a request in its hands may wait for time or for another thread meanwhile,
+            # and take its connection out of its epoll.
+            _sort(directory, _table(directory), _NEST, found, [])
             yield None
             done = set()
             while epolls:

@@ -119,9 +119,7 @@ class Foresight:
                 except (Gone, ProcessLookupError):
                     continue
                 every = {fd for each in threads.values() for fd in each.descriptors}
-                # Whoever waits for time or for another thread may have a request in its hands.
-                table = any(each.onlyTime for each in threads.values())
-                watched.append(Watched(pid, label, pidfd, tuple(every), table))
+                watched.append(Watched(pid, label, pidfd, tuple(every)))
             yield from refuseAwaited(self._connections, watched)
 
     def _clockOf(self, pid: int) -> Clock:
