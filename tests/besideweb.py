@@ -67,6 +67,42 @@ class Node(Served):
                 event.answer = connection.sock.recv(1).decode()
 
 
+class Haproxy(Served):
+    """Takes a connection out of its epoll while it makes its client wait."""
+
+    name = "haproxy"
+    tried = "an answer after 3 s (`tarpit`); a kept connection, asked again after 6 s"
+    needed = ("haproxy",)
+
+    def start(self, side: Side) -> None:
+        port = f"PORT={side.port}"
+        side.spawn(["env", port, get("haproxy"), "-db", "-f", str(KNOWN / "haproxy.cfg")])
+
+    def script(self, side: Side) -> None:
+        side.idle(5)
+        attempt(lambda: self._delayed(side), lambda: self._kept(side))
+        side.idle(20)
+        attempt(lambda: self._delayed(side), lambda: self._delayed(side))
+
+    def _delayed(self, side: Side) -> None:
+        with side.expecting("delayed answer", time.monotonic() + 3, "500") as event:
+            connection = http.client.HTTPConnection(
+                "127.0.0.1", side.port, timeout=event.patience()
+            )
+            with closing(connection):
+                connection.request("GET", "/slow")
+                event.answer = str(connection.getresponse().status)
+
+    def _kept(self, side: Side) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", side.port, timeout=PATIENCE)
+        with closing(connection):
+            for pause in (6, 0):
+                with side.expecting("kept answer", time.monotonic(), "ok") as event:
+                    connection.request("GET", "/")
+                    event.answer = connection.getresponse().read().decode()
+                time.sleep(pause)
+
+
 class NodeCron(Served):
     """Jobs at times of the day."""
 

@@ -20,11 +20,11 @@ from tests.besidecompare import differences
 from tests.besidestores import PostgresServer, RedisServer
 from tests.besidetable import PAGE, rows, story, update
 from tests.besidetimes import Bash, Cron, Executor, Hiding, Perl, Scheduler, Socat, Watched
-from tests.besideweb import Gunicorn, Node, NodeCron, Uvicorn
+from tests.besideweb import Gunicorn, Haproxy, Node, NodeCron, Uvicorn
 from tests.cgroups import unusable
 
 KINDS: list[type[Program]] = [
-    *[Node, NodeCron, Uvicorn, Gunicorn, RedisServer, PostgresServer],
+    *[Node, NodeCron, Haproxy, Uvicorn, Gunicorn, RedisServer, PostgresServer],
     *[Scheduler, Executor, Cron, Bash, Socat, Perl, Watched, Hiding],
 ]
 
