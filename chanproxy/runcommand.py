@@ -34,6 +34,9 @@ SIGNAL_HOLD = 1.0
 EMPTYING = 5.0
 """Seconds to wait until the killed rest of a cgroup has left it; the kernel takes milliseconds."""
 
+MAKING = 1000
+"""So many other runs may each remove the cgroup above just before one is made in it."""
+
 _path = click.option("--socket", "path", metavar="PATH", help="The control socket.")
 # Options after the first name are the command's.
 _words = {"allow_interspersed_args": False}
@@ -137,7 +140,7 @@ def run(
         longest = None if max_asleep is None else secondsOf(max_asleep, LONGEST_LINGER, "never")
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--max-asleep") from None
-    with Guest(name, control) as guest, _cgroup(below, name) as directory:
+    with Guest(name, control) as guest, ownCgroup(below, name) as directory:
         parameters: dict[str, Any] = {
             "container": None,
             "name": name,
@@ -205,12 +208,12 @@ def _channels(words: Sequence[str]) -> dict[str, dict[str, Any]] | None:
 
 
 @contextlib.contextmanager
-def _cgroup(below: str | None, name: str) -> Iterator[str]:
+def ownCgroup(below: str | None, name: str) -> Iterator[str]:
     """A cgroup v2 of our own; at the end all that is in it is killed, and it is removed."""
     try:
         parent = below or findCgroup("chanproxy", cgroupMounts())[0]
         directory = os.path.join(parent, f"{name}-{os.getpid()}")
-        os.makedirs(directory)
+        _make(directory)
     except FreezerError as error:
         _fail(str(error))
     except OSError as error:
@@ -228,6 +231,15 @@ def _cgroup(below: str | None, name: str) -> Iterator[str]:
             # Only if no other run uses it.
             with contextlib.suppress(OSError):
                 os.rmdir(parent)
+
+
+def _make(directory: str) -> None:
+    """Make it, and those above it; a run that ends may remove the one above at any moment."""
+    for _ in range(MAKING):
+        with contextlib.suppress(FileNotFoundError):
+            os.makedirs(directory)
+            return
+    os.makedirs(directory)
 
 
 def _remove(directory: str) -> None:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from chanproxy.children import CannotRun, runChild
 from chanproxy.guest import CallRefused, Guest
+from chanproxy.runcommand import ownCgroup
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
 from tests.live import TWISTD, until
 
 pytestmark = [
+    pytest.mark.lasts(30),
     pytest.mark.cgroup,
     pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable"),
 ]
+
+JOB = f"job-{secrets.token_hex(6)}"
+"""A container's name that nobody else has: all who run commands make their cgroups side by side."""
 
 
 class Service:
@@ -87,7 +94,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         yield service
     finally:
         service.close()
-        for directory in cgroupsOf("job"):
+        for directory in cgroupsOf(JOB):
             with TemporaryCgroup(create=False) as cgroup:
                 cgroup.path = str(directory)
 
@@ -156,14 +163,14 @@ sys.exit(connection.recv(100)[0])
 """
     channel = f"rpc,seqpacket:{outer},seqpacket:{inner},answered"
     running = service.command(
-        *("run", "--linger", "0.02", "--starting", "0", "--channel", channel, "job"),
+        *("run", "--linger", "0.02", "--starting", "0", "--channel", channel, JOB),
         *("--", sys.executable, "-c", script),
     )
     assert running.stdout is not None
     pid, name = running.stdout.readline().split()
-    assert name == b"job"
-    with service.guest("job") as job:
-        (directory,) = cgroupsOf("job")
+    assert name.decode() == JOB
+    with service.guest(JOB) as job:
+        (directory,) = cgroupsOf(JOB)
         assert pid.decode() in (directory / "cgroup.procs").read_text().split()
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
             peer.settimeout(20)
@@ -175,9 +182,9 @@ sys.exit(connection.recv(100)[0])
             peer.send(b"\x09")
             output, errors = running.communicate(timeout=20)
         assert (output, errors, running.returncode) == (b"", b"", 9)
-        with pytest.raises(CallRefused, match="there is no container 'job'"):
+        with pytest.raises(CallRefused, match=f"there is no container '{JOB}'"):
             job.describe()
-    assert not cgroupsOf("job")
+    assert not cgroupsOf(JOB)
     assert not outer.exists()
 
 
@@ -192,13 +199,13 @@ while True:
         connection.sendall(connection.recv(100))
 """
     running = service.command(
-        *("run", "--linger", "0.05", "--timeouts", "all", "--max-asleep", "3600", "job"),
+        *("run", "--linger", "0.05", "--timeouts", "all", "--max-asleep", "3600", JOB),
         *("--", sys.executable, "-c", script),
     )
     assert running.stdout is not None
     port = int(running.stdout.readline())
-    with service.guest("job") as job:
-        (directory,) = cgroupsOf("job")
+    with service.guest(JOB) as job:
+        (directory,) = cgroupsOf(JOB)
         for _ in range(3):
             until("asleep", lambda: job.describe()["state"] == "asleep")
             assert "frozen 1" in (directory / "cgroup.events").read_text()
@@ -209,7 +216,7 @@ while True:
     running.terminate()
     running.communicate(timeout=20)
     assert running.returncode == 128 + signal.SIGTERM
-    assert not cgroupsOf("job")
+    assert not cgroupsOf(JOB)
 
 
 def test_runSignals(service: Service) -> None:
@@ -217,25 +224,25 @@ def test_runSignals(service: Service) -> None:
     script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"
     running = service.command(
         *("run", "--wake-on", "channels", "--starting", "1", "--linger", "0.02"),
-        *("job", "--", "sh", "-c", script),
+        *(JOB, "--", "sh", "-c", script),
     )
     assert running.stdout is not None
     assert running.stdout.readline() == b"up\n"
-    with service.guest("job") as job:
+    with service.guest(JOB) as job:
         until("asleep", lambda: job.describe()["state"] == "asleep")
         running.terminate()
         running.communicate(timeout=20)
         assert running.returncode == 3
-        assert not cgroupsOf("job")
+        assert not cgroupsOf(JOB)
     killed = service.command(
         *("run", "--wake-on", "channels", "--starting", "1", "--linger", "0.02"),
-        *("job", "--", "sh", "-c", script),
+        *(JOB, "--", "sh", "-c", script),
     )
     assert killed.stdout is not None
     assert killed.stdout.readline() == b"up\n"
-    with service.guest("job") as job:
+    with service.guest(JOB) as job:
         until("asleep", lambda: job.describe()["state"] == "asleep")
-        (directory,) = cgroupsOf("job")
+        (directory,) = cgroupsOf(JOB)
         killed.kill()
         killed.wait(20)
         # Its connection is gone, and so is the container: thawed.
@@ -248,16 +255,16 @@ def test_runRefused(service: Service, tmp_path: Path) -> None:
     """A name that is taken, a place that is no cgroup, a channel that is none: a sentence."""
     for words, says in (
         (("still", "--", "true"), b"there is a container 'still' already"),
-        (("--below", str(tmp_path), "job", "--", "true"), b"is in no cgroup v2"),
-        (("--channel", "a,b", "job", "--", "true"), b"is not NAME,LISTEN,CONNECT"),
-        (("--channel", "a,b,c", "job", "--", "true"), b"containers.job.channels.a.listen"),
-        (("job", "--", "/no/such/command"), b"No such file"),
+        (("--below", str(tmp_path), JOB, "--", "true"), b"is in no cgroup v2"),
+        (("--channel", "a,b", JOB, "--", "true"), b"is not NAME,LISTEN,CONNECT"),
+        (("--channel", "a,b,c", JOB, "--", "true"), f"{JOB}.channels.a.listen".encode()),
+        ((JOB, "--", "/no/such/command"), b"No such file"),
     ):
         refused = service.command("run", *words)
         output, errors = refused.communicate(timeout=20)
         assert says in errors
         assert (output, refused.returncode in (2, 125, 127)) == (b"", True)
-    assert not cgroupsOf("job")
+    assert not cgroupsOf(JOB)
     assert not cgroupsOf("still")
 
 
@@ -303,6 +310,19 @@ def test_calls(service: Service, tmp_path: Path) -> None:
                 remove(name)
             assert refused.value.error == error
         assert names() == ["still"]
+
+
+def test_sideBySide() -> None:
+    """One that makes its cgroup while another removes the one above, as the last that is there."""
+
+    def again(name: str) -> None:
+        for _ in range(50):
+            with ownCgroup(None, name) as directory:
+                assert os.path.exists(os.path.join(directory, "cgroup.procs"))
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(again, f"{JOB}-{number}") for number in range(4)]:
+            future.result()
 
 
 def test_children() -> None:
