@@ -9,6 +9,10 @@ BIN = $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
 
+# Compiled once, or each of the hundreds of programs that the tests start would do it again.
+test test-long: export PYTHONDONTWRITEBYTECODE =
+
+# As many workers as help, see tests/workers.py; PYTEST_ARGS=-n0 for none.
 test: $(VENV)/.tested $(VENV)/.programs
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	cd $$(mktemp -d) && PYTHONPATH=$(CURDIR) $(abspath $(BIN))/trial tests_trial

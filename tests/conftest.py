@@ -17,10 +17,12 @@ from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from zope.interface import implementer
 
 from chanproxy.interfaces import ChanproxyReactor
-from tests.leaks import nothingCritical, nothingLeft
+from tests.leaks import nothingCritical, nothingLeft, threadsDone
 
 # The module stands for the reactor that is installed.
 _reactor: Any = _module
+
+pytest_plugins = ["tests.workers"]
 
 
 @pytest.fixture
@@ -54,6 +56,7 @@ def nothingLeaks(running: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     gc.collect()
     with nothingCritical(), nothingLeft(_reactor):
         yield
+        threadsDone(_reactor)
         gc.collect()
 
 

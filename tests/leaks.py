@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,19 @@ def openDescriptors() -> dict[int, str]:
         except FileNotFoundError:
             continue
     return found
+
+
+def threadsDone(reactor: Any) -> None:
+    """
+    Wait, for five seconds at most, until its threads have let go of all that they were called for.
+
+    A result has come before its thread is done, and an error holds on to all who have seen it.
+    """
+    deadline = time.monotonic() + 5
+    while reactor.threadpool is not None and reactor.threadpool.working:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.001)
 
 
 def _selectables(reactor: Any) -> set[object]:

@@ -23,6 +23,8 @@ from tests.besidetimes import Bash, Cron, Executor, Hiding, Perl, Scheduler, Soc
 from tests.besideweb import Gunicorn, Haproxy, Node, NodeCron, Uvicorn
 from tests.cgroups import unusable
 
+pytestmark = pytest.mark.lasts(100)
+
 KINDS: list[type[Program]] = [
     *[Node, NodeCron, Haproxy, Uvicorn, Gunicorn, RedisServer, PostgresServer],
     *[Scheduler, Executor, Cron, Bash, Socat, Perl, Watched, Hiding],

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from attrs import frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,8 @@ from tests.fuzzing import KINDS, MESSAGE_BYTES, Crowd, Pool, Talker, inReactor
 from tests.leaks import nothingCritical, nothingLeft
 from tests.sides import asynchronous, turns
 from tests.station import MANAGER, Station
+
+pytestmark = pytest.mark.lasts(40)
 
 TALKERS = 3
 STRANGER = 65534

@@ -23,9 +23,11 @@ from chanproxy.tap import Options
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
 from tests.live import until
 
+pytestmark = pytest.mark.lasts(60)
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 EXAMPLES = DOCS / "examples"
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 def blocks(file: Path, language: str) -> list[str]:

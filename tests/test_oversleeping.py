@@ -39,6 +39,7 @@ from tests.test_adopt_rings import DEFERRED, SQPOLL
 from tests.timefuzz_runs import Outside
 
 pytestmark = [
+    pytest.mark.lasts(40),
     *needsCgroup,
     pytest.mark.skipif(bool(cannotStick()), reason=cannotStick() or "usable"),
 ]

@@ -16,7 +16,7 @@ from tests.cgroups import TemporaryCgroup
 from tests.live import PATIENCE, until
 from tests.programs import CYCLES, Sleeper, answers, freePort, get, needs
 
-pytestmark = needs("postgres", "initdb", "psql", "pgbench")
+pytestmark = [needs("postgres", "initdb", "psql", "pgbench"), pytest.mark.lasts(60)]
 
 SETTINGS = [
     *["fsync=off", "shared_buffers=16MB", "max_prepared_transactions=4"],

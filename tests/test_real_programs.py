@@ -19,6 +19,8 @@ from tests.live import PATIENCE
 from tests.programs import CYCLES, Sleeper, answers, connect, freePort, get, needs, running
 from tests.redisclient import Redis
 
+pytestmark = pytest.mark.lasts(90)
+
 LOAD_SECONDS = 8 if CYCLES <= 50 else 180
 """How long a load goes on and off."""
 

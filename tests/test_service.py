@@ -17,6 +17,8 @@ import pytest
 from tests.cgroups import unusable
 from tests.live import Live, until
 
+pytestmark = pytest.mark.lasts(45)
+
 CYCLES = int(os.environ.get("CHANPROXY_TEST_CYCLES", "200"))
 
 

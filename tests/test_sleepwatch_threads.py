@@ -16,6 +16,7 @@ from tests.cgroups import unusable
 from tests.sides import asynchronous, until
 
 pytestmark = [
+    pytest.mark.lasts(20),
     pytest.mark.cgroup,
     pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable"),
 ]

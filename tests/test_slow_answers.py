@@ -22,6 +22,8 @@ from tests.live import LiveService, until
 from tests.programs import needs
 from tests.running import freePort
 
+pytestmark = pytest.mark.lasts(90)
+
 HANDLER = 3.0
 LATE = 0.5
 

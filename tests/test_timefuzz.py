@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.frozen import needsCgroup
 from tests.timefuzz_runs import compareAll
 from tests.timefuzz_scripts import scripts
 
-pytestmark = needsCgroup
+pytestmark = [*needsCgroup, pytest.mark.lasts(40)]
 
 KEPT = (1, 4, 5, 7, 8, 11, 13, 18, 19, 20, 23, 24)
 """Seeds that have found something.  A change of how scripts are made up makes others of them."""

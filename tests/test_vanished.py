@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.certificates import makeCertificate
 from tests.programs import needs
+
+pytestmark = pytest.mark.lasts(30)
 
 
 @needs("iptables", "unshare", "ip")
