@@ -27,17 +27,22 @@ SLOWER = 1.4
 """
 How much longer the median may take than the longest round that nobody watched: within the noise.
 
-What the machine does beside it shows in that longest one (a sync may take nine times as long as
-the one before).  C{bench/adopt_throughput.py} measures the difference.
+What the machine's disk does beside it shows in that longest one (a sync may take nine times as
+long as the one before).  C{bench/adopt_throughput.py} measures the difference.
 """
 
+# A round's time, but for what others took of the processor: proc(5), schedstat, its second figure.
+# Who is frozen does not wait for a processor, and so that counts.
 FRAME = """
 import hashlib, os, sys, time
+def now():
+    with open("/proc/self/schedstat") as file:
+        return time.perf_counter() - int(file.read().split()[1]) / 1e9
 for line in sys.stdin:
     print("works", flush=True)
-    began = time.perf_counter()
+    began = now()
     result = work(sys.argv[1], int(line))
-    print(time.perf_counter() - began, result, flush=True)
+    print(now() - began, result, flush=True)
 """
 
 COMPUTES = """
@@ -86,7 +91,7 @@ class Worker:
         assert self._line() == "works"
 
     def finish(self) -> tuple[float, str]:
-        """Seconds that it took, and its result."""
+        """Seconds that it took, without those of others, and its result."""
         seconds, result = self._line().split()
         return float(seconds), result
 
