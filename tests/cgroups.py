@@ -121,7 +121,7 @@ class TemporaryCgroup:
                     open(os.path.join(directory, name), "w") as file,
                 ):
                     file.write("0" if name == "cgroup.freeze" else "1")
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 20
             while os.path.isdir(directory):
                 try:
                     os.rmdir(directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,7 @@ from tests.leaks import nothingCritical, nothingLeft, threadsDone
 # The module stands for the reactor that is installed.
 _reactor: Any = _module
 
-pytest_plugins = ["tests.workers"]
+pytest_plugins = ["tests.workers", "tests.priority"]
 
 
 @pytest.fixture
@@ -64,6 +65,15 @@ def nothingLeaks(running: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def runtimeDirectory(tmp_path: Path) -> Callable[[], Path]:
     """Where records of this test lie."""
     return lambda: tmp_path / "runtime"
+
+
+@pytest.fixture
+def open_() -> Iterator[Path]:
+    """A directory that every user may go into: pytest's own are closed when the next one begins."""
+    with tempfile.TemporaryDirectory(prefix="chanproxy-open-") as made:
+        directory = Path(made)
+        directory.chmod(0o755)
+        yield directory
 
 
 @pytest.hookimpl(wrapper=True)

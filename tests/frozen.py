@@ -73,7 +73,7 @@ def compiled(source: str, *options: str) -> str:
     return str(made)
 
 
-def until(condition: Callable[[], object], patience: float = 10.0) -> None:
+def until(condition: Callable[[], object], patience: float = 20.0) -> None:
     """Poll, with a bound, for what gives no event to us."""
     deadline = time.monotonic() + patience
     while not condition():
@@ -113,7 +113,7 @@ class Subject:
         """Of all processes in the cgroup."""
         return [int(line) for line in self.cgroup.read("cgroup.procs").split()]
 
-    def line(self, patience: float = 10.0) -> str:
+    def line(self, patience: float = 20.0) -> str:
         """The next line that it writes; raises TimeoutError."""
         fd, found = self._output.fileno(), b""
         while not found.endswith(b"\n"):

@@ -89,6 +89,12 @@ class LiveService:
             stderr=subprocess.PIPE,
         )
 
+    def waited(self) -> float:
+        """Seconds that the service has waited for a processor so far, which others had."""
+        assert self.service is not None
+        # Its main thread's, which runs the reactor: proc(5), schedstat.
+        return int(Path(f"/proc/{self.service.pid}/schedstat").read_text().split()[1]) / 1e9
+
     def waitFor(self, what: str, condition: Callable[[], object]) -> None:
         """Until the service that was started does something."""
         service = self.service

@@ -16,6 +16,7 @@ from twisted.internet.threads import deferToThread
 
 from chanproxy._syscalls import eventfdInfo
 from chanproxy.interfaces import ChanproxyReactor
+from tests.live import PATIENCE
 from tests.sides import until
 from tests.station import Client, Station
 
@@ -94,7 +95,7 @@ class Box(ExitStack):
     def pair(self, kind: int = socket.SOCK_SEQPACKET) -> tuple[int, socket.socket]:
         """One end to give away, and the other one."""
         given, kept = socket.socketpair(socket.AF_UNIX, kind)
-        kept.settimeout(5)
+        kept.settimeout(PATIENCE)
         self.enter_context(kept)
         return self.own(given.detach()), kept
 

@@ -28,7 +28,7 @@ def processState(pid: int) -> str:
 
 def waitForState(pid: int, state: str) -> None:
     """Wait, with a bound, for a state of another process, of which no event tells."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while processState(pid) != state:
         assert time.monotonic() < deadline, f"{pid} is {processState(pid)}, not {state}"
         time.sleep(0.001)

@@ -15,6 +15,7 @@ from chanproxy import config
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.proxy import ChannelProxy
 from chanproxy.service import ChanproxyService
+from tests.live import PATIENCE
 from tests.sides import turns, until
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def freePort(family: int = socket.AF_INET) -> int:
 def listening(family: int, kind: int, address: Any) -> socket.socket:
     """What a container listens on."""
     made = socket.socket(family, kind)
-    made.settimeout(5)
+    made.settimeout(PATIENCE)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.bind(address)
     made.listen(16)
@@ -92,7 +93,7 @@ class Running:
 
     def keep(self, opened: socket.socket) -> socket.socket:
         """Close it at the end."""
-        opened.settimeout(5)
+        opened.settimeout(PATIENCE)
         self._open.append(opened)
         return opened
 

@@ -23,6 +23,7 @@ from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.seqpacket import SeqpacketChannel
 from chanproxy.stream import StreamChannel
 from chanproxy.transport import SeqpacketTransport
+from tests.live import PATIENCE
 
 P = TypeVar("P", bound=Protocol)
 T = TypeVar("T", bound=Callable[..., object])
@@ -31,9 +32,9 @@ T = TypeVar("T", bound=Callable[..., object])
 def connect(
     reactor: ChanproxyReactor, protocol: P, buffer: PeekBuffer | None = None
 ) -> tuple[P, socket.socket]:
-    """Give a protocol one end of a pair; the other end blocks, for five seconds at most."""
+    """Give a protocol one end of a pair; the other end blocks, with a bound."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    theirs.settimeout(5)
+    theirs.settimeout(PATIENCE)
     nowhere = UNIXAddress(None)
     transport = SeqpacketTransport(reactor, ours, buffer or PeekBuffer(), nowhere, nowhere)
     transport.protocol = protocol
@@ -49,7 +50,7 @@ def connectBare(
     ours, theirs = socket.socketpair(
         socket.AF_UNIX, socket.SOCK_STREAM if stream else socket.SOCK_SEQPACKET
     )
-    theirs.settimeout(5)
+    theirs.settimeout(PATIENCE)
     channel = kind(reactor, ours, buffer)
     channel.protocol = protocol
     Protocol.makeConnection(protocol, cast(ITransport, channel))
@@ -111,9 +112,9 @@ def turns(reactor: ChanproxyReactor, count: int = 5) -> Deferred[None]:
 
 async def until(reactor: ChanproxyReactor, condition: Callable[[], object]) -> None:
     """Poll, with a bound, for what gives no event to us."""
-    deadline = reactor.seconds() + 5
+    deadline = reactor.seconds() + PATIENCE
     while not condition():
-        assert reactor.seconds() < deadline, "it did not happen within 5 seconds"
+        assert reactor.seconds() < deadline, "it did not happen in time"
         await deferLater(reactor, 0.001)
 
 
@@ -122,9 +123,9 @@ async def sendWhenRoom(
 ) -> None:
     """Send, and let the reactor go round while there is no room."""
     end.setblocking(False)
-    deadline = reactor.seconds() + 5
+    deadline = reactor.seconds() + PATIENCE
     while True:
-        assert reactor.seconds() < deadline, "there was no room within 5 seconds"
+        assert reactor.seconds() < deadline, "there was no room in time"
         try:
             socket.send_fds(end, [data], descriptors or [])
             return
@@ -137,9 +138,9 @@ async def receiveWhenThere(
 ) -> tuple[bytes, int]:
     """Receive, and let the reactor go round while nothing is there; how many descriptors came."""
     end.setblocking(False)
-    deadline = reactor.seconds() + 5
+    deadline = reactor.seconds() + PATIENCE
     while True:
-        assert reactor.seconds() < deadline, "nothing came within 5 seconds"
+        assert reactor.seconds() < deadline, "nothing came in time"
         try:
             data, found, _, _ = socket.recv_fds(end, size, 253)
         except BlockingIOError:

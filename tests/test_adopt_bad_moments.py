@@ -26,7 +26,7 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.lifecycle import NotIdle, Resumed
 from tests.cgroups import TemporaryCgroup
 from tests.frozen import Subject, needsCgroup, waits
-from tests.live import LiveService
+from tests.live import PATIENCE, LiveService
 from tests.live import until as eventually
 from tests.sides import asynchronous, until
 
@@ -86,7 +86,7 @@ class Home:
 
     async def sleep(self) -> None:
         """Until it is asleep: programs take a moment until they wait again."""
-        deadline = self.reactor.seconds() + 5
+        deadline = self.reactor.seconds() + PATIENCE
         while self.state != "asleep":
             assert self.reactor.seconds() < deadline, self.last
             if self.state == "awake":

@@ -24,6 +24,8 @@ from tests.sides import asynchronous, until
 from tests.test_adopt_bad_moments import Home, home, stack
 from tests.test_adopt_decode import arm, x86
 
+pytestmark = pytest.mark.punctual
+
 __all__ = ["stack"]
 
 LENGTH = 2.0

@@ -18,6 +18,8 @@ from chanproxy.adopt.observer import WORK, Seen, Timing
 from chanproxy.adopt.threads import Glance, clockOf
 from tests.frozen import Subject, needsCgroup, until, waits
 
+pytestmark = pytest.mark.punctual
+
 MILLISECOND = 1_000_000
 SECOND = 1000 * MILLISECOND
 
@@ -412,7 +414,8 @@ class TestThreads:
                 looking.observer.resumed(None, disturbed=True)
                 # It may have turned between the look and the freeze, and then begins anew.
                 until(lambda: looking.look().period)
-            assert all(looking.periods(0.5))
+            # A machine that has others to serve may make it late, and then it begins anew.
+            until(lambda: all(looking.periods(0.5)))
 
     @pytest.mark.parametrize("code", [MIXED, WORKING])
     def test_none(self, code: str) -> None:

@@ -17,6 +17,8 @@ from chanproxy.adopt.decode import Rest
 from chanproxy.adopt.rests import Rests
 from tests.frozen import Subject, compiled, needsCgroup
 
+pytestmark = pytest.mark.punctual
+
 SECOND = 1_000_000_000
 
 

@@ -23,7 +23,7 @@ from tests.besidetimes import Bash, Cron, Executor, Hiding, Perl, Scheduler, Soc
 from tests.besideweb import Gunicorn, Haproxy, Node, NodeCron, Uvicorn
 from tests.cgroups import unusable
 
-pytestmark = pytest.mark.lasts(100)
+pytestmark = [pytest.mark.lasts(100), pytest.mark.punctual]
 
 KINDS: list[type[Program]] = [
     *[Node, NodeCron, Haproxy, Uvicorn, Gunicorn, RedisServer, PostgresServer],

@@ -29,6 +29,7 @@ from chanproxy.interfaces import (
 )
 from chanproxy.testing.freezers import FakeFreezer, FreezerConformance, FreezerSubject
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
+from tests.live import PATIENCE
 from tests.processes import cannotStick, processState, stuckProcess, waitForState
 
 needsCgroup = [
@@ -395,7 +396,7 @@ class TestRealCgroup:
         # With a task that does not freeze, each task is looked at.
         with stuckProcess(cgroup) as stuck:
             cgroup.write("cgroup.freeze", "1")
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + PATIENCE
             while len(named := freezer.unfrozenTasks()) != 1 and time.monotonic() < deadline:
                 yield pause(0.001)
             assert [task.partition(" ")[0] for task in named] == [f"stat[{stuck.pid}]"]
@@ -552,7 +553,7 @@ def test_cpuTimeOfWork() -> None:
         freezer = CgroupFreezer(cgroup.path, theReactor())
         before = freezer.cpuTime()
         process = cgroup.spawn([sys.executable, "-c", "while True: pass"])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while freezer.cpuTime() - before < 200_000:
             assert time.monotonic() < deadline
             time.sleep(0.01)

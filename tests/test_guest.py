@@ -33,6 +33,7 @@ from chanproxy.guest import (
     WakeLocksExist,
 )
 from chanproxy.interfaces import ChanproxyReactor
+from tests.live import PATIENCE
 from tests.managing import gone
 from tests.sides import asynchronous, until
 from tests.station import Station
@@ -70,7 +71,7 @@ def outside() -> Iterator[tuple[socket.socket, socket.socket]]:
     """A channel to a peer outside: the end to give to the service, and the peer's."""
     given, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (given, peer):
-        end.settimeout(5)
+        end.settimeout(PATIENCE)
     yield given, peer
     given.close()
     peer.close()
@@ -86,7 +87,7 @@ async def test_createFromZero(reactor: ChanproxyReactor, tmp_path: Path, outside
     async with guested(reactor, tmp_path) as (station, guest):
         channel, counter = await away(guest.createProxy, "rpc", given)
         given.close()
-        channel.settimeout(5)
+        channel.settimeout(PATIENCE)
         with channel, counter:
             assert counter.value() == 0
             assert not station.editor.sources.signalled()
@@ -325,9 +326,9 @@ async def test_wakeLockExpires(reactor: ChanproxyReactor, tmp_path: Path) -> Non
         locks = station.editor.sources.locks
 
         def work() -> None:
-            with guest.wakeLock("job", timeout=0.05):
+            with guest.wakeLock("job", timeout=0.5):
                 assert list(locks.held) == ["job"]
-                deadline = time.monotonic() + 5
+                deadline = time.monotonic() + PATIENCE
                 while locks.held:
                     assert time.monotonic() < deadline
                     time.sleep(0.005)
@@ -348,7 +349,7 @@ async def test_sourceStatistics(reactor: ChanproxyReactor, tmp_path: Path) -> No
                 with guest.wakeLock("job"):
                     pass
             guest.acquireWakeLock("held")
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + PATIENCE
             while True:
                 assert time.monotonic() < deadline
                 sources = {source["name"]: source for source in guest.describe()["sources"]}
@@ -522,7 +523,7 @@ def test_whichContainer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynchronous
-async def test_notTrusted(reactor: ChanproxyReactor, tmp_path: Path, outside: Outside) -> None:
+async def test_notTrusted(reactor: ChanproxyReactor, open_: Path, outside: Outside) -> None:
     """A guest of another user, with access and without trust, reports what it has handled."""
     if os.geteuid() != 0:
         pytest.skip("needs root to become somebody else")
@@ -544,11 +545,8 @@ with Guest("editor", sys.argv[1]) as guest:
     sys.stdin.read()
 """
     entry = AccessEntry("guests", users=(65534,), containers=("editor",))
-    async with guested(reactor, tmp_path, access=[entry]) as (station, _):
+    async with guested(reactor, open_, access=[entry]) as (station, _):
         os.chmod(station.path, 0o666)
-        # Directories of a test are for its own user.
-        for directory in (tmp_path, *tmp_path.parents[:3]):
-            os.chmod(directory, os.stat(directory).st_mode | 0o111)
         given, peer = outside
         os.set_inheritable(given.fileno(), True)
         process = subprocess.Popen(

@@ -13,7 +13,7 @@ import pytest
 
 from chanproxy.guest import Guest
 from tests.cgroups import TemporaryCgroup, unusable
-from tests.live import TWISTD, until
+from tests.live import TWISTD, listens, until
 
 PROGRAM = """
 import json, os, socket, sys, time
@@ -79,7 +79,7 @@ def test_wokenByEach(tmp_path: Path) -> None:
             cwd=tmp_path,
         )
         try:
-            until("listening", lambda: os.path.exists(control) or service.poll() is not None)
+            until("listening", lambda: listens(Path(control)) or service.poll() is not None)
             os.environ.update(CHANPROXY_CONTROL=control, CHANPROXY_CONTAINER="guest")
             try:
                 program = cgroup.spawn(

@@ -23,6 +23,7 @@ from chanproxy.proxy import CannotPair, ContainerProtocol, RemoteProtocol
 from chanproxy.stream import TcpChannel
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.transport import MessageProtocol
+from tests.live import PATIENCE
 from tests.managing import accepted, received, refused, stationed
 from tests.sides import asynchronous, receiveWhenThere, turns, until
 from tests.test_channels import tcpPair
@@ -40,7 +41,7 @@ async def test_proxyWakeChannel(reactor: ChanproxyReactor, tmp_path: Path, kind:
             else:
                 ours, kept = tcpPair()
                 box.enter_context(kept)
-                kept.settimeout(5)
+                kept.settimeout(PATIENCE)
                 ends.append((box.own(ours.detach()), kept))
         (inner, container), (outer, remote) = ends
         counter = box.eventfd(semaphore=True)

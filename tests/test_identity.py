@@ -84,14 +84,6 @@ def serve(inside: socket.socket, count: int) -> list[tuple[int, int, list[int]]]
     return seen
 
 
-@pytest.fixture
-def open_(tmp_path: Path) -> Path:
-    """A directory that everybody may go into."""
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
-    return tmp_path
-
-
 @pytest.mark.parametrize("kind", [STREAM, PACKETS])
 @asynchronous
 async def test_containerSees(reactor: ChanproxyReactor, open_: Path, kind: int) -> None:

@@ -40,6 +40,7 @@ from tests.timefuzz_runs import Outside
 
 pytestmark = [
     pytest.mark.lasts(40),
+    pytest.mark.punctual,
     *needsCgroup,
     pytest.mark.skipif(bool(cannotStick()), reason=cannotStick() or "usable"),
 ]

@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from zope.interface.verify import verifyObject
 
@@ -74,10 +76,15 @@ async def test_answered(reactor: ChanproxyReactor) -> None:
         def left() -> int:
             return int(proxy.counter.value())
 
+        def is_(count: int) -> bool:
+            return left() == count
+
         for more in (2, 1, 0):
             assert left() == more + 1
             inside.send(b"reply")
             assert await deferToThread(outside.recv, 10) == b"reply"
+            # At once, or after some time, where that answer has taken some.
+            await until(reactor, partial(is_, more))
             await turns(reactor)
             assert left() == more
         inside.send(b"more")
@@ -97,6 +104,8 @@ async def test_answeredOthers(reactor: ChanproxyReactor) -> None:
         for _ in range(3):
             inside.send(b"reply")
             assert await deferToThread(outside.recv, 10) == b"reply"
+        await until(reactor, lambda: proxy.counter.value() == 1)
+        await deferLater(reactor, 0.1)
         assert proxy.counter.value() == 1
 
 

@@ -25,6 +25,7 @@ from jeepney.io.blocking import (  # type: ignore[import-untyped]  # likewise
 )
 
 from chanproxy.interfaces import ChanproxyReactor
+from tests.live import listens
 from tests.running import Running, freePort, thread
 from tests.serving import answers, program, serving
 from tests.sides import asynchronous
@@ -273,7 +274,7 @@ async def test_socat(reactor: ChanproxyReactor, tmp_path: Path, outward: bool) -
     try:
         running = Running(reactor, f"seqpacket:{outside}", f"seqpacket:{inside}")
         async with running:
-            await running.until(inside.exists)
+            await running.until(lambda: listens(inside))
             done = await thread(subprocess.run, peer, -1, None, None, subprocess.PIPE)
             assert done.returncode == 0, done.stdout
             assert await thread(served.wait, 20) == 0

@@ -26,7 +26,7 @@ from jeepney.io.blocking import (  # type: ignore[import-untyped]  # it has no a
 )
 
 from tests.cgroups import TemporaryCgroup
-from tests.live import PATIENCE, until
+from tests.live import PATIENCE, listens, until
 from tests.programs import Sleeper, get, needs
 
 pytestmark = needs("dbus-daemon")
@@ -77,7 +77,7 @@ def bus(tmp_path: Path) -> Iterator[tuple[Sleeper, str]]:
     with TemporaryCgroup() as cgroup:
         argv = [get("dbus-daemon"), f"--config-file={configuration}", "--nofork", "--nopidfile"]
         daemon = cgroup.spawn([*argv, "--nosyslog"], stdin=subprocess.DEVNULL)
-        until("the bus", lambda: path.exists() or daemon.poll() is not None)
+        until("the bus", lambda: listens(path) or daemon.poll() is not None)
         service = cgroup.spawn([sys.executable, "-c", SERVICE, address], stdout=subprocess.PIPE)
         assert service.stdout is not None
         assert service.stdout.readline() == b"ready\n"

@@ -18,7 +18,7 @@ from chanproxy.children import CannotRun, runChild
 from chanproxy.guest import CallRefused, Guest
 from chanproxy.runcommand import ownCgroup
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
-from tests.live import TWISTD, until
+from tests.live import TWISTD, listens, until
 
 pytestmark = [
     pytest.mark.lasts(30),
@@ -49,7 +49,7 @@ class Service:
             env=self.environment,
             cwd=directory,
         )
-        until("listening", lambda: os.path.exists(self.control) or self.process.poll() is not None)
+        until("listening", lambda: self.process.poll() is not None or listens(Path(self.control)))
         assert self.process.poll() is None, self.log.read_text()
 
     def command(self, *words: str) -> subprocess.Popen[bytes]:

@@ -207,6 +207,8 @@ async def test_interval(boxes: Boxes) -> None:
     # Another signal wakes all the same.
     process.send_signal(signal.SIGHUP)
     assert (await box.woken()).startswith("SIGHUP is pending for ")
+    while hear(process) != "SIGHUP":
+        pass
     # It is passed over still; then it is stopped, and the next alarm is waited for again.
     await box.sleep()
     await box.looked()

@@ -22,7 +22,7 @@ from tests.live import LiveService, until
 from tests.programs import needs
 from tests.running import freePort
 
-pytestmark = pytest.mark.lasts(90)
+pytestmark = [pytest.mark.lasts(90), pytest.mark.punctual]
 
 HANDLER = 3.0
 LATE = 0.5

@@ -26,6 +26,7 @@ from chanproxy.guest import CallRefused, Guest
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
 from chanproxy.trace import ChromeFormat, Recording, Tracer
+from tests.live import PATIENCE
 from tests.sides import asynchronous, turns, until
 
 
@@ -134,7 +135,7 @@ connect = "seqpacket:{directory}/in"
         )
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.peer.settimeout(5)
+        self.peer.settimeout(PATIENCE)
         self.listening.bind(f"{directory}/in")
         self.listening.listen()
         self.service.startService()
@@ -143,6 +144,8 @@ connect = "seqpacket:{directory}/in"
     async def exchange(self) -> None:
         """Connect, sleep, wake by a message, reply, disconnect."""
         container = self.service.containers["editor"]
+        # Of a sleep that has begun before the trace nothing is told.
+        await container.resume("test")
         self.peer.connect(f"{self._directory}/out")
         inside, _ = await deferToThread(self.listening.accept)
         await until(self.reactor, lambda: container.suspension.state == "asleep")

@@ -106,7 +106,7 @@ class Noise:
     How late the machine itself was.
 
     @ivar _times: when, sorted.
-    @ivar _lags: by how much: of events without chanproxy, and of who ran all programs.
+    @ivar _lags: by how much: of events without chanproxy, of who ran all programs, of the service.
     """
 
     def __init__(self, records: Iterable[Record], lags: Iterable[tuple[float, float]]) -> None:

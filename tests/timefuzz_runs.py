@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -40,7 +41,7 @@ class Outside:
     """
     The loop: what is to be done at a time, and what is to be read.
 
-    @ivar lags: when something was done, and how late, seconds.
+    @ivar lags: when something was done here or by the service, and how late, seconds.
     """
 
     def __init__(self) -> None:
@@ -248,14 +249,30 @@ class Run:
 
 
 @contextmanager
-def _service(directory: Path, runs: Mapping[str, Run], wanted: bool) -> Iterator[None]:
+def _service(
+    directory: Path, runs: Mapping[str, Run], outside: Outside, wanted: bool
+) -> Iterator[None]:
     if not wanted:
         yield
         return
     with Fleet(directory, {name: run.cgroup for name, run in runs.items()}) as fleet:
         fleet.start()
+        _watchWaits(fleet, outside)
         yield
         fleet.end()
+
+
+def _watchWaits(fleet: Fleet, outside: Outside) -> None:
+    """The service is late by what others have of the processors: a lag, of the last half second."""
+    waits = deque([fleet.waited()], maxlen=6)
+
+    def look() -> None:
+        now = time.monotonic()
+        waits.append(fleet.waited())
+        outside.lags.append((now, waits[-1] - waits[0]))
+        outside.at(now + 0.1, look)
+
+    look()
 
 
 class Outcome:
@@ -296,7 +313,7 @@ def compareAll(directory: Path, scripts: Mapping[str, Script], service: bool = T
             for side in runs:
                 side[name] = Run(script, file, outside)
                 stack.callback(side[name].close)
-        with _service(directory, runs[1], service):
+        with _service(directory, runs[1], outside, service):
             began = time.monotonic()
             both = [side[name] for name in scripts for side in runs]
             for number, run in enumerate(both):
