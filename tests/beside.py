@@ -187,11 +187,12 @@ class Side:
         @param span: from when to when they are looked for; that may be over already.
         """
         begin, end = span
-        number = int((begin - base) / period) + 1
-        while (due := base + number * period) < end:
+        first = int((begin - base) / period) + 1
+        # As many on both sides, of which one may have begun a moment earlier.
+        for number in range(first, first + int((end - begin) / period)):
+            due = base + number * period
             with self.expecting(f"{key} each {period:g} s", due, str(number)) as event:
                 self.line(key, event, due - period / 2)
-            number += 1
 
     def idle(self, seconds: float) -> None:
         """Do nothing for a while."""

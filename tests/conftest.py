@@ -57,7 +57,8 @@ def nothingLeaks(running: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     gc.collect()
     with nothingCritical(), nothingLeft(_reactor):
         yield
-        threadsDone(_reactor)
+        if threadsDone(_reactor):
+            pytest_twisted.blockon(deferLater(_reactor, 0))
         gc.collect()
 
 

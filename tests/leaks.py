@@ -24,17 +24,20 @@ def openDescriptors() -> dict[int, str]:
     return found
 
 
-def threadsDone(reactor: Any) -> None:
+def threadsDone(reactor: Any) -> bool:
     """
     Wait, for five seconds at most, until its threads have let go of all that they were called for.
 
     A result has come before its thread is done, and an error holds on to all who have seen it.
+
+    @return: whether a turn of the reactor has to follow: what nobody waited for has a result, too.
     """
     deadline = time.monotonic() + 5
     while reactor.threadpool is not None and reactor.threadpool.working:
         if time.monotonic() > deadline:
             break
         time.sleep(0.001)
+    return bool(reactor.threadCallQueue)
 
 
 def _selectables(reactor: Any) -> set[object]:

@@ -23,7 +23,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -49,10 +49,16 @@ LASTS = 32.0
 """Seconds from the moment when the service listens."""
 
 LATE = 1.0
-"""Seconds that what is known may be late, beside so many others."""
+"""Seconds that what is known may be late, beside so many others; see also L{Record.waited}."""
+
+FIRST = 3.0
+"""Within so many seconds after the beginning each program is looked at for the first time."""
 
 LONGEST = 15.0
 """Seconds that what is not known may be late."""
+
+VISITS, ENTRIES = range(3, 24), (5.1, 8.3, 11.9, 15.2, 20.4)
+"""When somebody asks the one that cannot be frozen, and comes into another; seconds."""
 
 WAITS = (
     *("poll", "ppoll", "select", "select0", "pselect"),
@@ -91,6 +97,7 @@ class Record:
         that they said themselves.
     @ivar asleep: when it was found frozen.
     @ivar took: seconds of whatever was done to it from outside, in order.
+    @ivar waits: for how long the service had to wait for a processor up to a time; seconds, of all.
     """
 
     events: list[tuple[str, float, float]] = field(factory=list)
@@ -98,11 +105,22 @@ class Record:
     asleep: list[float] = field(factory=list)
     took: list[float] = field(factory=list)
     why: str = ""
+    waits: list[tuple[float, float]] = field(factory=list)
 
     @property
     def frozen(self) -> float:
         """Share of looks at which it was."""
         return len(self.asleep) / self.looks
+
+    def waited(self, due: float) -> float:
+        """By how much the service may be late with what is due then, because others ran."""
+
+        def between(begin: float, end: float) -> float:
+            inside = [waited for at, waited in self.waits if begin <= at <= end]
+            return inside[-1] - inside[0]
+
+        # It takes a wait for younger that it has first seen late, and wakes late.
+        return between(0, FIRST) + between(due - 1, due + 2)
 
     def at(self, what: str) -> list[float]:
         """The seconds that it said, of one kind of event."""
@@ -125,6 +143,7 @@ class Stage:
         self.cgroups: dict[str, TemporaryCgroup] = {}
         self.ends: dict[str, socket.socket] = {}
         self.pids: dict[str, int] = {}
+        self.waits: list[tuple[float, float]] = []
         self.began = 0.0
 
     def run(self, name: str, *argv: str, stdin: int | None = None) -> None:
@@ -156,6 +175,12 @@ class Stage:
     def at(self, seconds: float, call: partial[None]) -> None:
         """After the service has begun."""
         self.outside.at(self.began + seconds, call)
+
+    def seeWaits(self, waited: Callable[[], float]) -> None:
+        """Take down how long the service has waited so far, from now on."""
+        now = time.monotonic()
+        self.waits.append((now - self.began, waited()))
+        self.outside.at(now + 0.25, partial(self.seeWaits, waited))
 
     def look(self) -> None:
         """Who is asleep."""
@@ -253,9 +278,9 @@ def _plan(stage: Stage, path: str) -> None:
     stage.at(6, partial(stage.drain, "send"))
     for name in RINGS:
         stage.at(12, partial(stage.send, name, b"x"))
-    for second in range(3, 24):
+    for second in VISITS:
         stage.at(second, partial(stage.visit, "stuck", path + "stuck"))
-    for moment in (5.1, 8.3, 11.9, 15.2, 20.4):
+    for moment in ENTRIES:
         stage.at(moment, partial(stage.enter, "entered"))
 
 
@@ -272,12 +297,15 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
         fleet = stack.enter_context(Fleet(directory, stage.cgroups))
         fleet.start()
         stage.began = time.monotonic()
+        stage.seeWaits(fleet.waited)
         _programs(stage, path)
         _plan(stage, path)
         stage.at(3, partial(stage.look))
         stage.outside.run(lambda: time.monotonic() > stage.began + LASTS)
         for name in UNTOUCHED:
             stage.records[name].why = fleet.describe(name)["why_awake"]
+        for record in stage.records.values():
+            record.waits = stage.waits
         fleet.end()
         _removeSet(stage.records["semop"])
     return stage.records
@@ -289,41 +317,41 @@ def _removeSet(record: Record) -> None:
     subprocess.run(["ipcrm", "-s", str(round(number * 1000))], check=True)
 
 
-def inTime(said: Sequence[float], due: float, late: float = LATE) -> None:
-    """Once, and then."""
-    assert len(said) == 1
-    assert due <= said[0] <= due + late
+def inTime(record: Record, what: str, due: float, late: float = LATE) -> None:
+    """Said once, and then."""
+    (said,) = record.at(what)
+    assert due <= said <= due + late + record.waited(due)
 
 
 @pytest.mark.parametrize("kind", WAITS)
 def test_waits(records: dict[str, Record], kind: str) -> None:
     """Each call of 12 s is over then, asleep or not."""
-    inTime(records[kind].at("over"), 12)
+    inTime(records[kind], "over", 12)
     assert records[kind].frozen > 0.5
 
 
 def test_timers(records: dict[str, Record]) -> None:
     """A timer behind another one, and one that is nearly over when somebody else comes."""
     for name, earlier in (("hidden", 8.0), ("two", 12.8)):
-        inTime(records[name].at(f"timer{round(1000 * earlier)}"), earlier)
-        inTime(records[name].at("timer16000"), 16)
+        inTime(records[name], f"timer{round(1000 * earlier)}", earlier)
+        inTime(records[name], "timer16000", 16)
         assert records[name].frozen > 0.5
-    inTime(records["visitor"].at("timer16000"), 16)
+    inTime(records["visitor"], "timer16000", 16)
     assert len(records["visitor"].took) == 1
-    assert records["visitor"].took[0] < 0.5
+    assert records["visitor"].took[0] < 0.5 + records["visitor"].waited(13)
     assert records["visitor"].frozen > 0.5
 
 
 def test_behindATick(records: dict[str, Record]) -> None:
     """What nothing outside shows is late by what was slept at most."""
-    inTime(records["behind"].at("timer14000"), 14, LONGEST)
+    inTime(records["behind"], "timer14000", 14, LONGEST)
     assert records["behind"].frozen > 0.5
 
 
 def test_besideABusyOne(records: dict[str, Record]) -> None:
     """A time counts from its beginning, not from when its container first slept."""
     assert sorted(round(at) for at in records["beside"].at("over")) == [8, 12]
-    assert max(records["beside"].at("over")) <= 12 + LATE
+    assert max(records["beside"].at("over")) <= 12 + LATE + records["beside"].waited(12)
 
 
 @pytest.mark.parametrize("name", RINGS)
@@ -331,9 +359,10 @@ def test_rings(records: dict[str, Record], name: str) -> None:
     """Each gets its byte, asleep or kept awake."""
     record = records[name]
     assert [word for word, _, _ in record.events[1:]] == ["1"]
-    assert 12 <= record.events[1][1] <= 12.5
+    assert 12 <= record.events[1][1] <= 12.5 + record.waited(12)
     if name in UNTOUCHED:
-        assert min(record.asleep, default=LASTS) > 12
+        # A freeze that is tried and given up may be seen, once.
+        assert sum(at < 12 for at in record.asleep) <= 1
     else:
         assert record.frozen > 0.5
 
@@ -341,15 +370,15 @@ def test_rings(records: dict[str, Record], name: str) -> None:
 def test_signalfd(records: dict[str, Record]) -> None:
     """TERM is read, soon."""
     (heard,) = records["signalfd"].heard("signalled")
-    assert 10 <= heard <= 10.75
+    assert 10 <= heard <= 10.75 + records["signalfd"].waited(10)
     assert records["signalfd"].frozen > 0.5
 
 
 def test_stuck(records: dict[str, Record]) -> None:
     """One that cannot be frozen harms no other: each request is answered at once."""
     record = records["stuck"]
-    assert len(record.took) == 21
-    assert max(record.took) < 0.5
+    for second, took in zip(VISITS, record.took, strict=True):
+        assert took < 0.5 + record.waited(second)
     assert record.frozen == 0
     assert record.why.startswith("busy: stat[")
 
@@ -358,7 +387,8 @@ def test_watchdog(records: dict[str, Record]) -> None:
     """It reports within the time that its watchdog gives it, though it sleeps."""
     record = records["watchdog"]
     ticks = [0.0, *record.heard("tick"), LASTS]
-    assert max(later - earlier for earlier, later in pairwise(ticks)) < 4
+    for earlier, later in pairwise(ticks):
+        assert later - earlier < 4 + record.waited(later)
     assert record.frozen > 0.3
 
 
@@ -380,6 +410,6 @@ def test_send(records: dict[str, Record]) -> None:
 def test_entered(records: dict[str, Record]) -> None:
     """Who comes in waits for next to nothing."""
     record = records["entered"]
-    assert len(record.took) == 5
-    assert max(record.took) < 0.5
+    for moment, took in zip(ENTRIES, record.took, strict=True):
+        assert took < 0.5 + record.waited(moment)
     assert record.frozen > 0.5

@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.lasts(90), pytest.mark.punctual]
 
 HANDLER = 3.0
 LATE = 0.5
+"""Seconds, beside what the service has to wait for a processor; see L{Three.late}."""
 
 # Each connection has a thread; of lines that come at once, each is handled after the other.
 SERVER = """
@@ -113,6 +114,10 @@ class Three(LiveService):
         until(f"{name} is frozen", self.cgroups[name].frozen, patience)
         return time.monotonic() - since
 
+    def late(self, before: float) -> float:
+        """How late an answer may be. @param before: what L{waited} was at the request."""
+        return LATE + self.waited() - before
+
     def each(self, check: Callable[[str], None]) -> None:
         """All three at a time, for it takes long."""
         with ThreadPoolExecutor(len(KINDS)) as pool:
@@ -148,8 +153,9 @@ def test_slowHandler(tmp_path: Path, stack: ExitStack) -> None:
         with three.peer(name) as peer:
             for _ in range(2):
                 three.waitFrozen(name)
+                before = three.waited()
                 (took,) = exchange(peer, b"handle %f\n" % HANDLER, 1)
-                assert HANDLER <= took <= HANDLER + LATE, (name, took)
+                assert HANDLER <= took <= HANDLER + three.late(before), (name, took)
             # What was quick is asleep again after the linger time.
             three.waitFrozen(name)
             exchange(peer, b"handle 0\n", 1)
@@ -158,11 +164,11 @@ def test_slowHandler(tmp_path: Path, stack: ExitStack) -> None:
         three.waitFrozen(name)
         with three.peer(name) as peer:
             three.waitFrozen(name)
-            since = time.monotonic()
+            before, since = three.waited(), time.monotonic()
             peer.sendall(b"handle 2\n")
             peer.shutdown(socket.SHUT_WR)
             assert peer.recv(100) == b"handle 2\n"
-            assert time.monotonic() - since <= 2 + LATE
+            assert time.monotonic() - since <= 2 + three.late(before)
 
     three.each(check)
 
@@ -175,15 +181,16 @@ def test_severalAtOnce(tmp_path: Path, stack: ExitStack) -> None:
     def check(name: str) -> None:
         with three.peer(name) as peer:
             three.waitFrozen(name)
+            before = three.waited()
             for number, took in enumerate(exchange(peer, b"handle 1\n" * 3, 3), 1):
-                assert number <= took <= number + LATE, (name, took)
+                assert number <= took <= number + three.late(before), (name, took)
             three.waitFrozen(name)
-            since = time.monotonic()
+            before, since = three.waited(), time.monotonic()
             peer.sendall(b"handle 1\n")
             time.sleep(0.1)
             for number, took in enumerate(exchange(peer, b"handle 1\n", 2), 1):
                 late = time.monotonic() - since if number == 2 else took + 0.1
-                assert number <= late <= number + LATE, (name, late)
+                assert number <= late <= number + three.late(before), (name, late)
             three.waitFrozen(name)
 
     three.each(check)
@@ -197,8 +204,9 @@ def test_inParts(tmp_path: Path, stack: ExitStack) -> None:
     def check(name: str) -> None:
         with three.peer(name) as peer:
             three.waitFrozen(name)
+            before = three.waited()
             when = exchange(peer, b"parts 0.3\n", 10)
-            assert 2.7 <= when[-1] <= 2.7 + LATE, (name, when)
+            assert 2.7 <= when[-1] <= 2.7 + three.late(before), (name, when)
             three.waitFrozen(name)
 
     three.each(check)
@@ -246,8 +254,9 @@ def test_oneWay(tmp_path: Path, stack: ExitStack) -> None:
             # When it does answer, it is waited for again.
             (took,) = exchange(peer, b"handle 0\n", 1)
             three.waitFrozen(name)
+            before = three.waited()
             (took,) = exchange(peer, b"handle 2\n", 1)
-            assert 2 <= took <= 2 + LATE
+            assert 2 <= took <= 2 + three.late(before)
 
     three.each(check)
 
