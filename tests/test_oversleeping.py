@@ -51,9 +51,6 @@ LASTS = 32.0
 LATE = 1.0
 """Seconds that what is known may be late, beside so many others; see also L{Record.waited}."""
 
-FIRST = 3.0
-"""Within so many seconds after the beginning each program is looked at for the first time."""
-
 LONGEST = 15.0
 """Seconds that what is not known may be late."""
 
@@ -114,13 +111,8 @@ class Record:
 
     def waited(self, due: float) -> float:
         """By how much the service may be late with what is due then, because others ran."""
-
-        def between(begin: float, end: float) -> float:
-            inside = [waited for at, waited in self.waits if begin <= at <= end]
-            return inside[-1] - inside[0]
-
-        # It takes a wait for younger that it has first seen late, and wakes late.
-        return between(0, FIRST) + between(due - 1, due + 2)
+        around = [waited for at, waited in self.waits if due - 1 <= at <= due + 2]
+        return around[-1] - around[0]
 
     def at(self, what: str) -> list[float]:
         """The seconds that it said, of one kind of event."""
