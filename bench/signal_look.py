@@ -127,14 +127,14 @@ def looks(processes: int, threads: int, blocks: bool, rounds: int) -> None:
 
         def everyProcess() -> None:
             for process in watch._watched:
-                watch._lookAt(process)
+                watch._looks.process(process)
 
-        every = watch._threads()
+        every = watch._looks.othersOf(watch._watched)
         for _ in range(20):
             look()
         quiet, interval = microseconds(look, rounds), cadence.interval()
         each = microseconds(everyProcess, max(rounds // processes, 3))
-        each_thread = microseconds(lambda: watch._lookAtThreads(every), max(rounds // threads, 3))
+        each_thread = microseconds(lambda: watch._looks.threads(every), max(rounds // threads, 3))
         watch.stop()
         print(
             f"| {processes} | {threads} | {'yes' if blocks else 'no'} | {quiet:.0f} µs "
