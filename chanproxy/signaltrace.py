@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorFDSet
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from chanproxy._poller import Poller
 from chanproxy.bpf.signals import SignalProgram, Unavailable
@@ -91,7 +91,7 @@ class SignalTrace:
             try:
                 program.add(pid)
             except OSError as error:
-                self._say("{error}", error=error)
+                self._say(error)
                 break
             self._told[pid] = told
             added.append(pid)
@@ -127,13 +127,13 @@ class SignalTrace:
         except Unavailable as error:
             # What was short may be there the next time.
             self._why = "" if error.forNow else str(error)
-            self._say("{error}", error=error)
+            self._say(error)
             return None
         try:
             self._poller.watch(program.fileno(), select.EPOLLIN, self._readable)
         except OSError as error:
             program.close()
-            self._say("{error}", error=error)
+            self._say(error)
             return None
         self._program = program
         return program
@@ -145,13 +145,19 @@ class SignalTrace:
         for pid, tid in [(pid, None) for pid in self._told] if lost else records:
             # Whoever is told may watch others after that, or none, or close this.
             told = self._told.get(pid)
-            if told is not None:
+            if told is None:
+                continue
+            try:
                 told(pid, tid)
+            except Exception:
+                # The others are told all the same.
+                text = "who is told of signals to process {pid} failed"
+                self._log.failure(text, level=LogLevel.error, pid=pid)
 
-    def _say(self, text: str, **details: object) -> None:
+    def _say(self, error: Exception) -> None:
         if not self._said:
             self._said = True
-            text = (
-                f"signals to sleeping containers are looked for; the kernel does not tell: {text}"
+            why = (
+                "signals to sleeping containers are looked for, not told of by the kernel: {error}"
             )
-            self._log.info(text, **details)
+            self._log.info(why, error=error)

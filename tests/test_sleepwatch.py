@@ -412,7 +412,7 @@ class TestDeaths:
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         texts = [formatEvent(event) for event in events]
-        told = "signals to sleeping containers are looked for, the kernel does not tell"
+        told = "signals to sleeping containers are looked for"
         assert [re.split(": | \\(", text.removeprefix("box: "))[0] for text in texts] == [
             "its processes are not watched",
             *([told] if box.trace is not None else []),

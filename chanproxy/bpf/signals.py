@@ -142,6 +142,7 @@ class SignalProgram:
         @param ring: bytes.
         @raise Unavailable: it cannot be done here; nothing is left behind.
         """
+        self._most = processes
         with contextlib.ExitStack() as opened:
             offset = _offset()
             try:
@@ -173,7 +174,12 @@ class SignalProgram:
 
         @raise OSError: C{E2BIG}: there are as many as there can be.
         """
-        calls.put(self._processes, pid, 0)
+        try:
+            calls.put(self._processes, pid, 0)
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            raise OSError(errno.E2BIG, f"more than {self._most} processes sleep") from error
 
     def clear(self, pid: int) -> None:
         """
