@@ -11,9 +11,14 @@ from collections.abc import Callable
 import pytest
 
 from chanproxy._cadence import SHORTEST
+from chanproxy._channelconfig import Container as Configured
 from chanproxy._processes import ProcessStatus, otherThreads
+from chanproxy.bpf.signals import SignalProgram, Unavailable
+from chanproxy.config import Configuration
+from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.service import ChanproxyService
 from tests.boxes import WAYS, Box, Boxes, hear, makeBoxes
-from tests.cgroups import unusable
+from tests.cgroups import TemporaryCgroup, unusable
 from tests.processes import waitForState
 from tests.sides import asynchronous, until
 from tests.test_sleepwatch_threads import POSIX, THREADS, tgkill
@@ -235,3 +240,43 @@ async def test_services(boxes: Boxes) -> None:
     assert first.reasons == []
     processes[0].send_signal(signal.SIGTERM)
     assert (await first.woken()).endswith(f"[{processes[0].pid}]")
+
+
+@pytest.mark.parametrize("told", WAYS)
+@asynchronous
+async def test_service(
+    reactor: ChanproxyReactor, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """A service loads the program once, for all containers and sleeps, and closes it at its end."""
+    loaded: list[SignalProgram] = []
+    load = SignalProgram.__init__
+
+    def loading(self: SignalProgram) -> None:
+        loaded.append(self)
+        if not told:
+            raise Unavailable("as the test wants")
+        load(self)
+
+    monkeypatch.setattr(SignalProgram, "__init__", loading)
+    with TemporaryCgroup() as one, TemporaryCgroup() as other:
+        cgroups = {"one": one, "other": other}
+        configured = [Configured(name, each.spec, 60) for name, each in cgroups.items()]
+        service = ChanproxyService(Configuration(containers=tuple(configured)), reactor)
+        service.startService()
+        try:
+            assert loaded == []
+            for _ in range(2):
+                for name, cgroup in cgroups.items():
+                    process = cgroup.spawn([sys.executable, "-c", HANDLES], stdout=subprocess.PIPE)
+                    assert hear(process) == "ready"
+                    container = service.containers[name]
+                    resumed = container.suspend()
+                    await until(reactor, cgroup.frozen)
+                    assert container.signals == ("told" if told else "looked_for")
+                    process.send_signal(signal.SIGTERM)
+                    reason = (await resumed).reason
+                    assert reason.startswith("SIGTERM is pending for ")
+            assert len(loaded) == 1
+        finally:
+            # What is left of it then is seen when the test ends.
+            await service.stopService()
