@@ -121,6 +121,7 @@ class Told:
     def _look(self) -> None:
         came, self._came = self._came, {}
         self._lookedAt = self._clock.seconds()
+        affordable = self._cadence.canAfford()
         self._cadence.begin()
         found = ""
         for pid, tids in came.items():
@@ -133,8 +134,10 @@ class Told:
             if None in tids:
                 threads = [(process, pid), *self._looks.othersOf([process])]
             found = self._looks.threads(threads) or found
-        # What this takes has to be saved up again, and says how often it may be done until then.
-        self._cadence.endExtra()
+        # What it takes has to be saved up again.  Until that is done, it comes no more often than
+        # looks that nobody has told to come.
+        if affordable:
+            self._cadence.endExtra()
         self._cadence.end()
         if found:
             self._found(found)
