@@ -210,7 +210,9 @@ def asleep(
             sent = time.time()
             process.send_signal(signal.SIGTERM)
             took.append(float(process.stdout.readline()) - sent)
-        shown = f"{statistics.median(took):.2f} s | {max(took):.2f} s" if took else " | "
+        shown = (
+            f"{statistics.median(took) * 1e3:.1f} ms | {max(took) * 1e3:.1f} ms" if took else " | "
+        )
         print(f"| {what} | {told} | {used * 100:.3f} % | {shown} |", flush=True)
 
 
