@@ -71,7 +71,7 @@ class TestComers:
         box = boxes()
         box.run(HANDLES)
         await box.sleep()
-        with subprocess.Popen(["sleep", "60"]) as comer:
+        with sleeper() as comer:
             try:
                 box.cgroup.write("cgroup.procs", str(comer.pid))
                 assert await box.woken() == f"sleep[{comer.pid}] came in"
@@ -85,7 +85,7 @@ class TestComers:
             box = boxes(interval)
             box.run(HANDLES)
             await box.sleep()
-            with subprocess.Popen(["sleep", "60"]) as comer:
+            with sleeper() as comer:
                 try:
                     box.cgroup.write("cgroup.procs", str(comer.pid))
                     assert await box.woken() == f"sleep[{comer.pid}] came in"
@@ -97,7 +97,7 @@ class TestComers:
         """One that came in between the last look and the first one of the sleep waits as well."""
         box = boxes(0)
         box.run(HANDLES)
-        with subprocess.Popen(["sleep", "60"]) as comer:
+        with sleeper() as comer:
             try:
                 await box.sleep(lambda: box.cgroup.write("cgroup.procs", str(comer.pid)))
                 assert await box.woken() == f"sleep[{comer.pid}] came in"
@@ -118,7 +118,7 @@ class TestComers:
         monkeypatch.setattr(box.freezer, "processes", lambda: pids)
         monkeypatch.setattr(box.freezer, "hiddenProcesses", lambda: hidden[0])
         await box.sleep()
-        with subprocess.Popen(["sleep", "60"]) as comer:
+        with sleeper() as comer:
             try:
                 hidden[0] = 2
                 box.cgroup.write("cgroup.procs", str(comer.pid))
