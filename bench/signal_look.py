@@ -1,8 +1,9 @@
 """
-What looking for signals in a sleeping container costs: C{python -m bench.signal_look [--quick]}.
+What noticing signals in a sleeping container costs: C{python -m bench.signal_look [--quick]}.
 
 One look by processes and threads, in microseconds of a processor; what reading the files takes;
-how soon a signal is noticed; and what the service uses by the second while containers sleep.
+how soon a signal is noticed, told of or looked for; what the service uses by the second while
+containers sleep; and what the kernel's telling takes.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
 from chanproxy._processes import ProcessStatus, otherThreads
+from chanproxy.bpf.signals import SignalProgram
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.sleepwatch import SleepWatch
@@ -127,14 +129,14 @@ def looks(processes: int, threads: int, blocks: bool, rounds: int) -> None:
 
         def everyProcess() -> None:
             for process in watch._watched:
-                watch._lookAt(process)
+                watch._looks.process(process)
 
-        every = watch._threads()
+        every = watch._looks.othersOf(watch._watched)
         for _ in range(20):
             look()
         quiet, interval = microseconds(look, rounds), cadence.interval()
         each = microseconds(everyProcess, max(rounds // processes, 3))
-        each_thread = microseconds(lambda: watch._lookAtThreads(every), max(rounds // threads, 3))
+        each_thread = microseconds(lambda: watch._looks.threads(every), max(rounds // threads, 3))
         watch.stop()
         print(
             f"| {processes} | {threads} | {'yes' if blocks else 'no'} | {quiet:.0f} µs "
@@ -143,12 +145,46 @@ def looks(processes: int, threads: int, blocks: bool, rounds: int) -> None:
         )
 
 
+def telling(rounds: int) -> None:
+    """Rows: the program is loaded; a process is added, and removed; what a signal costs with it."""
+    began = time.perf_counter()
+    program = SignalProgram()
+    print(f"| loaded in | {(time.perf_counter() - began) * 1000:.0f} ms |")
+    with subprocess.Popen(["sleep", "1000"]) as process:
+
+        def both() -> None:
+            program.add(process.pid)
+            program.remove(process.pid)
+
+        def send() -> None:
+            # To be stopped again is queued, and wakes nobody.
+            process.send_signal(signal.SIGSTOP)
+
+        print(f"| a process, added and removed | {microseconds(both, rounds):.1f} µs |")
+        process.send_signal(signal.SIGSTOP)
+        others = microseconds(send, 100 * rounds)
+        program.add(process.pid)
+        watched = microseconds(send, 100 * rounds)
+        program.close()
+        without = microseconds(send, 100 * rounds)
+        process.kill()
+    print(f"| a signal, without the program | {without:.2f} µs |")
+    print(f"| with it, to another process | {others:.2f} µs |")
+    print(f"| with it, to one that is told of already | {watched:.2f} µs |", flush=True)
+
+
 def processor(pid: int) -> float:
     """Seconds that a process has run, to the nanosecond."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def asleep(what: str, seconds: float, signals: int, interval: float) -> None:
+UNTOLD = ("setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin")
+"""Runs a service that may not ask the kernel to tell of signals."""
+
+
+def asleep(
+    what: str, seconds: float, signals: int, interval: float, within: Sequence[str] = ()
+) -> None:
     """A row: what the service uses while one container sleeps, and how soon a TERM is handled."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -156,10 +192,12 @@ def asleep(what: str, seconds: float, signals: int, interval: float) -> None:
         process = spawn(cgroup, TAKES)
         assert process.stdout is not None
         sleeper = stack.enter_context(
-            Sleeper(directory, cgroup, linger=0.5, signal_interval=interval)
+            Sleeper(directory, cgroup, linger=0.5, signal_interval=interval, max_asleep="never")
         )
+        sleeper.within = within
         sleeper.start()
         until("frozen", cgroup.frozen)
+        told = sleeper.describe()["signals"]
         time.sleep(1)
         assert sleeper.service is not None
         before = processor(sleeper.service.pid)
@@ -172,8 +210,10 @@ def asleep(what: str, seconds: float, signals: int, interval: float) -> None:
             sent = time.time()
             process.send_signal(signal.SIGTERM)
             took.append(float(process.stdout.readline()) - sent)
-        shown = f"{statistics.median(took):.2f} s | {max(took):.2f} s" if took else " | "
-        print(f"| {what} | {used * 100:.3f} % | {shown} |", flush=True)
+        shown = (
+            f"{statistics.median(took) * 1e3:.1f} ms | {max(took) * 1e3:.1f} ms" if took else " | "
+        )
+        print(f"| {what} | {told} | {used * 100:.3f} % | {shown} |", flush=True)
 
 
 def main() -> None:
@@ -203,11 +243,15 @@ def main() -> None:
         (1, 1000, False),
     ):
         looks(processes, threads, blocks, rounds)
-    print("\n| one asleep | service | TERM handled after, median | longest |")
-    print("| --- | ---: | ---: | ---: |")
+    print("\n| one asleep | signals | service | TERM handled after, median | longest |")
+    print("| --- | --- | ---: | ---: | ---: |")
     seconds, signals = (2, 2) if options.quick else (30, 30)
     asleep("the defaults", seconds, signals, 2)
+    asleep("without CAP_BPF", seconds, signals, 2, UNTOLD)
     asleep("signal-interval = 0", seconds, 0, 0)
+    print("\n| the kernel's telling | |")
+    print("| --- | ---: |")
+    telling(rounds)
     print(f"\nLoad average {os.getloadavg()[0]:.2f} at the end.")
 
 

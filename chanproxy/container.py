@@ -40,6 +40,7 @@ from chanproxy.proxy import (
     whyNotPaired,
 )
 from chanproxy.recovery import FrozenRecord
+from chanproxy.signaltrace import SignalTrace
 from chanproxy.sleepwatch import TIMERS, SleepWatch
 from chanproxy.suspend import Suspension, notIdle
 from chanproxy.wake import SOURCES, WakeSourceError, WakeSources
@@ -126,6 +127,7 @@ class Container:
         bounds: Bounds | None = None,
         adoption: Adoption | None = None,
         longest: float | None = None,
+        signals: SignalTrace | None = None,
     ) -> None:
         """
         @param linger: seconds that it must have been idle before suspending.
@@ -136,6 +138,8 @@ class Container:
             them waits.
         @param longest: seconds after which it is woken in any case; with C{adoption}, the longest
             time asleep without a breath.  None: neither.
+        @param signals: tells of signals to its processes while they are frozen; its owner closes it
+            after L{stop}.  None: they are looked for.
         @raise FreezerError: the freezer cannot work, or is in other hands; nothing is left behind.
         """
         freezer.check()
@@ -186,6 +190,7 @@ class Container:
             bounds.watchedProcesses,
             self.suspension.resume,
             TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
+            signals,
         )
         self._dryWatch: DryWatch | None = None
         if self._adopter is not None and mode == "dry-run":
@@ -213,6 +218,11 @@ class Container:
     def passedOver(self) -> tuple[str, ...]:
         """The times of its own that do not wake it, in words."""
         return () if self._adopter is None else self._adopter.passedOver
+
+    @property
+    def signals(self) -> str:
+        """How signals are noticed while it sleeps: C{told}, C{looked_for} or C{never}."""
+        return self._sleepWatch.notices
 
     @property
     def why(self) -> str:

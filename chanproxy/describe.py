@@ -86,6 +86,7 @@ def description(container: Container, first: int) -> dict[str, Any]:
             **summary(container),
             "why_awake": shortened(container.why),
             "passed_over": portion(map(shortened, container.passedOver), 0)[0],
+            "signals": container.signals,
             "freezer": container.freezer.spec,
             "linger": container.linger,
             "proxy_count": sum(1 for _ in container.proxies()),

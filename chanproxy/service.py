@@ -32,6 +32,7 @@ from chanproxy.listening import whyNotBindable
 from chanproxy.ports import ChannelPort
 from chanproxy.recovery import prepareDirectory, runtimeDirectory, thawRecorded
 from chanproxy.scheduling import schedule
+from chanproxy.signaltrace import SignalTrace
 
 
 @frozen
@@ -139,6 +140,7 @@ class ChanproxyService(Service):
         self._control: ChannelPort | None = None
         self._clients: ControlFactory | None = None
         self._buffer: PeekBuffer | None = None
+        self._signals = SignalTrace(reactor)
 
     def startService(self) -> None:
         """
@@ -237,6 +239,7 @@ class ChanproxyService(Service):
                 bounds=_bounds(container, limits),
                 adoption=container.adoption,
                 longest=container.maxAsleep or None,
+                signals=self._signals,
             )
         except (FreezerError, ValueError) as error:
             problems.append(Problem(f"{path}.freezer", str(error)))
@@ -292,7 +295,9 @@ class ChanproxyService(Service):
             control.append(self._control.stopListening())
             self._clients.closeAll()
             self._control = self._clients = None
-        return self._stop(list(containers.values()), listeners, control)
+        stopped = self._stop(list(containers.values()), listeners, control)
+        self._signals.close()
+        return stopped
 
     def _thaw(self, containers: Iterable[Container]) -> None:
         """For good, and before anything else that could fail."""

@@ -1,7 +1,8 @@
 """
 SleepWatch: notices that a frozen container's processes die, are sent signals, or become more.
 
-A frozen process does not answer a signal, and nothing can be polled for that: it is looked for.
+A frozen process does not answer a signal, and nothing can be polled for that: either the kernel can
+be made to tell of it, or it is looked for again and again.
 Knows the freezer only as a list of processes that have used the processor for some time, and
 nothing of how a container is resumed.
 """
@@ -13,43 +14,23 @@ import os
 import select
 from collections.abc import Callable, Iterable
 
-from attrs import define
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from chanproxy._cadence import RESERVE, Cadence
 from chanproxy._comers import Comers
+from chanproxy._looks import Looks, Watched
 from chanproxy._poller import Poller
-from chanproxy._processes import ProcessStatus, namesOf, otherThreads
+from chanproxy._processes import ProcessStatus
+from chanproxy._told import Told
 from chanproxy.interfaces import FreezerError, IFreezer, PollingReactor
 from chanproxy.pendingsignals import TIMERS, PendingSignals
+from chanproxy.signaltrace import SignalTrace
 
 __all__ = ["TIMERS", "SleepWatch"]
 
 AT_ONCE = 16
 """So many threads or processes are looked at before it is seen what that has taken."""
-
-
-@define
-class _Watched:
-    """
-    A process, while the container sleeps.
-
-    @ivar pidfd: owned by the watch; -1 for none.
-    @ivar stopped: a signal has stopped it, and SIGCONT has not come yet.
-    @ivar deaf: see L{PendingSignals.deaf}.
-    @ivar threads: how many it has.
-    """
-
-    pid: int
-    name: str
-    pidfd: int = -1
-    stopped: bool = False
-    deaf: bool = True
-    threads: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.name}[{self.pid}]"
 
 
 class SleepWatch:
@@ -66,6 +47,7 @@ class SleepWatch:
         most: int,
         woken: Callable[[str], None],
         passedOver: int = TIMERS,
+        trace: SignalTrace | None = None,
     ) -> None:
         """
         @param interval: seconds between looks for signals, at the most; 0: signals are not looked
@@ -74,6 +56,7 @@ class SleepWatch:
         @param woken: called with the reason, at most once for each L{start}, and never from
             within it; the watch has stopped then.
         @param passedOver: signals that never wake it, as a bit mask.
+        @param trace: tells of signals, where it can; its owner closes it.
         """
         self._name = name
         self._reactor = reactor
@@ -83,17 +66,23 @@ class SleepWatch:
         self._woken = woken
         self._signals = PendingSignals(passedOver, self._unreadable)
         self._cadence = Cadence(reactor.seconds, interval)
+        self._looks = Looks(reactor.seconds, self._signals, interval <= 0, self._unreadable)
+        self._trace = trace if interval > 0 else None
+        self._told: Told | None = None
+        if self._trace is not None:
+            parts = (self._trace, self._signals, self._looks, self._cadence)
+            self._told = Told(reactor, *parts, self._wake)
         self._poller = Poller(reactor)
         self._running = False
         self._usePidfds = True
-        self._watched: list[_Watched] = []
+        self._watched: list[Watched] = []
         self._comers = Comers(reactor, freezer, self._wake, self._unlisted)
-        self._since = self._roundAt = 0.0
+        self._roundAt = 0.0
         self._used: int | None = None
         self._stirred = False
         self._waiting: dict[int, int] = {}
         # Those still to be looked at; a process is its main thread.
-        self._round: list[tuple[_Watched, int]] = []
+        self._round: list[tuple[Watched, int]] = []
         self._call: IDelayedCall | None = None
         self._warned: set[str] = set()
 
@@ -106,6 +95,15 @@ class SleepWatch:
             for pid, _, signals in self._signals.ticking()
             for name in signals
         ]
+
+    @property
+    def notices(self) -> str:
+        """How signals are noticed: C{told}, C{looked_for}, or C{never}."""
+        if self._interval <= 0:
+            return "never"
+        fellBack = self._running and self._told is not None and not self._told.running
+        available = self._trace is not None and self._trace.available
+        return "told" if available and not fellBack else "looked_for"
 
     def beforeFreeze(self) -> None:
         """The container runs still, and is about to be frozen."""
@@ -123,18 +121,29 @@ class SleepWatch:
             return
         self._running = self._usePidfds = True
         self._waiting = {tid: pid for pid, tid in waiting if tid != pid}
-        self._since = self._reactor.seconds()
-        self._hasRun()
+        self._looks.since = self._reactor.seconds()
         found, pids = self._comers.start(), self._processes()
         self._signals.began(pids)
+        # Both before they are looked at: nothing comes in between unseen.
+        told = self._told
+        if told is None or not pids or not told.begin(pids):
+            told = None
+            self._hasRun()
         for pid in pids:
             # Each of them, also after a reason was found: what is pending has to be remembered.
             reason = self._begin(pid)
             found = found or reason
         self._stirred = False
-        self._roundAt = self._since - self._interval
+        self._roundAt = self._looks.since - self._interval
+        if told is not None and (found or not self._usePidfds):
+            # Who has died has to be looked for as well.
+            told.stop()
+            told = None
         if found:
             self._call = self._reactor.callLater(0, self._wake, found)
+        elif told is not None:
+            told.start(self._watched, self._waiting.items())
+            self._againList()
         elif self._interval > 0:
             self._cadence.start()
             self._again()
@@ -145,6 +154,8 @@ class SleepWatch:
             self._comers.stop()
             self._signals.ended()
             self._cadence.stop()
+            if self._told is not None:
+                self._told.stop()
         self._running = False
         call, self._call = self._call, None
         if call is not None and call.active():
@@ -193,7 +204,7 @@ class SleepWatch:
                 os.close(pidfd)
             return ""
         # Without a status /proc hides it from us; the pidfd tells all the same.
-        process = _Watched(pid, "?" if status is None else status.name, pidfd)
+        process = Watched(pid, "?" if status is None else status.name, pidfd)
         process.stopped = status is not None and status.state == "T"
         self._watched.append(process)
         if pidfd >= 0:
@@ -202,7 +213,7 @@ class SleepWatch:
                 self._poller.watch(pidfd, select.EPOLLIN, ended)
             except OSError as error:
                 self._withoutPidfds(error)
-        return "" if status is None else self._signalled(process, status)
+        return "" if status is None else self._looks.signalled(process, status)
 
     def _openPidfd(self, pid: int) -> int:
         if self._usePidfds:
@@ -234,8 +245,20 @@ class SleepWatch:
                 os.close(process.pidfd)
                 process.pidfd = -1
 
-    def _ended(self, process: _Watched, _: int) -> None:
+    def _ended(self, process: Watched, _: int) -> None:
         self._wake(f"{process} ended")
+
+    def _againList(self) -> None:
+        self._call = self._reactor.callLater(self._interval, self._listAgain)
+
+    def _listAgain(self) -> None:
+        """List the processes: one that is born there changes no C{cgroup.events}."""
+        self._call = None
+        found = self._comers.look()
+        if found:
+            self._wake(found)
+        else:
+            self._againList()
 
     def _look(self) -> None:
         """Look whether signals have come."""
@@ -249,10 +272,10 @@ class SleepWatch:
         apart = {**ticking, **self._waiting}
         for process in self._watched:
             if stirred is None or process.deaf or process.pid in ticking:
-                found = self._lookAt(process) or found
+                found = self._looks.process(process) or found
             if apart:
                 tids = [tid for tid, pid in apart.items() if tid != pid == process.pid]
-                found = self._lookAtThreads([(process, tid) for tid in tids]) or found
+                found = self._looks.threads([(process, tid) for tid in tids]) or found
         self._cadence.end()
         self._stirred = self._stirred or bool(stirred)
         found = found or self._lookFurther(now)
@@ -274,43 +297,20 @@ class SleepWatch:
             self._stirred = False
             cadence.begin()
             for process in self._watched:
-                found = self._lookAt(process) or found
-            self._round = self._threads()
+                found = self._looks.process(process) or found
+            self._round = self._looks.othersOf(self._watched)
             cadence.endExtra()
         elif not self._round and now - self._roundAt >= self._interval:
             # What no thread has noticed; and who knows how exactly a freezer counts.
             self._roundAt = now
-            self._round = [*((each, each.pid) for each in self._watched), *self._threads()]
+            processes = ((each, each.pid) for each in self._watched)
+            self._round = [*processes, *self._looks.othersOf(self._watched)]
         while self._round and not found and (stirred or cadence.canAfford(RESERVE)):
             cadence.begin()
-            found = self._lookAtThreads(self._round[:AT_ONCE])
+            found = self._looks.threads(self._round[:AT_ONCE])
             del self._round[:AT_ONCE]
             cadence.endExtra()
         return found
-
-    def _threads(self) -> list[tuple[_Watched, int]]:
-        return [(each, tid) for each in self._watched for tid in self._others(each)]
-
-    def _lookAtThreads(self, threads: list[tuple[_Watched, int]]) -> str:
-        found = ""
-        for process, tid in threads:
-            if tid == process.pid:
-                found = self._lookAt(process) or found
-                continue
-            try:
-                status = ProcessStatus.readThread(process.pid, tid)
-            except OSError as error:
-                self._unreadable(error)
-                continue
-            found = self._signalled(process, status, tid) or found
-        return found
-
-    def _others(self, process: _Watched) -> list[int]:
-        try:
-            return otherThreads(process.pid) if process.threads > 1 else []
-        except OSError as error:
-            self._unreadable(error)
-            return []
 
     def _hasRun(self) -> bool | None:
         """
@@ -325,40 +325,6 @@ class SleepWatch:
         except (FreezerError, OSError):
             self._used = None
         return None if before is None or self._used is None else self._used != before
-
-    def _lookAt(self, process: _Watched) -> str:
-        try:
-            status = ProcessStatus.read(process.pid)
-        except OSError as error:
-            # It may be readable the next time.
-            self._unreadable(error)
-            return ""
-        if status is None or status.ended:
-            # With a pidfd, that tells: /proc may hide a process that lives.
-            return f"{process} ended" if process.pidfd < 0 else ""
-        process.name = status.name
-        if process.stopped and status.state != "T" and self._interval > 0:
-            return f"SIGCONT came for {process}"
-        return self._signalled(process, status)
-
-    def _signalled(
-        self, process: _Watched, status: ProcessStatus | None, tid: int | None = None
-    ) -> str:
-        """The reason to wake that pending signals are, of a process or a thread of it."""
-        if self._interval <= 0:
-            return ""
-        if tid is None and status is not None:
-            process.deaf = self._signals.deaf(status)
-            process.threads = status.threads
-        asleep = self._reactor.seconds() - self._since
-        new = self._signals.new(process.pid, tid or process.pid, status, asleep)
-        if not new:
-            return ""
-        names = namesOf(new)
-        are = "is" if len(names) == 1 else "are"
-        # The process is what people know; the thread only tells it from the others.
-        where = f"thread {tid} of {process}" if tid else process
-        return f"{', '.join(names)} {are} pending for {where}"
 
     def _unlisted(self, error: Exception) -> None:
         text = "{name}: its processes are not watched: {error}"

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+import pytest
+
+from chanproxy.bpf.signals import SignalProgram, Unavailable
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.signaltrace import SignalTrace
 from chanproxy.sleepwatch import TIMERS, SleepWatch
 from tests.cgroups import TemporaryCgroup
 from tests.sides import turns, until
+
+
+@functools.cache
+def untold() -> str:
+    """Why the kernel does not tell of signals here; empty if it does."""
+    try:
+        SignalProgram().close()
+    except Unavailable as error:
+        return str(error)
+    return ""
+
+
+needsBpf = [
+    pytest.mark.bpf,
+    pytest.mark.skipif(bool(untold()), reason=untold() or "usable"),
+]
+
+WAYS = [pytest.param(True, id="told", marks=needsBpf), pytest.param(False, id="looked_for")]
+"""Whether the kernel tells of signals, or they are looked for; all the rest is the same."""
 
 
 class Box:
@@ -22,13 +46,16 @@ class Box:
         interval: float = 0.01,
         most: int = 100,
         passedOver: int = TIMERS,
+        told: bool = False,
     ) -> None:
         self.reactor = reactor
         self.cgroup = TemporaryCgroup()
         self.freezer = CgroupFreezer(self.cgroup.path, reactor)
         self.reasons: list[str] = []
+        self.trace = SignalTrace(reactor) if told else None
+        woken = self.reasons.append
         self.watch = SleepWatch(
-            "box", reactor, self.freezer, interval, most, self.reasons.append, passedOver
+            "box", reactor, self.freezer, interval, most, woken, passedOver, self.trace
         )
 
     def run(self, script: str) -> subprocess.Popen[bytes]:
@@ -47,6 +74,19 @@ class Box:
         self.watch.start()
         assert self.reasons == []
 
+    @property
+    def told(self) -> bool:
+        """Whether signals are told of, now that it sleeps."""
+        return self.watch._told is not None and self.watch._told.running
+
+    def close(self) -> None:
+        """End all of it."""
+        self.watch.stop()
+        self.freezer.thaw()
+        self.cgroup.close()
+        if self.trace is not None:
+            self.trace.close()
+
     async def woken(self) -> str:
         """Wait for the reason to wake, then do so."""
         await until(self.reactor, lambda: self.reasons)
@@ -56,7 +96,11 @@ class Box:
         return reason
 
     async def looked(self) -> None:
-        """Wait until the next look has been made."""
+        """Wait until the next look has been made, or until there is nothing to look at."""
+        if self.told:
+            # A signal is told of before whoever has sent it goes on.
+            await turns(self.reactor, 3)
+            return
         # Each look orders the next one: that looks were made, not that time went by.
         call = self.watch._call
         assert call is not None
@@ -78,19 +122,20 @@ def hear(process: subprocess.Popen[bytes]) -> str:
     return process.stdout.readline().decode().strip()
 
 
-def makeBoxes(reactor: ChanproxyReactor) -> Iterator[Callable[..., Box]]:
-    """For a fixture: makes containers; they end with the test."""
+def makeBoxes(
+    reactor: ChanproxyReactor, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Box]]:
+    """For a fixture with L{WAYS}: makes containers; they end with the test."""
+    told: bool = request.param
     made: list[Box] = []
 
     def make(interval: float = 0.01, most: int = 100, passedOver: int = TIMERS) -> Box:
-        made.append(Box(reactor, interval, most, passedOver))
+        made.append(Box(reactor, interval, most, passedOver, told))
         return made[-1]
 
     yield make
     for box in made:
-        box.watch.stop()
-        box.freezer.thaw()
-        box.cgroup.close()
+        box.close()
 
 
 Boxes = Callable[..., Box]

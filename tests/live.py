@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -72,6 +72,7 @@ class LiveService:
     @ivar control: where the manager listens.
     @ivar log: what it logs, a file.
     @ivar service: the process, or None.
+    @ivar within: a command that runs it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -79,11 +80,13 @@ class LiveService:
         self.control = directory / "control.sock"
         self.log = directory / "log"
         self.service: subprocess.Popen[bytes] | None = None
+        self.within: Sequence[str] = ()
 
     def run(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start C{twistd chanproxy}."""
+        twistd = [*self.within, *TWISTD, "-n", "--pidfile=", f"--logfile={self.log}"]
         return subprocess.Popen(
-            [*TWISTD, "-n", "--pidfile=", f"--logfile={self.log}", "chanproxy", *arguments],
+            [*twistd, "chanproxy", *arguments],
             cwd=self.directory,
             env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(self.directory / "runtime")),
             stderr=subprocess.PIPE,

@@ -83,6 +83,7 @@ async def test_describe(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             "mode": "manual",
             "why_awake": "it is suspended only when asked (suspend = manual)",
             "passed_over": [],
+            "signals": "looked_for",
             "freezer": "editor",
             "linger": 0.05,
             "proxy_count": 0,

@@ -11,7 +11,7 @@ import pytest
 from chanproxy._processes import ProcessStatus, maskOf, otherThreads, timerSignals
 from chanproxy.interfaces import FreezerError
 from chanproxy.sleepwatch import TIMERS
-from tests.boxes import Box, Boxes, hear, makeBoxes
+from tests.boxes import WAYS, Box, Boxes, hear, makeBoxes
 from tests.cgroups import unusable
 from tests.sides import asynchronous, until
 
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable"),
 ]
 
-boxes = pytest.fixture(makeBoxes)
+boxes = pytest.fixture(params=WAYS)(makeBoxes)
 
 THREADS = """
 import signal, threading
@@ -193,7 +193,7 @@ async def _ticksOver(box: Box, what: str) -> None:
         await box.sleep()
         assert (await box.woken()).startswith(what)
     await box.sleep()
-    await until(box.reactor, lambda: box.reactor.seconds() - box.watch._since > 1)
+    await until(box.reactor, lambda: box.reactor.seconds() - box.watch._looks.since > 1)
     assert box.reasons == []
 
 
