@@ -19,7 +19,7 @@ from typing import Self
 
 from tests.cgroups import TemporaryCgroup
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 ECHO = """
 import os, socket, sys

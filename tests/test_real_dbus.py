@@ -124,4 +124,4 @@ def test_killedAsleep(bus: tuple[Sleeper, str]) -> None:
         sleeper.cgroup.kill()
         with pytest.raises((ConnectionError, OSError)):
             kept.receive(timeout=PATIENCE)
-        assert time.monotonic() - began < PATIENCE / 2
+        assert time.monotonic() - began < 10
