@@ -29,7 +29,8 @@ for _command in (callCommand, hold, run, trace, watchCommand):
 @click.option("--all", "everything", is_flag=True, help="Also what living services have frozen.")
 def thaw(everything: bool) -> None:
     """Thaw what chanproxy left frozen, without any service."""
-    from chanproxy.recovery import runtimeDirectory, thawRecorded
+    from chanproxy.recovery import thawRecorded
+    from chanproxy.rundirectory import runtimeDirectory
     from chanproxy.service import thawNow
 
     thawed, failed = thawRecorded(thawNow, everything)

@@ -30,7 +30,8 @@ from chanproxy.freezers import makeFreezer
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.listening import whyNotBindable
 from chanproxy.ports import ChannelPort
-from chanproxy.recovery import prepareDirectory, runtimeDirectory, thawRecorded
+from chanproxy.recovery import thawRecorded
+from chanproxy.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.scheduling import schedule
 
 
@@ -74,6 +75,13 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
     @return: all problems found.
     """
     problems = []
+    if any(container.freezer != "none" for container in configuration.containers):
+        try:
+            os.close(openDirectory(runtimeDirectory(), make=False))
+        except FileNotFoundError:
+            pass
+        except FreezerError as error:
+            problems.append(Problem("records", str(error)))
     for container in configuration.containers:
         path = f"containers.{container.name}"
         try:
@@ -150,7 +158,7 @@ class ChanproxyService(Service):
         for spec in thawed:
             self._log.warn("{spec}: left frozen by a predecessor that died; thawed", spec=spec)
         for sentence in failed:
-            self._log.error("left frozen by a predecessor, and not thawed: {why}", why=sentence)
+            self._log.error("what a predecessor wrote down is not thawed: {why}", why=sentence)
         schedule(self._configuration.scheduling)
         problems: list[Problem] = []
         limits = self._configuration.limits
@@ -259,7 +267,7 @@ class ChanproxyService(Service):
         try:
             access = Access(self._configuration.access)
             if _madeByUs(control):
-                prepareDirectory(runtimeDirectory())
+                os.close(openDirectory(runtimeDirectory()))
         except AccessError as error:
             problems += _accessProblems(error)
             return
