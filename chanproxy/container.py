@@ -29,7 +29,7 @@ from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezewatch import FreezeWatch
 from chanproxy.handled import SILENCE, Ledger, Noticed, Reports
 from chanproxy.idle import IdleWatch
-from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
+from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.lifecycle import HIDDEN, Resumed, SuspendFailure
 from chanproxy.proxy import (
     CannotPair,
@@ -151,8 +151,18 @@ class Container:
                 longest = None
         self._reactor = reactor
         self.name = name
-        self._record = FrozenRecord(freezer.spec) if recorded and freezer.spec != "none" else None
+        self._exclusive: IExclusiveFreezer | None = IExclusiveFreezer(freezer, None)
+        self._record: FrozenRecord | None = None
         self.freezer = freezer
+        try:
+            if self._exclusive is not None:
+                self._exclusive.claim()
+            if recorded and freezer.spec != "none":
+                self._record = FrozenRecord(freezer.spec)
+        except FreezerError:
+            self._release()
+            raise
+        self._lookWhetherFrozen()
         self.linger = linger
         self.mode = mode
         self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
@@ -209,6 +219,25 @@ class Container:
             stopped=self.mode != "dry-run",
         )
 
+    def _release(self) -> None:
+        if self._exclusive is not None:
+            self._exclusive.release()
+
+    def _lookWhetherFrozen(self) -> None:
+        """Nothing of ours stays asleep, though no record names it; what others pause does."""
+        if self._exclusive is None:
+            return
+        try:
+            if self._exclusive.thawLeft():
+                self._log.warn(
+                    "{name}: left frozen by a chanproxy that died, and no record named it; thawed",
+                    name=self.name,
+                )
+            elif self._exclusive.paused():
+                self._log.warn("{name}: paused by somebody else, and left so", name=self.name)
+        except FreezerError as error:
+            self._log.error("{name}: left frozen: {error}", name=self.name, error=error)
+
     @property
     def passedOver(self) -> tuple[str, ...]:
         """The times of its own that do not wake it, in words."""
@@ -220,6 +249,8 @@ class Container:
         state = self.suspension.state
         if state != "awake":
             return ""
+        if self._exclusive is not None and self._exclusive.paused():
+            return "paused by somebody else"
         if self._idle is not None:
             return self._idle.why
         names = ", ".join(sorted(source.name for source in self.sources.signalled()))
@@ -277,6 +308,7 @@ class Container:
             counter.close()
         self._noticed.clear()
         self.sources.close()
+        self._release()
         if failed is not None:
             raise failed
         if self._record is not None:

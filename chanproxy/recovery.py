@@ -15,6 +15,8 @@ import os
 from collections.abc import Callable, Iterator
 
 from chanproxy._words import brief
+from chanproxy.freezers._claims import inHands
+from chanproxy.freezers._marks import markedCgroups
 from chanproxy.interfaces import FreezerError
 from chanproxy.rundirectory import BadFile, isAt, openDirectory, openFile, runtimeDirectory
 
@@ -205,4 +207,28 @@ def thawRecorded(
                 _remove(opened, name, fd)
     finally:
         os.close(opened)
+    return thawed, failed
+
+
+def thawMarked(thawNow: Callable[[str], None], everything: bool) -> tuple[list[str], list[str]]:
+    """
+    Thaw what a dead service left frozen and no record names: look at each cgroup there is.
+
+    May take some time where there are many.
+
+    @param thawNow: thaws by specification, or raises L{FreezerError}.
+    @param everything: also what living services have frozen; they find out by themselves.
+    @return: what was thawed, and what could not be (sentences).
+    """
+    thawed: list[str] = []
+    failed: list[str] = []
+    for directory in markedCgroups():
+        spec = f"cgroup:{directory}"
+        try:
+            if not everything and inHands(directory):
+                continue
+            thawNow(spec)
+            thawed.append(spec)
+        except (FreezerError, OSError) as error:
+            failed.append(f"{spec}: {error}")
     return thawed, failed
