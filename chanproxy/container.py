@@ -151,18 +151,16 @@ class Container:
                 longest = None
         self._reactor = reactor
         self.name = name
-        self._exclusive: IExclusiveFreezer | None = IExclusiveFreezer(freezer, None)
+        self._exclusive: IExclusiveFreezer | None = IExclusiveFreezer(self._real, None)
         self._record: FrozenRecord | None = None
         self.freezer = freezer
         try:
-            if self._exclusive is not None:
-                self._exclusive.claim()
+            self._takeOver(stops=freezer is self._real)
             if recorded and freezer.spec != "none":
                 self._record = FrozenRecord(freezer.spec)
         except FreezerError:
             self._release()
             raise
-        self._lookWhetherFrozen()
         self.linger = linger
         self.mode = mode
         self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
@@ -223,17 +221,34 @@ class Container:
         if self._exclusive is not None:
             self._exclusive.release()
 
-    def _lookWhetherFrozen(self) -> None:
-        """Nothing of ours stays asleep, though no record names it; what others pause does."""
+    def _takeOver(self, stops: bool) -> None:
+        """
+        Keep others from freezing it, and thaw what one of us has left frozen, though no record
+        names it.  What others have paused stays so.
+
+        @param stops: it is frozen by us; else others may go on to do that.
+        @raise FreezerError: it is in other hands.
+        """
         if self._exclusive is None:
             return
         try:
-            if self._exclusive.thawLeft():
+            self._exclusive.claim()
+        except FreezerError:
+            if stops:
+                raise
+            return
+        self._thawLeft(self._exclusive)
+        if not stops:
+            self._release()
+
+    def _thawLeft(self, exclusive: IExclusiveFreezer) -> None:
+        try:
+            if exclusive.thawLeft():
                 self._log.warn(
                     "{name}: left frozen by a chanproxy that died, and no record named it; thawed",
                     name=self.name,
                 )
-            elif self._exclusive.paused():
+            elif exclusive.paused():
                 self._log.warn("{name}: paused by somebody else, and left so", name=self.name)
         except FreezerError as error:
             self._log.error("{name}: left frozen: {error}", name=self.name, error=error)

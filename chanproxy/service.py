@@ -94,6 +94,8 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
             problems.append(Problem(f"{path}.freezer", str(error)))
         else:
             clash = whyNotApart(place, places) if place else None
+            if clash is None and container.suspend != "dry-run":
+                clash = _whyInHands(freezer)
             if clash is not None:
                 problems.append(Problem(f"{path}.freezer", clash))
             elif place:
@@ -126,6 +128,18 @@ def _placeOf(freezer: IFreezer) -> str:
     if exclusive is not None:
         return exclusive.place()
     return "" if freezer.spec == "none" else plain(freezer.spec)
+
+
+def _whyInHands(freezer: IFreezer) -> str | None:
+    """Whether another service has it, in words."""
+    exclusive: IExclusiveFreezer | None = IExclusiveFreezer(freezer, None)
+    if exclusive is not None:
+        try:
+            exclusive.claim()
+        except FreezerError as error:
+            return str(error)
+        exclusive.release()
+    return None
 
 
 def _accessProblems(error: AccessError) -> list[Problem]:

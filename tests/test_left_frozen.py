@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from chanproxy.container import Container
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.guest import Guest
-from chanproxy.interfaces import ChanproxyReactor, FreezerNotReady
+from chanproxy.interfaces import ChanproxyReactor, FreezerError, FreezerNotReady
 from chanproxy.lifecycle import SuspendFailure
 from tests.cgroups import TemporaryCgroup, unusable
 from tests.live import Live, listens, until
@@ -87,6 +87,33 @@ def test_recordsLost(live: Live) -> None:
     )
 
 
+@pytest.mark.parametrize("suspend", ["dry-run", "off", "manual"])
+def test_recordsLostOtherModes(live: Live, suspend: str) -> None:
+    """Also by a start that is not to freeze it; one in a dry run keeps nobody from it."""
+    lose(live)
+    live.suspend = suspend
+    live.start()
+    until("thawed", lambda: not live.cgroup.frozen())
+    exchange(live)
+    claim = CgroupFreezer(live.cgroup.path, _NOBODY)
+    if suspend == "dry-run":
+        claim.claim()
+        claim.release()
+    else:
+        with pytest.raises(FreezerError, match="in the hands of another"):
+            claim.claim()
+    live.end()
+
+
+def test_dryRunBeside(reactor: ChanproxyReactor, live: Live) -> None:
+    """A dry run beside a service that runs is allowed, and thaws nothing of it."""
+    live.start()
+    live.waitFrozen()
+    container = Container(reactor, "a", CgroupFreezer(live.cgroup.path, reactor), 1, "dry-run")
+    container.stop()
+    assert live.cgroup.frozen()
+
+
 def test_recordsLostThenAdded(live: Live) -> None:
     """So does whoever adds the container to a running service."""
     lose(live)
@@ -118,7 +145,7 @@ def thaw(live: Live, *arguments: str) -> tuple[int, list[str]]:
         env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(live.directory / "runtime")),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stdout.splitlines() if live.cgroup.path in line]
@@ -132,18 +159,16 @@ def test_search(live: Live) -> None:
     assert live.cgroup.frozen()
     assert thaw(live, "--search") == (0, [f"thawed cgroup:{live.cgroup.path}"])
     until("thawed", lambda: not live.cgroup.frozen())
-    assert thaw(live, "--search") == (0, [])
     live.start()
     live.waitFrozen()
-    assert thaw(live, "--search") == (0, [])
-    assert live.cgroup.frozen()
     # What is around one that is in use, and was left by somebody who is dead, is not in use.
     with TemporaryCgroup() as outer, TemporaryCgroup(below=outer.path) as inner:
         claim = CgroupFreezer(inner.path, _NOBODY)
         claim.claim()
         outer.leaveFrozen()
         inner.leaveFrozen()
-        thaw(live, "--search")
+        assert thaw(live, "--search") == (0, [])
+        assert live.cgroup.frozen()
         until("thawed", lambda: not outer.frozen())
         assert inner.read("cgroup.freeze") == "1\n"
         claim.release()

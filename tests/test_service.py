@@ -238,6 +238,7 @@ def test_exceptionAtStart(live: Live) -> None:
     assert second.returncode == 1
     assert b"containers.echo.channels.rpc.listen" in errors
     assert b"in use by a living process" in errors
+    assert b"it is in the hands of another chanproxy that is running (process " in errors
     assert b"Traceback" not in errors
     live.end()
     assert not live.cgroup.frozen()

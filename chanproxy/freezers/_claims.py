@@ -12,17 +12,10 @@ import contextlib
 import fcntl
 import os
 import stat
-import time
 
 from chanproxy.freezers._files import readLines
 from chanproxy.freezers._mounts import CgroupMount, isBelow
 from chanproxy.interfaces import FreezerError
-
-_TRIES, _PAUSE = 3, 0.004
-"""
-Tries, and seconds between them: C{chanproxy thaw --search} has a lock for some microseconds, to see
-whether somebody else has it.
-"""
 
 _WRITERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -32,6 +25,7 @@ class Taken(Exception):
     Somebody else has the lock.
 
     @ivar shared: for a cgroup inside it only.
+    @ivar holders: their processes, as far as they can be seen.
     """
 
     def __init__(self, fd: int) -> None:
@@ -81,25 +75,28 @@ def _lock(directory: int, how: int) -> int:
     @raise OSError: it may not be opened, or is gone.
     """
     fd = _openLock(directory)
-    for left in reversed(range(_TRIES)):
-        if _try(fd, how):
-            return fd
-        if left:
-            time.sleep(_PAUSE)
+    if _try(fd, how):
+        return fd
     taken = Taken(fd)
     os.close(fd)
     raise taken
 
 
-def _holders(found: os.stat_result) -> str:
-    """Which processes have a lock, as far as it is known; C{proc_locks(5)}."""
+def _holders(found: os.stat_result, kinds: tuple[str, ...] = ("READ", "WRITE")) -> list[int]:
+    """
+    Which processes have a lock on a file, as far as it can be seen from here; C{proc_locks(5)}.
+
+    @param kinds: C{READ} for shared, C{WRITE} for those that are not.
+    """
     device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    pids = []
+    pids = set()
     for line in readLines("/proc/locks"):
+        # 1: FLOCK  ADVISORY  WRITE 25540 00:26:417771 0 EOF
         fields = line.split()
-        if len(fields) == 8 and fields[1] == "FLOCK" and fields[5] == device:
-            pids.append(fields[4])
-    return f" (process {', '.join(sorted(set(pids), key=int))})" if pids else ""
+        ours = len(fields) == 8 and fields[1] == "FLOCK" and fields[5] == device
+        if ours and fields[3] in kinds:
+            pids.add(int(fields[4]))
+    return sorted(pids)
 
 
 class Claim:
@@ -167,25 +164,26 @@ def _openDirectory(directory: str) -> int:
 
 
 def _inHands(spec: str, what: str, taken: Taken) -> str:
+    pids = ", ".join(map(str, taken.holders))
+    process = f" (process {pids})" if pids else ""
     return (
-        f"{spec}: {what} is in the hands of another chanproxy that is running{taken.holders};"
+        f"{spec}: {what} is in the hands of another chanproxy that is running{process};"
         " each container needs a cgroup of its own, with none of another inside it"
     )
 
 
 def inHands(directory: str) -> bool:
     """
-    Whether a living service has claimed a cgroup.
+    Whether a living service, as far as it can be seen from here, has claimed a cgroup.
 
-    @raise OSError: it is gone, or it may not be known.
+    Takes no lock, which would be in the way of somebody who claims it.
+
+    @raise OSError: it is gone, or has none.
     """
     opened = _openDirectory(directory)
     try:
-        fd = _openLock(opened)
+        name, _ = _lockFile(opened)
+        # Those that have claimed one inside it share it.
+        return bool(_holders(os.stat(name, dir_fd=opened), ("WRITE",)))
     finally:
         os.close(opened)
-    try:
-        # Those that have claimed one inside it only share it.
-        return not _try(fd, fcntl.LOCK_SH)
-    finally:
-        os.close(fd)

@@ -136,7 +136,7 @@ class CgroupFreezer:
         except OSError as error:
             if error.errno not in GONE:
                 self._claimed = False
-                raise explained(self.spec, str(error.filename), error) from error
+                raise explained(self.spec, self._file("cgroup.freeze"), error) from error
         except FreezerError:
             self._claimed = False
             raise
