@@ -53,10 +53,10 @@ def another(path: str, user: int = 0, before: str = "") -> Iterator[str]:
     if before:
         argv = ["unshare", "-m", "sh", "-c", f'{before} && exec "$@"', "sh", *argv]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with process:
+    with process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
         assert process.stdout is not None
         yield process.stdout.readline().strip()
-        process.kill()
 
 
 @contextlib.contextmanager
@@ -237,14 +237,15 @@ sys.stdin.readline()
 def test_strangers(reactor: ChanproxyReactor, cgroup: TemporaryCgroup) -> None:
     """Who may not freeze it cannot keep others from it, whatever it can open and lock."""
     argv = [sys.executable, "-c", LOCK_ALL, cgroup.path, f"{cgroup.path}/in"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as stranger:
+    stranger = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with stranger, contextlib.ExitStack() as stack:
+        stack.callback(stranger.kill)
         assert stranger.stdout is not None
         assert int(stranger.stdout.readline()) > 10
         with claimed(reactor, f"{cgroup.path}/in"):
             pass
         with claimed(reactor, cgroup.path):
             pass
-        stranger.kill()
 
 
 @needsRoot
@@ -274,13 +275,13 @@ def test_forMoments(reactor: ChanproxyReactor, cgroup: TemporaryCgroup) -> None:
         ],
         stdout=subprocess.PIPE,
     )
-    with looking:
+    with looking, contextlib.ExitStack() as stack:
+        stack.callback(looking.kill)
         assert looking.stdout is not None
         looking.stdout.readline()
         for _ in range(300):
             with claimed(reactor, cgroup.path):
                 pass
-        looking.kill()
 
 
 @pytest.mark.parametrize(
