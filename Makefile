@@ -23,6 +23,7 @@ test-long: $(VENV)/.tested $(VENV)/.programs
 	CHANPROXY_TEST_CYCLES=1000 CHANPROXY_TEST_KILLS=1000 $(BIN)/python -m pytest tests/test_service.py tests/test_record.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_CYCLES=500 $(BIN)/python -m pytest tests/test_real_*.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/test_adopt_trap.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_STORMS=500 $(BIN)/python -m pytest tests/test_ending.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_ROUNDS=6 $(BIN)/python -m pytest tests/test_beside.py $(PYTEST_ARGS)
 
 # Random programs that wait, with and without chanproxy: a minute for each round of forty.

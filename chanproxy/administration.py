@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred
 
 from chanproxy import config, trace
 from chanproxy._batch import PeekBuffer
-from chanproxy._clashes import plain
 from chanproxy.container import Container
 from chanproxy.handed import Handed
 from chanproxy.interfaces import ChanproxyReactor
@@ -114,10 +113,6 @@ class ServiceManager(Manager):
             (container,) = config.fromTree({"containers": {name: tree}}).containers
         except config.ConfigurationError as error:
             raise _invalid(name, error.problems[0].path, str(error)) from error
-        freezer = plain(container.freezer)
-        for other in self._service.containers.values():
-            if other.name != name and freezer != "none" and plain(other.freezer.spec) == freezer:
-                raise InvalidParameter("freezer", f"it is that of the container {other.name}")
         return container
 
     def _forget(self, name: str, added: Container) -> Deferred[object] | None:

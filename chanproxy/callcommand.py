@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from chanproxy import _syscalls
-from chanproxy.recovery import runtimeDirectory
+from chanproxy.rundirectory import runtimeDirectory
 from chanproxy.varlink import encodeCall, parseReply
 from chanproxy.varlinkerrors import MANAGER, VarlinkError
 

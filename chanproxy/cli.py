@@ -27,18 +27,24 @@ for _command in (callCommand, hold, run, trace, watchCommand):
 
 @main.command()
 @click.option("--all", "everything", is_flag=True, help="Also what living services have frozen.")
-def thaw(everything: bool) -> None:
+@click.option("--search", is_flag=True, help="Also what no record names: look at all cgroups.")
+def thaw(everything: bool, search: bool) -> None:
     """Thaw what chanproxy left frozen, without any service."""
-    from chanproxy.recovery import runtimeDirectory, thawRecorded
+    from chanproxy.recovery import thawMarked, thawRecorded
+    from chanproxy.rundirectory import runtimeDirectory
     from chanproxy.service import thawNow
 
     thawed, failed = thawRecorded(thawNow, everything)
+    if search:
+        more, wrong = thawMarked(thawNow, everything)
+        thawed, failed = thawed + more, failed + wrong
     for spec in thawed:
         click.echo(f"thawed {spec}")
     for sentence in failed:
         click.echo(f"NOT thawed: {sentence}", err=True)
     if not thawed and not failed:
-        click.echo(f"nothing is recorded as frozen in {runtimeDirectory()}")
+        nor = ", and nothing else is left so" if search else ""
+        click.echo(f"nothing is recorded as frozen in {runtimeDirectory()}{nor}")
     if failed:
         sys.exit(1)
 

@@ -29,7 +29,7 @@ from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezewatch import FreezeWatch
 from chanproxy.handled import SILENCE, Ledger, Noticed, Reports
 from chanproxy.idle import IdleWatch
-from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
+from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.lifecycle import HIDDEN, Resumed, SuspendFailure
 from chanproxy.proxy import (
     CannotPair,
@@ -155,8 +155,16 @@ class Container:
                 longest = None
         self._reactor = reactor
         self.name = name
-        self._record = FrozenRecord(freezer.spec) if recorded and freezer.spec != "none" else None
+        self._exclusive: IExclusiveFreezer | None = IExclusiveFreezer(self._real, None)
+        self._record: FrozenRecord | None = None
         self.freezer = freezer
+        try:
+            self._takeOver(stops=freezer is self._real)
+            if recorded and freezer.spec != "none":
+                self._record = FrozenRecord(freezer.spec)
+        except FreezerError:
+            self._release()
+            raise
         self.linger = linger
         self.mode = mode
         self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
@@ -214,6 +222,42 @@ class Container:
             stopped=self.mode != "dry-run",
         )
 
+    def _release(self) -> None:
+        if self._exclusive is not None:
+            self._exclusive.release()
+
+    def _takeOver(self, stops: bool) -> None:
+        """
+        Keep others from freezing it, and thaw what one of us has left frozen, though no record
+        names it.  What others have paused stays so.
+
+        @param stops: it is frozen by us; else others may go on to do that.
+        @raise FreezerError: it is in other hands.
+        """
+        if self._exclusive is None:
+            return
+        try:
+            self._exclusive.claim()
+        except FreezerError:
+            if stops:
+                raise
+            return
+        self._thawLeft(self._exclusive)
+        if not stops:
+            self._release()
+
+    def _thawLeft(self, exclusive: IExclusiveFreezer) -> None:
+        try:
+            if exclusive.thawLeft():
+                self._log.warn(
+                    "{name}: left frozen by a chanproxy that died, and no record named it; thawed",
+                    name=self.name,
+                )
+            elif exclusive.paused():
+                self._log.warn("{name}: paused by somebody else, and left so", name=self.name)
+        except FreezerError as error:
+            self._log.error("{name}: left frozen: {error}", name=self.name, error=error)
+
     @property
     def passedOver(self) -> tuple[str, ...]:
         """The times of its own that do not wake it, in words."""
@@ -230,6 +274,8 @@ class Container:
         state = self.suspension.state
         if state != "awake":
             return ""
+        if self._exclusive is not None and self._exclusive.paused():
+            return "paused by somebody else"
         if self._idle is not None:
             return self._idle.why
         names = ", ".join(sorted(source.name for source in self.sources.signalled()))
@@ -287,6 +333,7 @@ class Container:
             counter.close()
         self._noticed.clear()
         self.sources.close()
+        self._release()
         if failed is not None:
             raise failed
         if self._record is not None:

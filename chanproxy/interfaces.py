@@ -301,6 +301,8 @@ class IFreezer(Interface):
         """
         Thaw, blocking, without a reactor: for the last moment of a process, and for recovery.
 
+        What somebody else has stopped stays so, where the freezer can tell.
+
         @raise FreezerError: it did not work; the text says what to do.
         """
 
@@ -348,6 +350,50 @@ class IFreezer(Interface):
         How much the container has used the processor so far, in microseconds.
 
         @raise FreezerError: it is not known.
+        """
+
+
+class IExclusiveFreezer(IFreezer):
+    """
+    A freezer that can tell others of its kind, in any process, that its container is taken; and
+    that can tell, of what it finds frozen, whether it was one of its kind that has frozen it.
+    """
+
+    def place() -> str:
+        """
+        What is frozen, as a path: of two freezers with the same, or with one that is below the
+        other's, one cannot be frozen without the other.
+
+        @raise FreezerError: there can be none.
+        """
+
+    def claim() -> None:
+        """
+        From now on, until L{release}, nobody else may freeze this container.
+
+        One that does not exist yet is claimed by the freeze.  Without this, each freeze claims it
+        until the thaw.
+
+        @raise FreezerError: somebody else has claimed it, or something around it or inside it.
+        """
+
+    def release() -> None:
+        """Others may freeze it again.  Idempotent."""
+
+    def thawLeft() -> bool:
+        """
+        Thaw what is claimed, if a freezer of this kind has left it frozen.
+
+        @return: whether it was so.
+        @raise FreezerError: it was, and could not be thawed.
+        """
+
+    def paused() -> bool:
+        """
+        Whether somebody else has stopped it.
+
+        It is left so: L{freeze} fails with L{FreezerNotReady}, L{whenReady} waits for the end, and
+        no thaw undoes it.
         """
 
 

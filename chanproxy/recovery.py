@@ -8,53 +8,26 @@ be had means that the owner is dead.  Knows freezers by their specification only
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 
-from twisted.logger import Logger
-
+from chanproxy._words import brief
+from chanproxy.freezers._claims import inHands
+from chanproxy.freezers._marks import markedCgroups
 from chanproxy.interfaces import FreezerError
+from chanproxy.rundirectory import BadFile, isAt, openDirectory, openFile, runtimeDirectory
 
-_log = Logger()
+_LONGEST = 4096
+"""Bytes of a specification; C{PATH_MAX} of C{linux/limits.h}, and no more makes sense."""
 
-
-def runtimeDirectory() -> str:
-    """
-    Where records lie: C{$CHANPROXY_RUNTIME_DIRECTORY}, else C{/run/chanproxy} for root, else
-    C{chanproxy} in C{$XDG_RUNTIME_DIR}, else one of our own in C{/tmp}.
-
-    Not in the configuration on purpose: a start with another configuration has to find them.
-    """
-    given = os.environ.get("CHANPROXY_RUNTIME_DIRECTORY")
-    if given:
-        return given
-    if os.geteuid() == 0:
-        return "/run/chanproxy"
-    session = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{session}/chanproxy" if session else f"/tmp/chanproxy-{os.geteuid()}"
-
-
-def prepareDirectory(directory: str) -> str:
-    """
-    Make a runtime directory, unless it is there.
-
-    @raise FreezerError: it cannot be used; the text says what to do.
-    """
-    try:
-        # To be passed through, on the way to the control socket, and not to be looked into.
-        os.makedirs(directory, mode=0o711, exist_ok=True)
-        owner = os.stat(directory).st_uid
-    except OSError as error:
-        raise FreezerError(
-            f"the runtime directory {directory} cannot be made: {error.strerror}; "
-            "set CHANPROXY_RUNTIME_DIRECTORY to a directory that you can write"
-        ) from error
-    if owner not in (0, os.geteuid()):
-        # In a shared /tmp anybody could have made it first, and would tell us what to thaw.
-        raise FreezerError(f"the runtime directory {directory} belongs to user {owner}; remove it")
-    return directory
+_TRIES = 100
+"""
+How often a record may be removed by somebody else between our opening and our locking it.  Each
+time that one has come to its end; so many at once there are not.
+"""
 
 
 def _lock(fd: int) -> bool:
@@ -65,6 +38,27 @@ def _lock(fd: int) -> bool:
     return True
 
 
+def _lockedFile(directory: int, name: str) -> int | None:
+    """
+    A record, made if need be, locked, and still under its name.
+
+    Without the last, one would hold a file that its owner has removed since it was opened: a lock
+    that nobody else ever meets.
+
+    @return: a descriptor; or None: it is in other hands.
+    @raise BadFile: there is something else under that name.
+    """
+    for _ in range(_TRIES):
+        fd = openFile(directory, name, make=True)
+        if not _lock(fd):
+            os.close(fd)
+            return None
+        if isAt(directory, name, fd):
+            return fd
+        os.close(fd)
+    raise BadFile("it is removed as often as it is made")
+
+
 class FrozenRecord:
     """The record of one freezer, held by the service that uses it."""
 
@@ -73,21 +67,40 @@ class FrozenRecord:
         @raise FreezerError: the directory cannot be used, or another living service has the same
             freezer.
         """
-        place = prepareDirectory(directory or runtimeDirectory())
-        name = hashlib.sha256(spec.encode()).hexdigest()[:16]
-        self._path = os.path.join(place, f"{name}.frozen")
+        if "\n" in spec:
+            raise FreezerError(f"{spec!r}: a freezer with a line break cannot be written down")
+        self._spec = spec
+        self._place = directory or runtimeDirectory()
+        self._name = f"{hashlib.sha256(os.fsencode(spec)).hexdigest()[:16]}.frozen"
         self._content = os.fsencode(spec) + b"\n"
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        directory = openDirectory(self._place)
         try:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise FreezerError(f"{self._path}: {error.strerror}") from error
-        if not _lock(self._fd):
-            os.close(self._fd)
-            raise FreezerError(f"{spec} is in the hands of another chanproxy that is running")
+            fd = _lockedFile(directory, self._name)
+        except (OSError, BadFile) as error:
+            text = error.strerror if isinstance(error, OSError) else error
+            raise FreezerError(f"{os.path.join(self._place, self._name)}: {text}") from error
+        finally:
+            os.close(directory)
+        if fd is None:
+            raise FreezerError(f"{self._spec} is in the hands of another chanproxy that is running")
+        return fd
 
     def write(self) -> None:
-        """From now on it may be frozen.  @raise OSError: no space; do not freeze then."""
-        os.pwrite(self._fd, self._content, 0)
+        """
+        From now on it may be frozen.  If somebody has removed the file, there is a new one.
+
+        @raise OSError: no space; do not freeze then.
+        @raise FreezerError: it was removed, and cannot be made again; likewise.
+        """
+        if not os.fstat(self._fd).st_nlink:
+            fd = self._open()
+            os.close(self._fd)
+            self._fd = fd
+        if os.pwrite(self._fd, self._content, 0) != len(self._content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def clear(self) -> None:
         """It is thawed."""
@@ -96,28 +109,54 @@ class FrozenRecord:
     def close(self) -> None:
         """The service lets go of it, thawed."""
         # Removed while still locked: nobody takes the file for a dead service's.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+        with contextlib.suppress(OSError, FreezerError):
+            directory = openDirectory(self._place, make=False)
+            try:
+                _remove(directory, self._name, self._fd)
+            finally:
+                os.close(directory)
         os.close(self._fd)
 
 
-def _records(directory: str) -> Iterator[tuple[str, int, str]]:
-    try:
-        names = sorted(os.listdir(directory))
-    except FileNotFoundError:
-        return
-    for name in names:
+def _remove(directory: int, name: str, fd: int) -> None:
+    """Only what is ours, and locked: it may be somebody else's by now."""
+    if isAt(directory, name, fd):
+        # Between the two only a stranger to these rules can have removed it.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+
+
+def _records(directory: int, failed: Callable[[str, str], object]) -> Iterator[tuple[str, int]]:
+    """The records that can be opened; what is none is told, and passed over."""
+    for name in sorted(os.listdir(directory)):
         if not name.endswith(".frozen"):
             continue
-        path = os.path.join(directory, name)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = openFile(directory, name, make=False)
         except FileNotFoundError:
             continue
+        except BadFile as error:
+            failed(name, f"is no record: {error}")
+            continue
         try:
-            yield path, fd, os.fsdecode(os.pread(fd, 65536, 0)).strip()
+            yield name, fd
         finally:
             os.close(fd)
+
+
+def _specOf(fd: int) -> str:
+    """
+    What a record names; nothing, if that is thawed.
+
+    @raise ValueError: it is none; the text says why.
+    """
+    content = os.pread(fd, _LONGEST + 1, 0)
+    if len(content) > _LONGEST:
+        raise ValueError("it is too long")
+    spec = os.fsdecode(content).removesuffix("\n")
+    if "\n" in spec or "\0" in spec:
+        raise ValueError("it is not a single line")
+    return spec
 
 
 def thawRecorded(
@@ -131,20 +170,65 @@ def thawRecorded(
     @return: what was thawed, and what could not be (sentences); records of the latter stay.
     """
     place = directory or runtimeDirectory()
-    if not os.path.isdir(place):
+    thawed: list[str] = []
+    failed: list[str] = []
+    try:
+        opened = openDirectory(place, make=False)
+    except FileNotFoundError:
         return [], []
-    thawed, failed = [], []
-    for path, fd, spec in _records(prepareDirectory(place)):
-        dead = _lock(fd)
-        if not dead and not everything:
-            continue
+    except FreezerError as error:
+        return [], [f"the records: {error}"]
+
+    def passOver(name: str, why: str) -> None:
+        # A name that somebody else gave is not to break the line.
+        failed.append(f"{os.path.join(place, name if name.isprintable() else brief(name))}: {why}")
+
+    try:
+        for name, fd in _records(opened, passOver):
+            dead = _lock(fd)
+            if not (dead or everything) or not isAt(opened, name, fd):
+                continue
+            try:
+                spec = _specOf(fd)
+            except (OSError, ValueError) as error:
+                passOver(name, f"is no record: {error}; remove it")
+                continue
+            try:
+                if spec:
+                    thawNow(spec)
+                    thawed.append(spec)
+            except Exception as error:
+                # Also what a plugin did not foresee: the others are thawed all the same.
+                foreseen = isinstance(error, (FreezerError, ValueError))
+                text = str(error) if foreseen else f"its freezer failed: {error!r}"
+                failed.append(f"{spec}: {text} (recorded in {os.path.join(place, name)})")
+                continue
+            if dead:
+                _remove(opened, name, fd)
+    finally:
+        os.close(opened)
+    return thawed, failed
+
+
+def thawMarked(thawNow: Callable[[str], None], everything: bool) -> tuple[list[str], list[str]]:
+    """
+    Thaw what a dead service left frozen and no record names: look at each cgroup there is.
+
+    May take some time where there are many.
+
+    @param thawNow: thaws by specification, or raises L{FreezerError}.
+    @param everything: also what living services have frozen; they find out by themselves.
+    @return: what was thawed, and what could not be (sentences).
+    """
+    thawed: list[str] = []
+    failed: list[str] = []
+    for directory in markedCgroups():
+        spec = f"cgroup:{directory}"
         try:
-            if spec:
-                thawNow(spec)
-                thawed.append(spec)
-        except (FreezerError, ValueError) as error:
-            failed.append(f"{spec}: {error} (recorded in {path})")
-            continue
-        if dead:
-            os.unlink(path)
+            if not everything and inHands(directory):
+                continue
+            thawNow(spec)
+            thawed.append(spec)
+        except (FreezerError, OSError) as error:
+            failed.append(f"{spec}: {error}")
     return thawed, failed

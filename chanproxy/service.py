@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from chanproxy import config, descriptors
 from chanproxy._batch import PeekBuffer
+from chanproxy._clashes import plain, whyNotApart
 from chanproxy._record import Record
 from chanproxy.access import Access, AccessError
 from chanproxy.addresses import SeqpacketAddressSpec
@@ -27,10 +28,11 @@ from chanproxy.channellistener import CannotStart, ChannelListener, whyNotStarta
 from chanproxy.container import Bounds, Container
 from chanproxy.control import ControlFactory
 from chanproxy.freezers import makeFreezer
-from chanproxy.interfaces import ChanproxyReactor, FreezerError
+from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.listening import whyNotBindable
 from chanproxy.ports import ChannelPort
-from chanproxy.recovery import prepareDirectory, runtimeDirectory, thawRecorded
+from chanproxy.recovery import thawRecorded
+from chanproxy.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.scheduling import schedule
 from chanproxy.signaltrace import SignalTrace
 
@@ -75,12 +77,30 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
     @return: all problems found.
     """
     problems = []
+    if any(container.freezer != "none" for container in configuration.containers):
+        try:
+            os.close(openDirectory(runtimeDirectory(), make=False))
+        except FileNotFoundError:
+            pass
+        except FreezerError as error:
+            problems.append(Problem("records", str(error)))
+    places: dict[str, str] = {}
     for container in configuration.containers:
         path = f"containers.{container.name}"
         try:
-            makeFreezer(container.freezer, reactor).check()
+            freezer = makeFreezer(container.freezer, reactor)
+            freezer.check()
+            place = _placeOf(freezer)
         except (FreezerError, ValueError) as error:
             problems.append(Problem(f"{path}.freezer", str(error)))
+        else:
+            clash = whyNotApart(place, places) if place else None
+            if clash is None and container.suspend != "dry-run":
+                clash = _whyInHands(freezer)
+            if clash is not None:
+                problems.append(Problem(f"{path}.freezer", clash))
+            elif place:
+                places[f"{path}.freezer"] = place
         wrong = whyNotAdopt() if container.adoption is not None else None
         if wrong is not None:
             problems.append(Problem(f"{path}.wake-on", wrong))
@@ -97,6 +117,30 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
         if taken is not None:
             problems.append(Problem("control", taken))
     return problems
+
+
+def _placeOf(freezer: IFreezer) -> str:
+    """
+    What no two containers have in common; empty, when nothing is stopped.
+
+    @raise FreezerError: it cannot be known.
+    """
+    exclusive: IExclusiveFreezer | None = IExclusiveFreezer(freezer, None)
+    if exclusive is not None:
+        return exclusive.place()
+    return "" if freezer.spec == "none" else plain(freezer.spec)
+
+
+def _whyInHands(freezer: IFreezer) -> str | None:
+    """Whether another service has it, in words."""
+    exclusive: IExclusiveFreezer | None = IExclusiveFreezer(freezer, None)
+    if exclusive is not None:
+        try:
+            exclusive.claim()
+        except FreezerError as error:
+            return str(error)
+        exclusive.release()
+    return None
 
 
 def _accessProblems(error: AccessError) -> list[Problem]:
@@ -136,6 +180,7 @@ class ChanproxyService(Service):
         self._configuration = configuration
         self._reactor = reactor
         self.containers: dict[str, Container] = {}
+        self._places: dict[str, str] = {}
         self._listeners: list[ChannelListener] = []
         self._control: ChannelPort | None = None
         self._clients: ControlFactory | None = None
@@ -152,7 +197,7 @@ class ChanproxyService(Service):
         for spec in thawed:
             self._log.warn("{spec}: left frozen by a predecessor that died; thawed", spec=spec)
         for sentence in failed:
-            self._log.error("left frozen by a predecessor, and not thawed: {why}", why=sentence)
+            self._log.error("what a predecessor wrote down is not thawed: {why}", why=sentence)
         schedule(self._configuration.scheduling)
         problems: list[Problem] = []
         limits = self._configuration.limits
@@ -217,6 +262,7 @@ class ChanproxyService(Service):
         @raise KeyError: there is none of that name.
         """
         container = self.containers.pop(name)
+        self._places.pop(f"containers.{name}.freezer", None)
         mine = [listener for listener in self._listeners if listener.container is container]
         self._listeners = [listener for listener in self._listeners if listener not in mine]
         return self._stop([container], mine)
@@ -230,10 +276,16 @@ class ChanproxyService(Service):
     ) -> None:
         path = f"containers.{container.name}"
         try:
+            freezer = makeFreezer(container.freezer, self._reactor)
+            place = _placeOf(freezer)
+            clash = whyNotApart(place, self._places) if place else None
+            if clash is not None:
+                problems.append(Problem(f"{path}.freezer", clash))
+                return
             made = Container(
                 self._reactor,
                 container.name,
-                makeFreezer(container.freezer, self._reactor),
+                freezer,
                 container.linger,
                 container.suspend,
                 bounds=_bounds(container, limits),
@@ -245,6 +297,8 @@ class ChanproxyService(Service):
             problems.append(Problem(f"{path}.freezer", str(error)))
             return
         self.containers[container.name] = made
+        if place:
+            self._places[f"{path}.freezer"] = place
         for channel in container.channels:
             try:
                 listener = ChannelListener(self._reactor, made, channel, limits, buffer)
@@ -262,7 +316,7 @@ class ChanproxyService(Service):
         try:
             access = Access(self._configuration.access)
             if _madeByUs(control):
-                prepareDirectory(runtimeDirectory())
+                os.close(openDirectory(runtimeDirectory()))
         except AccessError as error:
             problems += _accessProblems(error)
             return
@@ -287,6 +341,7 @@ class ChanproxyService(Service):
     def _stopAll(self) -> Deferred[object]:
         containers, self.containers = self.containers, {}
         listeners, self._listeners = self._listeners, []
+        self._places.clear()
         # Before the control socket is closed: who waits for a resume is answered.
         self._thaw(containers.values())
         self._buffer = None

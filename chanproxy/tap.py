@@ -4,14 +4,14 @@ C{twistd chanproxy}: options to a service, all errors at once, before anything i
 
 from __future__ import annotations
 
-import signal
 import sys
-from typing import Any, cast
+from typing import cast
 
 from twisted.application.service import IService
 from twisted.python import usage
 
 from chanproxy import config
+from chanproxy.ending import Ending
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.policies import DEFAULT, POLICIES
 from chanproxy.recovery import thawRecorded
@@ -127,13 +127,7 @@ class _Command(ChanproxyService):
             super().startService()
         except StartError as error:
             _refuse(str(error))
-        # Its default action would end us without the thaw.
-        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-            signal.signal(signal.SIGHUP, self._hangup)
-
-    def _hangup(self, number: int, frame: Any) -> None:
-        reactor = cast(Any, self._reactor)
-        reactor.callFromThread(reactor.stop)
+        Ending(self._reactor).install()
 
 
 def makeService(options: Options) -> IService:

@@ -101,6 +101,7 @@ class _Run:
         self._service = ChanproxyService(configuration, cast(ChanproxyReactor, reactor))
         self._command = command
         self._started: CommandCgroup | None = None
+        self._stopping = False
         self._status = 0
 
     def run(self) -> int:
@@ -135,10 +136,15 @@ class _Run:
     def _passOn(self, number: int) -> None:
         """A signal is the command's, which may take its time; without one it is ours."""
         if self._started is None:
-            self._reactor.stop()
+            # More than one may have come before it stops.
+            if not self._stopping:
+                self._stopping = True
+                self._reactor.stop()
             return
         self._started.signal(number)
-        self._service.containers[self._container.name].resume(signal.Signals(number).name)
+        container = self._service.containers.get(self._container.name)
+        if container is not None:
+            container.resume(signal.Signals(number).name)
 
     def _ended(self, status: int) -> None:
         self._status = status

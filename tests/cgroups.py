@@ -96,6 +96,15 @@ class TemporaryCgroup:
         with open(os.path.join(self.path, name), "w") as file:
             file.write(text)
 
+    def leaveFrozen(self) -> None:
+        """As a chanproxy leaves it that is killed while it sleeps."""
+        os.setxattr(os.path.join(self.path, "cgroup.freeze"), "user.chanproxy.frozen", b"1")
+        self.write("cgroup.freeze", "1")
+        deadline = time.monotonic() + 5
+        while not self.frozen():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
     def frozen(self) -> bool:
         """Whether the kernel says that all of it is stopped."""
         return "frozen 1" in self.read("cgroup.events")

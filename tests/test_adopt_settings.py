@@ -441,7 +441,7 @@ def test_watchEndedEarly(tmp_path: Path) -> None:
 @needsCgroup[1]
 @pytest.mark.skipif(os.geteuid() != 0, reason="a directory can be given away by root only")
 def test_watchRuntimeDirectory(tmp_path: Path) -> None:
-    """A runtime directory of somebody else's: a sentence, and the command is told to end."""
+    """A runtime directory of somebody else's: a sentence, and the command does not start."""
     (tmp_path / "runtime").mkdir()
     os.chown(tmp_path / "runtime", 65534, 65534)
     with TemporaryCgroup(create=False) as cgroup:
@@ -449,6 +449,19 @@ def test_watchRuntimeDirectory(tmp_path: Path) -> None:
             output, _ = process.communicate(timeout=30)
         assert process.returncode == 1
         assert output.endswith("belongs to user 65534; remove it\n")
+        assert "Traceback" not in output
+        assert not os.path.exists(cgroup.path)
+
+
+@needsCgroup[0]
+@needsCgroup[1]
+def test_watchNoRuntimeDirectory() -> None:
+    """One that cannot be made: a sentence, and the command, which runs by then, is told to end."""
+    with TemporaryCgroup(create=False) as cgroup:
+        with watching(Path("/proc"), cgroup.spec, "--", "sleep", "60") as process:
+            output, _ = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert "the runtime directory /proc/runtime cannot be made" in output
         assert "Traceback" not in output
         until("ended", lambda: "populated 0" in cgroup.read("cgroup.events"))
 

@@ -22,6 +22,7 @@ from twisted.internet.task import deferLater
 from chanproxy.adopt import decode, processors
 from chanproxy.adopt.settings import Adoption
 from chanproxy.container import Bounds, Container
+from chanproxy.freezers._marks import mark
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.lifecycle import Resumed
@@ -57,6 +58,8 @@ class _Moment(CgroupFreezer):
     def freeze(self) -> Deferred[None]:
         """See L{IFreezer.freeze}."""
         # By a descriptor that is open already: all else would take longer than the moment is.
+        # Without it this freeze would be the pause of somebody else.
+        mark(self._freeze)
         steps: list[Callable[[], int]] = [self.happen, self._freezeNow]
         first, second = steps if self.delay >= 0 else steps[::-1]
         end = time.perf_counter() + abs(self.delay)

@@ -320,7 +320,7 @@ class TestRealCgroup:
     def test_frozenBefore(self, cgroup: TemporaryCgroup) -> Steps:
         """What a dead predecessor froze is thawed without a freeze of ours."""
         cgroup.spawn(["sleep", "1000"])
-        cgroup.write("cgroup.freeze", "1")
+        cgroup.leaveFrozen()
         freezer = CgroupFreezer(cgroup.path, theReactor())
         yield freezer.thaw()
         assert not cgroup.frozen()

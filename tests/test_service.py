@@ -181,6 +181,42 @@ def test_thawAll(live: Live) -> None:
     assert "nothing is recorded" in chanproxy(live, "thaw", "--all").stdout
 
 
+def test_strangeRecords(live: Live) -> None:
+    """What is no record keeps neither a start nor C{chanproxy thaw} from what is one."""
+    live.start()
+    live.waitFrozen()
+    live.end(signal.SIGKILL)
+    runtime = live.directory / "runtime"
+    (runtime / "0.frozen").mkdir()
+    os.mkfifo(runtime / "1.frozen")
+    done = chanproxy(live, "thaw")
+    assert done.returncode == 1
+    assert done.stdout == f"thawed {live.cgroup.spec}\n"
+    assert [line.partition(": ")[2] for line in done.stderr.splitlines()] == [
+        f"{runtime}/0.frozen: is no record: Is a directory; remove it if it is not chanproxy's",
+        f"{runtime}/1.frozen: is no record: it is no regular file; remove it",
+    ]
+    live.start()
+    live.waitFrozen()
+    live.end()
+    assert "1.frozen: is no record" in live.log.read_text()
+
+
+def test_foreignRecords(live: Live) -> None:
+    """A runtime directory that others can write to: nothing starts, and a sentence says why."""
+    (live.directory / "runtime").mkdir(mode=0o777)
+    (live.directory / "runtime").chmod(0o777)
+    done = chanproxy(live, "thaw")
+    assert done.returncode == 1
+    assert "chmod go-w" in done.stderr
+    service = live.run("--config", str(live.configuration()))
+    _, errors = service.communicate(timeout=20)
+    assert service.returncode == 1
+    assert b"chanproxy: records: others can write to the runtime directory" in errors
+    for text in (errors, done.stderr.encode()):
+        assert b"Traceback" not in text
+
+
 def test_thawAllUnderALivingService(live: Live) -> None:
     """A living service notices that somebody else thawed, and sleeps again later."""
     live.start()
@@ -204,6 +240,7 @@ def test_exceptionAtStart(live: Live) -> None:
     assert second.returncode == 1
     assert b"containers.echo.channels.rpc.listen" in errors
     assert b"in use by a living process" in errors
+    assert b"it is in the hands of another chanproxy that is running (process " in errors
     assert b"Traceback" not in errors
     live.end()
     assert not live.cgroup.frozen()

@@ -1,5 +1,6 @@
 """
-Readiness: one wait until a cgroup exists and has a process, by inotify and EPOLLPRI.
+Readiness: one wait until a cgroup exists, has a process, and is not paused by somebody else, by
+inotify and EPOLLPRI.
 
 Changes nothing in the cgroup, and knows nothing of freezing.
 """
@@ -18,6 +19,7 @@ from twisted.python.filepath import FilePath
 
 from chanproxy._poller import Poller
 from chanproxy.freezers._files import GONE, Events, explained
+from chanproxy.freezers._marks import isPaused
 from chanproxy.freezers._mounts import CgroupMount, cannotFreeze
 from chanproxy.interfaces import FreezerError
 
@@ -26,7 +28,7 @@ _INotify: Any = inotify.INotify
 
 
 class Readiness:
-    """One wait until a cgroup exists and has a process."""
+    """One wait until a cgroup exists, has a process, and is not paused by somebody else."""
 
     def __init__(
         self, spec: str, directory: str, mount: CgroupMount, reactor: IReactorFDSet
@@ -61,22 +63,28 @@ class Readiness:
         """Whether it is ready; if not, something is watched now."""
         path = os.path.join(self._directory, "cgroup.events")
         while True:
+            paused = False
             try:
                 self._events = os.open(path, os.O_RDONLY)
-                if Events.read(self._events).populated:
+                paused = isPaused(self._directory)
+                if Events.read(self._events).populated and not paused:
                     return True
             except OSError as error:
                 if error.errno not in GONE:
                     raise explained(self._spec, path, error) from error
-            if self._watchAncestors():
+            if self._watchAncestors(paused):
                 if self._events >= 0:
                     # After inotify: polling reports a file that was removed before, not later.
                     self._poller.watch(self._events, select.EPOLLPRI, self._changed)
                 return False
             self._stop()
 
-    def _watchAncestors(self) -> bool:
-        """Watch every directory on the way that exists; false, if that has changed by now."""
+    def _watchAncestors(self, paused: bool) -> bool:
+        """
+        Watch every directory on the way that exists, and while it is paused what ends that.
+
+        @return: false, if it has changed by now.
+        """
         exists = self._events >= 0
         atMount = self._directory == self._mount.point
         if not exists and (atMount or os.path.isfile(self._directory)):
@@ -95,14 +103,20 @@ class Readiness:
             mask = inotify.IN_CREATE | inotify.IN_DELETE | inotify.IN_MOVED_TO
             for directory in existing:
                 watcher.watch(FilePath(directory), mask | inotify.IN_ONLYDIR, callbacks=[changed])
+            if paused:
+                # cgroup.events says nothing of a pause that ends before all of it was stopped.
+                freeze = os.path.join(self._directory, "cgroup.freeze")
+                watcher.watch(FilePath(freeze), inotify.IN_MODIFY, callbacks=[changed])
         except INotifyError as error:
-            if self._existing() == existing:
+            if self._existing() == existing and os.path.exists(self._directory) == exists:
                 raise FreezerError(
                     f"{self._spec}: cannot watch {self._directory} ({error}); raise the limits"
                     " fs.inotify.max_user_instances and fs.inotify.max_user_watches"
                 ) from error
             return False
         if self._existing() != existing or os.path.exists(self._directory) != exists:
+            return False
+        if paused and not isPaused(self._directory):
             return False
         watcher.startReading()
         return True

@@ -1,6 +1,8 @@
 """
 CgroupFreezer: stops and starts everything in a cgroup v2, through C{cgroup.freeze}.
 
+Its own freezes are marked, L{_marks}, and it has the cgroup for itself, L{_claims}.
+
 All waiting is by event: inotify until the cgroup exists, EPOLLPRI on C{cgroup.events} after that.
 Knows nothing of counters and of the container's life cycle.
 """
@@ -20,6 +22,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
 from chanproxy._poller import Poller
+from chanproxy.freezers._claims import Claim, inHands
 from chanproxy.freezers._files import (
     GONE,
     Events,
@@ -29,6 +32,7 @@ from chanproxy.freezers._files import (
     readLines,
     readOnce,
 )
+from chanproxy.freezers._marks import isPaused, mark, marked, unmark
 from chanproxy.freezers._mounts import (
     CgroupMount,
     cannotFreeze,
@@ -38,7 +42,12 @@ from chanproxy.freezers._mounts import (
     isBelow,
 )
 from chanproxy.freezers._readiness import Readiness
-from chanproxy.interfaces import FreezeInterrupted, FreezerError, FreezerNotReady, IFreezer
+from chanproxy.interfaces import (
+    FreezeInterrupted,
+    FreezerError,
+    FreezerNotReady,
+    IExclusiveFreezer,
+)
 
 # Where the kernel parks tasks that it counts as frozen (kernel/signal.c; which of the names shows
 # depends on what the compiler inlined).  The last two: waiting for a child of vfork(2) counts, too.
@@ -67,7 +76,7 @@ class _Kept:
         os.close(self.events)
 
 
-@implementer(IFreezer)
+@implementer(IExclusiveFreezer)
 class CgroupFreezer:
     """
     Freezes one cgroup v2 and everything below it.
@@ -85,6 +94,8 @@ class CgroupFreezer:
         self._pending: Deferred[None] | None = None
         self._disturbed: list[Deferred[str]] = []
         self._stirred: Callable[[], None] | None = None
+        self._claim: Claim | None = None
+        self._claimed = False
 
     def _find(self) -> tuple[str, CgroupMount]:
         if self._place is None:
@@ -112,6 +123,79 @@ class CgroupFreezer:
                 " itself; run chanproxy elsewhere, or name a cgroup of the container alone"
             )
 
+    def place(self) -> str:
+        """See L{IExclusiveFreezer.place}: its path in the one tree of all cgroups v2."""
+        directory, mount = self._find()
+        return mount.root.rstrip("/") + directory[len(mount.point.rstrip("/")) :] or "/"
+
+    def claim(self) -> None:
+        """See L{IExclusiveFreezer.claim}."""
+        self._claimed = True
+        try:
+            self._claimNow()
+        except OSError as error:
+            if error.errno not in GONE:
+                self._claimed = False
+                raise explained(self.spec, self._file("cgroup.freeze"), error) from error
+        except FreezerError:
+            self._claimed = False
+            raise
+
+    def _claimNow(self) -> Claim:
+        """
+        The claim on what is under its path now: it may have been removed, and made again.
+
+        @raise OSError: there is none.
+        @raise FreezerError: it is in other hands.
+        """
+        directory, mount = self._find()
+        claim = self._claim
+        if claim is None or not claim.isOf(directory):
+            self._unclaim()
+            self._claim = claim = Claim(self.spec, directory, mount)
+        return claim
+
+    def _unclaim(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.close()
+
+    def release(self) -> None:
+        """See L{IExclusiveFreezer.release}."""
+        self._claimed = False
+        self._unclaim()
+
+    def thawLeft(self) -> bool:
+        """See L{IExclusiveFreezer.thawLeft}."""
+        claim = self._claim
+        if claim is None or self._kept is not None:
+            return False
+        try:
+            freeze = os.open("cgroup.freeze", os.O_RDWR, dir_fd=claim.directory)
+            try:
+                ours = marked(freeze)
+                if os.pread(freeze, 16, 0).strip() != b"1":
+                    unmark(freeze)
+                    return False
+                if ours is False:
+                    return False
+                os.pwrite(freeze, b"0", 0)
+                unmark(freeze)
+            finally:
+                os.close(freeze)
+        except OSError as error:
+            if error.errno in GONE:
+                return False
+            raise explained(self.spec, self._file("cgroup.freeze"), error) from error
+        above = self._frozenAbove()
+        if above is not None:
+            raise above
+        return True
+
+    def paused(self) -> bool:
+        """See L{IExclusiveFreezer.paused}."""
+        return self._kept is None and isPaused(self._find()[0])
+
     def whenReady(self) -> Deferred[None]:
         """See L{IFreezer.whenReady}."""
         try:
@@ -128,14 +212,17 @@ class CgroupFreezer:
             self._refuseOurselves()
             self._kept = kept = self._open()
             if not Events.read(kept.events).populated:
-                self._forget()
                 raise FreezerNotReady(f"{self.spec}: no process is in it")
+            if os.pread(kept.freeze, 16, 0).strip() == b"1" and marked(kept.freeze) is False:
+                raise FreezerNotReady(f"{self.spec}: paused by somebody else")
+            mark(kept.freeze)
             os.pwrite(kept.freeze, b"1", 0)
             pending: Deferred[None] = Deferred(self._freezeCancelled)
             self._pending = pending
             self._eventsChanged()
             self._rewatch()
         except FreezerError:
+            self._forget()
             return fail()
         except OSError as error:
             # Frozen or not: the caller thaws after a failure, and the path is enough for that.
@@ -145,10 +232,16 @@ class CgroupFreezer:
         return pending
 
     def _open(self) -> _Kept:
+        before = self._claim
+        claim = self._claimNow()
+        if claim is not before:
+            # One that came later, or again.
+            self.thawLeft()
         # os.open() sets O_CLOEXEC.  Reading cgroup.freeze tells a thaw from a passing `frozen 0`.
-        freeze = os.open(self._file("cgroup.freeze"), os.O_RDWR)
+        freeze = os.open("cgroup.freeze", os.O_RDWR, dir_fd=claim.directory)
         try:
-            return _Kept(freeze, os.open(self._file("cgroup.events"), os.O_RDONLY))
+            events = os.open("cgroup.events", os.O_RDONLY, dir_fd=claim.directory)
+            return _Kept(freeze, events)
         except OSError:
             os.close(freeze)
             raise
@@ -175,15 +268,24 @@ class CgroupFreezer:
             os.pwrite(kept.freeze, b"0", 0)
         except OSError as error:
             return succeed(None) if error.errno in GONE else self._thawByPath()
+        unmark(kept.freeze)
         above = self._frozenAbove()
         return succeed(None) if above is None else fail(above)
 
     def _thawByPath(self) -> Deferred[None]:
         try:
-            self.thawNow()
+            if self._claim is not None or not self._inOtherHands():
+                self.thawNow()
         except FreezerError:
             return fail()
         return succeed(None)
+
+    def _inOtherHands(self) -> bool:
+        """Whether another one has claimed it: then it was that one who has frozen it."""
+        try:
+            return inHands(self._find()[0])
+        except OSError:
+            return False
 
     def thawNow(self) -> None:
         """See L{IFreezer.thawNow}."""
@@ -191,7 +293,10 @@ class CgroupFreezer:
         try:
             freeze = os.open(path, os.O_WRONLY)
             try:
-                os.pwrite(freeze, b"0", 0)
+                # Without our mark it is not frozen, or by somebody else.
+                if marked(path) is not False:
+                    os.pwrite(freeze, b"0", 0)
+                    unmark(freeze)
             finally:
                 os.close(freeze)
         except OSError as error:
@@ -303,6 +408,8 @@ class CgroupFreezer:
         if kept is not None:
             self._poller.unwatch(kept.events)
             kept.close()
+        if not self._claimed:
+            self._unclaim()
 
     def unfrozenTasks(self) -> list[str]:
         """See L{IFreezer.unfrozenTasks}.  Best effort: it needs the right to trace the tasks."""

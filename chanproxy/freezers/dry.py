@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from chanproxy.freezers.null import NullFreezer
-from chanproxy.interfaces import FreezerNotReady, IFreezer
+from chanproxy.interfaces import FreezerNotReady, IExclusiveFreezer, IFreezer
 
 
 @implementer(IFreezer)
@@ -47,4 +47,7 @@ class DryRunFreezer(NullFreezer):
         # Nobody waits for it, so its cancellation is no failure.
         ready.addErrback(lambda _: None)
         ready.cancel()
-        return fail(FreezerNotReady(f"{self._real.spec}: no process is in it"))
+        exclusive: IExclusiveFreezer | None = IExclusiveFreezer(self._real, None)
+        paused = exclusive is not None and exclusive.paused()
+        why = "paused by somebody else" if paused else "no process is in it"
+        return fail(FreezerNotReady(f"{self._real.spec}: {why}"))

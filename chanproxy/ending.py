@@ -1,0 +1,56 @@
+"""
+What the signals do that end a program: they ask its reactor to stop, once.
+
+A handler runs between any two steps of the main thread, also while that takes or has a lock; so it
+may not wait for one.  Twisted's own handlers write a log line first: one that runs while the log's
+lock is being taken, as by the handler of another signal, waits for itself for good.  Those here
+note the number, and leave the rest to the reactor.
+
+Knows no service.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+
+class Ending:
+    """The signals that end one program."""
+
+    def __init__(self, reactor: Any) -> None:
+        """@param reactor: one of Twisted's own, not running yet."""
+        self._reactor = reactor
+        self._number: int | None = None
+        # They tell twistd by which signal the process is to end.
+        self._byTwisted: dict[int, Callable[[int], object]] = {
+            signal.SIGINT: reactor.sigInt,
+            signal.SIGTERM: reactor.sigTerm,
+        }
+
+    def install(self) -> None:
+        """
+        Take care of SIGTERM, SIGINT and SIGHUP, unless somebody else does or they are ignored.
+
+        What the reactor installs when it begins to run is what it has under these names, so there
+        is no moment with its own handlers in between.
+        """
+        self._reactor.sigInt = self._reactor.sigTerm = self._signalled
+        # Its default action would end us without the thaw.
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, self._signalled)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        # The first one decides; there may be thousands.
+        if self._number is None:
+            self._number = number
+            self._reactor.callFromThread(self._end, number)
+
+    def _end(self, number: int) -> None:
+        """In a turn of the reactor, where one may log."""
+        byTwisted = self._byTwisted.get(number)
+        if byTwisted is None:
+            self._reactor.stop()
+        else:
+            byTwisted(number)

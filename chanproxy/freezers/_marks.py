@@ -1,0 +1,94 @@
+"""
+The mark on a cgroup that it is we who have frozen it, kept by the kernel as long as the cgroup.
+
+An extended attribute of C{cgroup.freeze}.  It outlives whoever set it, needs no file anywhere that
+could be cleaned away, and is for those alone who may write C{cgroup.freeze}.  What is frozen and
+has none was paused by somebody else.  Knows nothing of who owns a cgroup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+from chanproxy.freezers._files import cgroupsFrom, readOnce
+from chanproxy.freezers._mounts import cgroupMounts
+
+_NAME = "user.chanproxy.frozen"
+_UNSUPPORTED = (errno.EOPNOTSUPP, errno.EPERM)
+"""
+Before Linux 5.7 a cgroup has no attributes of this kind: C{kernfs_user_xattr_handler} is of then.
+(EPERM is what C{xattr_permission} in C{fs/xattr.c} says of files that cannot have any.)
+"""
+
+
+def mark(fd: int) -> None:
+    """
+    Say that it is we who freeze this cgroup; nothing where the kernel has no such attributes.
+
+    @param fd: C{cgroup.freeze}, open.
+    @raise OSError: it cannot be marked: do not freeze it, for nobody could tell afterwards.
+    """
+    try:
+        os.setxattr(fd, _NAME, b"1")
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+
+
+def unmark(fd: int) -> None:
+    """It is thawed.  Harmless without a mark, and when the cgroup is gone."""
+    # With a mark left behind, the pause of somebody else would be taken for ours: no harm worth
+    # an error on the way of a thaw.
+    with contextlib.suppress(OSError):
+        os.removexattr(fd, _NAME)
+
+
+def marked(fd: int | str) -> bool | None:
+    """
+    Whether it was we who have frozen this cgroup.
+
+    @param fd: C{cgroup.freeze}, open, or its path.
+    @return: None where the kernel has no such attributes: it is not known.
+    @raise OSError: it is gone, or may not be read.
+    """
+    try:
+        os.getxattr(fd, _NAME)
+    except OSError as error:
+        if error.errno == errno.ENODATA:
+            return False
+        if error.errno in _UNSUPPORTED:
+            return None
+        raise
+    return True
+
+
+def isPaused(directory: str) -> bool:
+    """Whether a cgroup is frozen, and not by us; False where that is not known."""
+    freeze = os.path.join(directory, "cgroup.freeze")
+    try:
+        return readOnce(freeze).strip() == b"1" and marked(freeze) is False
+    except OSError:
+        return False
+
+
+def markedCgroups() -> Iterator[str]:
+    """The directories of all cgroups that can be seen, are frozen, and have our mark."""
+    seen: set[tuple[int, int]] = set()
+    for mount in cgroupMounts():
+        if mount.kind != "cgroup2":
+            continue
+        for directory in cgroupsFrom(mount.point):
+            freeze = os.path.join(directory, "cgroup.freeze")
+            try:
+                if not marked(freeze) or readOnce(freeze).strip() != b"1":
+                    continue
+                found = os.stat(directory)
+            except OSError:
+                continue
+            # A cgroup may be seen through several mounts.
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                yield directory
