@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from chanproxy import config, descriptors
 from chanproxy._batch import PeekBuffer
+from chanproxy._closing import closer
 from chanproxy._record import Record
 from chanproxy.access import Access, AccessError
 from chanproxy.addresses import SeqpacketAddressSpec
@@ -120,6 +121,11 @@ def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
     )
 
 
+def _closed(result: object) -> object:
+    closer.finish()
+    return result
+
+
 class ChanproxyService(Service):
     """
     Runs the containers of a configuration.
@@ -155,6 +161,7 @@ class ChanproxyService(Service):
         problems: list[Problem] = []
         limits = self._configuration.limits
         descriptors.raiseLimit()
+        closer.watchedBy(self._reactor)
         record = Record(Record.newDescriptor())
         buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors, record)
         self._buffer = buffer
@@ -292,7 +299,7 @@ class ChanproxyService(Service):
             control.append(self._control.stopListening())
             self._clients.closeAll()
             self._control = self._clients = None
-        return self._stop(list(containers.values()), listeners, control)
+        return self._stop(list(containers.values()), listeners, control).addBoth(_closed)
 
     def _thaw(self, containers: Iterable[Container]) -> None:
         """For good, and before anything else that could fail."""

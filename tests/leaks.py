@@ -9,6 +9,8 @@ from typing import Any
 
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
+from chanproxy._closing import closer
+
 _INTERNAL = {"_SIGCHLDWaker", "_UnixWaker", "_Waker"}
 
 
@@ -16,6 +18,8 @@ def openDescriptors() -> dict[int, str]:
     """This process's open descriptors, and what each of them is."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
+        if int(name) in closer.kept:
+            continue
         try:
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
@@ -54,9 +58,12 @@ def nothingLeft(reactor: Any) -> Iterator[None]:
 
     Descriptors are compared by number and by what they are.
     """
+    closer.drain(5)
     before, selectables = openDescriptors(), _selectables(reactor)
     calls = set(reactor.getDelayedCalls())
     yield
+    # What others made is closed beside us.
+    assert closer.drain(5), f"{closer.pending} descriptors are not closed"
     late = [c for c in reactor.getDelayedCalls() if c not in calls]
     left = _selectables(reactor) - selectables
     for call in late:

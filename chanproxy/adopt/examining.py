@@ -12,6 +12,7 @@ from collections.abc import Generator, Sequence
 from attrs import field, frozen, mutable
 
 from chanproxy import _syscalls
+from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.epolls import PIECE, Member, isSame, membersOf
 from chanproxy.adopt.fragile import Treatment, treatmentOf
 from chanproxy.adopt.naming import Ignored, describeLink, safe
@@ -206,7 +207,7 @@ def checkRing(table: Table, fd: int) -> None:
     except OSError as error:
         why = f"it cannot be asked: {error.strerror}"
     finally:
-        os.close(duplicate)
+        closeDuplicate(duplicate)
     if why:
         raise StillBusy(
             f"busy: {safe(table.subject.label)} has an io_uring, descriptor {fd}: {why}"

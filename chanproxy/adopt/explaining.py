@@ -17,9 +17,11 @@ from collections.abc import Iterable, Sequence
 from attrs import frozen
 
 from chanproxy import _syscalls
+from chanproxy._borrowed import borrowed
+from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.epolls import Member, parse, textOf
 from chanproxy.adopt.flow import OPEN, Flow
-from chanproxy.adopt.naming import Description, borrowed, describeLink
+from chanproxy.adopt.naming import Description, describeLink
 from chanproxy.adopt.peers import Listeners, describePeer
 
 MOST = 256
@@ -159,7 +161,7 @@ class _Process:
             try:
                 info = _syscalls.tcpInfo(duplicate)
             finally:
-                os.close(duplicate)
+                closeDuplicate(duplicate)
             distance = None if info is None else self._explainer.distance(info)
             if distance is not None and (best is None or distance < best[0]):
                 best = distance, fd
@@ -178,7 +180,7 @@ class _Process:
             try:
                 description = self._unix(duplicate)
             finally:
-                os.close(duplicate)
+                closeDuplicate(duplicate)
             if description is not None and path in ("", description.address):
                 found.append(description)
         return found[0] if len(found) == 1 else None
@@ -209,4 +211,4 @@ class _Process:
         try:
             return self._explainer.describe(self._pid, duplicate)
         finally:
-            os.close(duplicate)
+            closeDuplicate(duplicate)

@@ -12,6 +12,7 @@ import select
 from collections.abc import Generator, Iterator, Sequence
 
 from chanproxy import _syscalls
+from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.decode import Children, NotWaiting, Wait
 from chanproxy.adopt.edges import edgeOf
@@ -141,10 +142,10 @@ class Taker:
             treatment = Treatment.LEAVE if ignored else _treatment(duplicate, description)
             within = limitOf(duplicate, wait.call) if description.isSocket else None
         except BaseException:
-            os.close(duplicate)
+            closeDuplicate(duplicate)
             raise
         if treatment is not Treatment.DUPLICATE:
-            os.close(duplicate)
+            closeDuplicate(duplicate)
             if treatment is not Treatment.LEAVE:
                 self._takeByView(table, fd, description, treatment)
             return within
@@ -157,10 +158,10 @@ class Taker:
             elif description.kind == "epoll":
                 inside = yield from self._examiner.examine(table, fd)
         except BaseException:
-            os.close(duplicate)
+            closeDuplicate(duplicate)
             raise
         if inside.apart:
-            os.close(duplicate)
+            closeDuplicate(duplicate)
             yield from self._takeInside(table, wait, fd, inside.members, depth)
             return None
         origin = Origin(subject.pid, fd, description, inside.members)
@@ -179,10 +180,10 @@ class Taker:
             try:
                 found = edgeOf(duplicate, events, self._frozenSince)
             except BaseException:
-                os.close(duplicate)
+                closeDuplicate(duplicate)
                 raise
             if found is not None:
-                into = (found.descriptor, select.EPOLLIN, social, origin, found.close)
+                into = (found.descriptor, select.EPOLLIN, social, origin, found.close, True)
                 self._adopted.add(name, *into)
                 return
         self._adopted.add(name, duplicate, events, social, origin)
@@ -209,7 +210,8 @@ class Taker:
             ) from error
         name = f"{self._container}/{label} {description}"
         origin = Origin(table.subject.pid, fd, description)
-        self._adopted.add(name, descriptor, select.EPOLLIN, False, origin, release)
+        into = (descriptor, select.EPOLLIN, False, origin, release, True)
+        self._adopted.add(name, *into)
 
     def _takeInside(
         self, table: Table, wait: Wait, fd: int, members: Sequence[Member], depth: int
