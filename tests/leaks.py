@@ -10,6 +10,7 @@ from typing import Any
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from chanproxy._closing import closer
+from chanproxy.adopt import reading
 
 _INTERNAL = {"_SIGCHLDWaker", "_UnixWaker", "_Waker"}
 
@@ -18,7 +19,7 @@ def openDescriptors() -> dict[int, str]:
     """This process's open descriptors, and what each of them is."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
-        if int(name) in closer.kept:
+        if int(name) in closer.kept or int(name) == reading.kept():
             continue
         try:
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")

@@ -19,6 +19,7 @@ from chanproxy import _syscalls
 from chanproxy._closing import closeDuplicate, closeForeign
 from chanproxy.adopt.deadlines import Timed
 from chanproxy.adopt.explaining import Explainer, Origin
+from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.rests import Rests
 from chanproxy.adopt.threads import Gone
 from chanproxy.wake import WakeSource
@@ -58,13 +59,16 @@ class Adopted:
     @ivar watchdog: seconds within which a process has to report to a watchdog; None: none does.
     """
 
-    def __init__(self, limit: int) -> None:
-        """@raise OSError: out of descriptors."""
+    def __init__(self, limit: int, reading: Reading | None = None) -> None:
+        """
+        @param reading: the container's.
+        @raise OSError: out of descriptors.
+        """
         self.limit = limit
         self.epoll = select.epoll()
         self.label = ""
         self.whose: tuple[int, int] | None = None
-        self.rests = Rests()
+        self.rests = Rests(reading)
         self.thawing: Callable[[Places, Places], None] | None = None
         self.endNow: Callable[[bool], None] = lambda breath: None
         self.watchdog: float | None = None

@@ -106,10 +106,10 @@ def isSame(pid: int, fd: int, member: Member, counted: dict[int, int]) -> bool:
     """
     if not member.isAnonymous:
         try:
-            status = os.stat(f"/proc/{pid}/fd/{member.fd}")
+            status = _syscalls.statusOf(f"/proc/{pid}/fd/{member.fd}")
         except OSError:
             return False
-        return (status.st_ino, innerDevice(status.st_dev)) == (member.inode, member.device)
+        return (status.inode, status.device) == (member.inode, member.device)
     # All anonymous ones share one inode.
     offset = counted[member.fd] = counted.get(member.fd, -1) + 1
     return _syscalls.isEpollTarget(pid, fd, member.fd, offset) is not False
