@@ -28,6 +28,7 @@ from chanproxy.channellistener import CannotStart, ChannelListener, whyNotStarta
 from chanproxy.container import Bounds, Container
 from chanproxy.control import ControlFactory
 from chanproxy.freezers import makeFreezer
+from chanproxy.guarding import Guard
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.listening import whyNotBindable
 from chanproxy.ports import ChannelPort
@@ -145,6 +146,7 @@ class ChanproxyService(Service):
         self._control: ChannelPort | None = None
         self._clients: ControlFactory | None = None
         self._buffer: PeekBuffer | None = None
+        self._guard = Guard(reactor, configuration.watchdog)
 
     def startService(self) -> None:
         """
@@ -248,6 +250,7 @@ class ChanproxyService(Service):
         except (FreezerError, ValueError) as error:
             problems.append(Problem(f"{path}.freezer", str(error)))
             return
+        self._guard.add(made.freezer)
         self.containers[container.name] = made
         for channel in container.channels:
             try:
@@ -322,4 +325,7 @@ class ChanproxyService(Service):
                 container.stop()
             except Exception:
                 self._log.failure("{name}: not stopped cleanly", name=container.name)
+            self._guard.remove(container.freezer)
+        if not self.containers:
+            self._guard.stop()
         return stopped  # type: ignore[return-value]  # a DeferredList is a Deferred of its list

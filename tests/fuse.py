@@ -61,6 +61,10 @@ class FileSystem:
     file: str
     server: subprocess.Popen[bytes]
 
+    def abort(self) -> None:
+        """End it, and all waits for it, before its users end.  Idempotent."""
+        _abort(os.path.dirname(self.file))
+
 
 @contextlib.contextmanager
 def fileSystem(

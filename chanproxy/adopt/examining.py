@@ -17,6 +17,7 @@ from chanproxy.adopt.epolls import PIECE, Member, isSame, membersOf
 from chanproxy.adopt.fragile import Treatment, treatmentOf
 from chanproxy.adopt.naming import Ignored, describeLink, safe
 from chanproxy.adopt.rings import whyNotCompleted
+from chanproxy.adopt.strangers import isKernels, isMember
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone
 
@@ -71,7 +72,7 @@ class Table:
 
     def path(self, fd: int) -> str:
         """Of a descriptor."""
-        return f"/proc/{self.subject.pid}/fd/{fd}"
+        return f"/proc/{self.subject.memory.thread}/fd/{fd}"
 
 
 class Examiner:
@@ -91,7 +92,8 @@ class Examiner:
         """
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-            return Table(subject, os.open(f"/proc/{subject.pid}/fd", flags))
+            # Its first thread may have ended, and shows none of them then.
+            return Table(subject, os.open(f"/proc/{subject.memory.thread}/fd", flags))
         except (FileNotFoundError, ProcessLookupError):
             raise Gone from None
 
@@ -147,6 +149,11 @@ class Examiner:
                 f"busy: {safe(table.subject.label)}: what its epoll {fd} knows as descriptor "
                 f"{member.fd} has another number by now"
             )
+        if member.isFile and not self._isHarmless(table, member, link):
+            raise StillBusy(
+                f"busy: {safe(table.subject.label)}: what its epoll {fd} knows as descriptor "
+                f"{member.fd} cannot be watched"
+            )
         if not link:
             return False
         table.known.add(member.fd)
@@ -162,6 +169,15 @@ class Examiner:
             return True
         try:
             return treatmentOf(table.path(member.fd), link) is not Treatment.DUPLICATE
+        except OSError:
+            return False
+
+    def _isHarmless(self, table: Table, member: Member, link: str) -> bool:
+        """Whether the kernel answers a poll of a file in an epoll by itself."""
+        pid, fd = table.subject.memory.thread, member.fd
+        try:
+            same = isMember(pid, fd, member.inode, member.device)
+            return same and isKernels(pid, fd, link)
         except OSError:
             return False
 

@@ -146,7 +146,14 @@ class _Process:
 
     def _table(self) -> list[int]:
         with os.scandir(f"/proc/{self._pid}/fd") as entries:
-            return [int(entry.name) for _, entry in zip(range(MOST), entries, strict=False)]
+            numbers = [int(entry.name) for _, entry in zip(range(MOST), entries, strict=False)]
+        return [fd for fd in numbers if self._isSocket(fd)]
+
+    def _isSocket(self, fd: int) -> bool:
+        try:
+            return os.readlink(f"/proc/{self._pid}/fd/{fd}").startswith("socket:")
+        except OSError:
+            return False
 
     def _arrived(self, descriptors: Iterable[int]) -> Description | None:
         """The TCP connection whose data came nearest to the wake."""

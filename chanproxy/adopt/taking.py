@@ -20,9 +20,10 @@ from chanproxy.adopt.epolls import Member, isSame
 from chanproxy.adopt.examining import NEST, Examiner, Inside, Table, checkRing
 from chanproxy.adopt.explaining import Origin
 from chanproxy.adopt.fragile import Treatment, treatmentOf
-from chanproxy.adopt.naming import Description, Ignored, safe
+from chanproxy.adopt.naming import Description, Ignored, describeLink, safe
 from chanproxy.adopt.peers import Listeners, describePeer
 from chanproxy.adopt.socketlimits import limitOf
+from chanproxy.adopt.strangers import isKernels
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone, childrenOf, kinOf, threadStat
 from chanproxy.adopt.views import NotSeenBefore, Views
@@ -130,12 +131,9 @@ class Taker:
                 f"it waits on more than {self._adopted.limit} descriptors; "
                 "raise limits.wake-sources"
             )
-        try:
-            duplicate = _syscalls.duplicateFrom(subject.memory.pidfd, fd)
-        except ProcessLookupError:
+        duplicate = self._duplicate(table, fd)
+        if duplicate is None:
             return None
-        except OSError as error:
-            raise StillBusy(_whyNotDuplicated(safe(subject.label), fd, error)) from error
         try:
             description = describePeer(duplicate, lambda: self._listeners.of(subject.pid))
             ignored = self._ignored.matches(description)
@@ -171,6 +169,34 @@ class Taker:
             why = _whyNotPolled(description, error)
             raise StillBusy(f"busy: {safe(subject.label)} {why}") from error
         return within
+
+    def _duplicate(self, table: Table, fd: int) -> int | None:
+        """
+        Duplicate a descriptor of what the kernel answers for.
+
+        @return: None when the process has ended.
+        @raise StillBusy: it cannot be, or must not.
+        """
+        subject, label = table.subject, safe(table.subject.label)
+        try:
+            link = table.link(fd)
+            if not isKernels(subject.memory.thread, fd, link):
+                # To poll it, and to close a duplicate, would ask whoever that is.
+                description = describeLink(link)
+                raise StillBusy(f"busy: {label} waits for a {description}, which cannot be watched")
+            duplicate = _syscalls.duplicateFrom(subject.memory.pidfd, fd)
+        except FileNotFoundError as error:
+            closed = OSError(errno.EBADF, error.strerror)
+            raise StillBusy(_whyNotDuplicated(label, fd, closed)) from error
+        except ProcessLookupError:
+            return None
+        except OSError as error:
+            raise StillBusy(_whyNotDuplicated(label, fd, error)) from error
+        if os.readlink(f"/proc/self/fd/{duplicate}") != link:
+            # Whoever shares its table, and is not frozen, has put another file there.
+            closeDuplicate(duplicate)
+            raise StillBusy(f"busy: {label}: its descriptor {fd} changes")
+        return duplicate
 
     def _adopt(self, label: str, duplicate: int, events: int, origin: Origin, edge: bool) -> None:
         """@param duplicate: closed also when there is an error."""

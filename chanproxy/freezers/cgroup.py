@@ -38,7 +38,13 @@ from chanproxy.freezers._mounts import (
     isBelow,
 )
 from chanproxy.freezers._readiness import Readiness
-from chanproxy.interfaces import FreezeInterrupted, FreezerError, FreezerNotReady, IFreezer
+from chanproxy.interfaces import (
+    FreezeInterrupted,
+    FreezerError,
+    FreezerNotReady,
+    IFreezer,
+    IThawedByDescriptor,
+)
 
 # Where the kernel parks tasks that it counts as frozen (kernel/signal.c; which of the names shows
 # depends on what the compiler inlined).  The last two: waiting for a child of vfork(2) counts, too.
@@ -67,7 +73,7 @@ class _Kept:
         os.close(self.events)
 
 
-@implementer(IFreezer)
+@implementer(IFreezer, IThawedByDescriptor)
 class CgroupFreezer:
     """
     Freezes one cgroup v2 and everything below it.
@@ -85,6 +91,11 @@ class CgroupFreezer:
         self._pending: Deferred[None] | None = None
         self._disturbed: list[Deferred[str]] = []
         self._stirred: Callable[[], None] | None = None
+        self._told: Callable[[int | None], None] | None = None
+
+    def tellFreezes(self, told: Callable[[int | None], None] | None) -> None:
+        """See L{IThawedByDescriptor.tellFreezes}."""
+        self._told = told
 
     def _find(self) -> tuple[str, CgroupMount]:
         if self._place is None:
@@ -130,6 +141,8 @@ class CgroupFreezer:
             if not Events.read(kept.events).populated:
                 self._forget()
                 raise FreezerNotReady(f"{self.spec}: no process is in it")
+            if self._told is not None:
+                self._told(kept.freeze)
             os.pwrite(kept.freeze, b"1", 0)
             pending: Deferred[None] = Deferred(self._freezeCancelled)
             self._pending = pending
@@ -174,9 +187,17 @@ class CgroupFreezer:
         try:
             os.pwrite(kept.freeze, b"0", 0)
         except OSError as error:
-            return succeed(None) if error.errno in GONE else self._thawByPath()
+            if error.errno not in GONE:
+                return self._thawByPath()
+            self._tellThawed()
+            return succeed(None)
+        self._tellThawed()
         above = self._frozenAbove()
         return succeed(None) if above is None else fail(above)
+
+    def _tellThawed(self) -> None:
+        if self._told is not None:
+            self._told(None)
 
     def _thawByPath(self) -> Deferred[None]:
         try:
@@ -195,9 +216,11 @@ class CgroupFreezer:
             finally:
                 os.close(freeze)
         except OSError as error:
-            if error.errno in GONE:
-                return
-            raise explained(self.spec, path, error) from error
+            if error.errno not in GONE:
+                raise explained(self.spec, path, error) from error
+            self._tellThawed()
+            return
+        self._tellThawed()
         above = self._frozenAbove()
         if above is not None:
             raise above
