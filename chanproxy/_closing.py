@@ -461,3 +461,11 @@ def closeSocket(owned: socket.socket, ended: bool = False) -> None:
         closer.close([fd])
     else:
         _closeOne(fd)
+
+
+def closeLast(fd: int) -> None:
+    """Close a duplicate of what its process has left to us, in ending."""
+    if lingers(fd) is None:
+        closeForeign([fd])
+    else:
+        closeSocket(socket.socket(fileno=fd))

@@ -16,7 +16,7 @@ from attrs import define
 from twisted.logger import Logger
 
 from chanproxy import _syscalls
-from chanproxy._closing import closeDuplicate, closeForeign
+from chanproxy._closing import closeDuplicate, closeLast
 from chanproxy.adopt.deadlines import Timed
 from chanproxy.adopt.explaining import Explainer, Origin
 from chanproxy.adopt.reading import Reading
@@ -134,7 +134,7 @@ class Adopted:
             closeDuplicate(descriptor)
         else:
             # Killed meanwhile, most often: ours is the last, with all that is in its queue.
-            closeForeign([descriptor])
+            closeLast(descriptor)
 
     def poll(self) -> list[WakeSource]:
         """Those that are signalled now."""

@@ -174,7 +174,7 @@ class Taker:
         """
         Duplicate a descriptor of what the kernel answers for.
 
-        @return: None when the process has ended.
+        @return: None when the process has ended, or it is ignored and cannot be.
         @raise StillBusy: it cannot be, or must not.
         """
         subject, label = table.subject, safe(table.subject.label)
@@ -183,6 +183,8 @@ class Taker:
             if not isKernels(subject.memory.thread, fd, link):
                 # To poll it, and to close a duplicate, would ask whoever that is.
                 description = describeLink(link)
+                if self._ignored.matches(description):
+                    return None
                 raise StillBusy(f"busy: {label} waits for a {description}, which cannot be watched")
             duplicate = _syscalls.duplicateFrom(subject.memory.pidfd, fd)
         except FileNotFoundError as error:
