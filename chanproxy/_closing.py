@@ -140,6 +140,10 @@ class Closer:
             check.cancel()
         self._clock = clock
 
+    def prepare(self) -> None:
+        """Have the process there before it is needed: to make it takes milliseconds."""
+        self._running()
+
     def close(self, descriptors: Iterable[int]) -> None:
         """
         Close descriptors soon; never waits, and raises nothing.

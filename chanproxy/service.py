@@ -164,6 +164,7 @@ class ChanproxyService(Service):
         limits = self._configuration.limits
         descriptors.raiseLimit()
         closer.watchedBy(self._reactor)
+        closer.prepare()
         record = Record(Record.newDescriptor())
         buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors, record)
         self._buffer = buffer

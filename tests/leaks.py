@@ -65,6 +65,8 @@ def nothingLeft(reactor: Any) -> Iterator[None]:
     yield
     # What others made is closed beside us.
     assert closer.drain(5), f"{closer.pending} descriptors are not closed"
+    # A service may go on in what is to be closed after its end.
+    closer.watchedBy(None)
     late = [c for c in reactor.getDelayedCalls() if c not in calls]
     left = _selectables(reactor) - selectables
     for call in late:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.cgroups import TemporaryCgroup, unusable
 from tests.frozen import until
+from tests.live import guardiansOf
 
 pytestmark = [
     pytest.mark.cgroup,
@@ -59,11 +60,7 @@ class Service:
     @property
     def guardians(self) -> list[int]:
         """Children of the service that guard."""
-        found = []
-        for tid in os.listdir(f"/proc/{self.process.pid}/task"):
-            children = Path(f"/proc/{self.process.pid}/task/{tid}/children").read_text()
-            found += [pid for pid in map(int, children.split()) if _guards(pid)]
-        return found
+        return guardiansOf(self.process.pid)
 
 
 def _guards(pid: int) -> bool:
