@@ -8,7 +8,6 @@ reads and writes them.
 from __future__ import annotations
 
 import mmap
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from attrs import define
 from twisted.internet.interfaces import IReactorFDSet
 
 from chanproxy import _syscalls
+from chanproxy._closing import closeForeign
 from chanproxy._headers import Headers, addressOf
 from chanproxy._poller import Poller
 from chanproxy._record import BATCH, Record
@@ -182,16 +182,6 @@ class PeekBuffer:
         return found
 
 
-def closeMany(descriptors: list[int]) -> None:
-    """Close descriptors, in one call if they are neighbours, as those of one peek mostly are."""
-    if len(descriptors) > 2:
-        lowest, highest = min(descriptors), max(descriptors)
-        if lowest >= 0 and highest - lowest + 1 == len(descriptors) == len(set(descriptors)):
-            os.closerange(lowest, highest + 1)
-            return
-    _syscalls.closeAll(descriptors)
-
-
 @define(eq=False)
 class PacketBatch:
     """
@@ -241,7 +231,7 @@ class PacketBatch:
         """Close the duplicates."""
         if self.descriptors:
             descriptors, self.descriptors = self.descriptors, _NONE
-            closeMany(descriptors)
+            closeForeign(descriptors)
 
 
 @define(eq=False)
@@ -287,4 +277,4 @@ class RunBatch:
         """Close the duplicates."""
         if self.descriptors:
             descriptors, self.descriptors = self.descriptors, _NONE
-            closeMany(descriptors)
+            closeForeign(descriptors)

@@ -6,7 +6,6 @@ Knows the kernel's identities of files; knows nothing of what is kept.
 
 from __future__ import annotations
 
-import os
 from typing import Generic, Protocol, TypeVar
 
 from chanproxy import _syscalls
@@ -92,5 +91,5 @@ def _keyOf(descriptor: int) -> object:
     number = _syscalls.eventfdInfo(descriptor).get("eventfd-id")
     if number is not None:
         return f"eventfd {number}"
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino
+    status = _syscalls.statusOf(descriptor)
+    return status.device, status.inode

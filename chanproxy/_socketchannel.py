@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from chanproxy import _syscalls, descriptors
 from chanproxy._batch import PeekBuffer
+from chanproxy._closing import closeSocket
 from chanproxy.interfaces import (
     Batch,
     ChannelBroken,
@@ -64,8 +65,8 @@ class SocketChannel:
     """
 
     __slots__ = (
-        *("_buffer", "_closed", "_cookie", "_reactor", "_reset", "_retryRead", "_retrySend"),
-        *("_retryWrite", "_socket", "_wantsGone", "_wantsMore", "_wantsReadable"),
+        *("_buffer", "_closed", "_cookie", "_drained", "_reactor", "_reset", "_retryRead"),
+        *("_retrySend", "_retryWrite", "_socket", "_wantsGone", "_wantsMore", "_wantsReadable"),
         *("_wantsWritable", "_watched", "protocol"),
     )
 
@@ -90,7 +91,7 @@ class SocketChannel:
         self._retryRead: IDelayedCall | None = None
         self._retryWrite: IDelayedCall | None = None
         self._retrySend = False
-        self._closed = self._reset = False
+        self._closed = self._drained = self._reset = False
         self.protocol: IProtocol | None = None
 
     # Sending, as far as it is the same for all.
@@ -331,7 +332,7 @@ class SocketChannel:
         for call in (self._retryRead, self._retryWrite):
             if call is not None:
                 call.cancel()
-        self._socket.close()
+        closeSocket(self._socket, self._drained)
         # Not from inside the caller's own method: the order of events stays simple.
         self._reactor.callLater(0, self._tellLost, reason)
 

@@ -14,8 +14,10 @@ import os
 import platform
 import select
 import socket
+import struct
 import sys
 import time
+from typing import NamedTuple
 
 SIOCOUTQ = 0x5411
 """C{linux/sockios.h}: bytes sent on a socket that the peer has not read yet."""
@@ -140,6 +142,13 @@ def compareFiles(one: int, other: int) -> int:
     return (0, -1, 1)[order]
 
 
+def isSameFile(pid: int, descriptor: int, ours: int) -> bool:
+    """Whether a process has the very file open that one of our descriptors names; if known."""
+    if _KCMP is None:
+        return False
+    return bool(_syscall(_KCMP, pid, os.getpid(), _KCMP_FILE, descriptor, ours) == 0)
+
+
 _PIDFD_GETFD = 438
 """C{pidfd_getfd(2)}; the number is the same on all architectures."""
 
@@ -181,6 +190,48 @@ def isEpollTarget(pid: int, epoll: int, descriptor: int, offset: int) -> bool | 
         return order == 0
     # Closed there, or taken out of the epoll meanwhile.
     return False if ctypes.get_errno() in (errno.EBADF, errno.ENOENT) else None
+
+
+class Status(NamedTuple):
+    """
+    What the kernel knows of a file.
+
+    @ivar mode: C{S_IFMT} of it tells the kind; see L{stat}.
+    @ivar number: of a device, as C{major << 20 | minor}; else 0.
+    @ivar mount: the identity of the mount that it was opened in, C{mnt_id}.
+    """
+
+    mode: int
+    device: int
+    inode: int
+    number: int
+    mount: int
+
+
+def statusOf(file: int | str) -> Status:
+    """
+    Look at a file without asking anybody: C{fstat(2)} would ask a server of FUSE, and wait for it.
+
+    @param file: a descriptor, or C{/proc/PID/fd/N}.
+    @raise OSError: there is none.
+    """
+    path, flags = (b"", _AT_EMPTY_PATH) if isinstance(file, int) else (file.encode(), 0)
+    place = file if isinstance(file, int) else _AT_FDCWD
+    # struct statx, linux/stat.h
+    got = ctypes.create_string_buffer(256)
+    if _libc.statx(place, path, flags | _AT_STATX_DONT_SYNC, _STATX, got) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    (mode,), (inode,) = struct.unpack_from("=H", got, 28), struct.unpack_from("=Q", got, 32)
+    *numbers, mount = struct.unpack_from("=4IQ", got, 128)
+    first, second = numbers[0] << 20 | numbers[1], numbers[2] << 20 | numbers[3]
+    return Status(mode, second, inode, first, mount)
+
+
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_STATX_DONT_SYNC = -100, 0x1000, 0x4000
+"""C{linux/fcntl.h}."""
+
+_STATX = 0x7FF | 0x1000
+"""C{STATX_BASIC_STATS | STATX_MNT_ID} of C{linux/stat.h}."""
 
 
 def fileSystem(path: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from chanproxy import config, trace
+from chanproxy import _syscalls, config, trace
 from chanproxy._batch import PeekBuffer
 from chanproxy.container import Container
 from chanproxy.handed import Handed
@@ -148,7 +148,7 @@ class ServiceManager(Manager):
         parameters.end()
         handed.expect("file")
         descriptor = handed.peek("file")
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if not stat.S_ISREG(_syscalls.statusOf(descriptor).mode):
             raise InvalidParameter("file", "it is no regular file, and could make the service wait")
         if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise InvalidParameter("file", "it is open for reading only; open it for writing")

@@ -32,6 +32,7 @@ from chanproxy.addresses import (
 )
 from chanproxy.endpointchannel import BUFFER
 from chanproxy.framing import FRAME_BYTES, HEADER_BYTES
+from chanproxy.guarding import SECONDS
 from chanproxy.kinds import OtherAddressSpec, parseAddress
 from chanproxy.policies import DEFAULT
 from chanproxy.scheduling import Scheduling as Scheduling
@@ -115,6 +116,8 @@ class Configuration:
     The whole file.
 
     @ivar control: where the manager listens, or L{None}.
+    @ivar watchdog: seconds after which a service that does not turn is one that hangs; 0: nobody
+        looks.
     """
 
     limits: Limits = Factory(Limits)
@@ -122,6 +125,7 @@ class Configuration:
     control: SeqpacketAddressSpec | None = None
     access: tuple[AccessEntry, ...] = ()
     scheduling: Scheduling = Factory(Scheduling)
+    watchdog: float = SECONDS
 
 
 def _checkIdentifier(value: Any) -> None:
@@ -228,6 +232,7 @@ def fromTree(tree: Any) -> Configuration:
     if access and (written or not top.has("control")):
         _checkReach(top, control)
     scheduling = readScheduling(top.table("scheduling"))
+    watchdog = float(top.number("watchdog", SECONDS, 0, LONGEST_LINGER))
     top.end()
     if isinstance(tree, dict) and tree.get("containers", {}) == {}:
         top.note("containers", "has no container", "write at least one table, [containers.NAME]")
@@ -235,7 +240,7 @@ def fromTree(tree: Any) -> Configuration:
     _checkFrames(top, limits, containers)
     if problems:
         raise ConfigurationError(problems)
-    return Configuration(limits, containers, control, access, scheduling)
+    return Configuration(limits, containers, control, access, scheduling, watchdog)
 
 
 def load(text: str) -> Configuration:

@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy._batch import PeekBuffer
+from chanproxy._closing import closeSocket
 from chanproxy.addresses import PathSpec, SeqpacketAddressSpec
 from chanproxy.identity import Identity, assumed
 from chanproxy.interfaces import ChanproxyReactor
@@ -223,7 +224,7 @@ class Attempt:
         address = addressOf(connecting.family, place)
         protocol = self._factory.buildProtocol(address)
         if protocol is None:
-            connecting.close()
+            closeSocket(connecting)
             self._failed(None, "the factory made no protocol")
             return
         addresses = (_NOWHERE, address)
@@ -245,7 +246,7 @@ class Attempt:
 
     def _drop(self) -> None:
         if self._connecting is not None:
-            self._connecting.close()
+            closeSocket(self._connecting)
             self._connecting = None
 
     def _giveUp(self) -> None:

@@ -26,8 +26,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chanproxy._closing import closeForeign
 from chanproxy._pieces import PieceBatch
-from chanproxy._syscalls import closeAll
 from chanproxy.interfaces import (
     Batch,
     ChannelBroken,
@@ -109,7 +109,7 @@ class EndpointChannel:
     def descriptorReceived(self, descriptor: int) -> None:
         """A descriptor came, with the bytes that come next."""
         if self._closed:
-            closeAll([descriptor])
+            closeForeign([descriptor])
         else:
             self._arrived.append(descriptor)
 
@@ -161,7 +161,7 @@ class EndpointChannel:
 
     def _giveBack(self) -> None:
         lent, self._lent = self._lent, []
-        closeAll(lent)
+        closeForeign(lent)
 
     # The verbs.
 
@@ -196,7 +196,7 @@ class EndpointChannel:
         self._size -= count
         while count:
             data, descriptors = self._pieces[0]
-            closeAll(descriptors)
+            closeForeign(descriptors)
             descriptors.clear()
             left = len(data) - self._offset
             if count < left:
@@ -343,8 +343,8 @@ class EndpointChannel:
             return
         self._closed = True
         for _, descriptors in self._pieces:
-            closeAll(descriptors)
-        closeAll(self._arrived)
+            closeForeign(descriptors)
+        closeForeign(self._arrived)
         self._pieces.clear()
         self._arrived.clear()
         self._size = 0

@@ -17,6 +17,8 @@ from twisted.internet.protocol import Protocol
 
 from chanproxy import _syscalls
 from chanproxy._batch import PeekBuffer
+from chanproxy._borrowed import borrowed
+from chanproxy._closing import closeForeign
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.keepalive import Keepalive, Keeper
 from chanproxy.ports import kindOf
@@ -79,7 +81,7 @@ class Handed:
     def close(self) -> None:
         """Close what nobody took.  Idempotent."""
         left, self._descriptors = self._descriptors, []
-        _syscalls.closeAll([fd for fd in left if fd >= 0])
+        closeForeign([fd for fd in left if fd >= 0])
 
     def channel(self, field: str) -> None:
         """@raise VarlinkError: it is no connected socket of a kind that is carried."""
@@ -114,16 +116,13 @@ class Handed:
 @contextlib.contextmanager
 def _asSocket(descriptor: int) -> Iterator[socket.socket | None]:
     """To look at; L{None} when it is no socket, or its file only, opened with C{O_PATH}."""
-    # The object is given a duplicate, because it closes what it has.
-    duplicate = os.dup(descriptor)
     try:
-        looked = socket.socket(fileno=duplicate)
+        looked = borrowed(descriptor)
     except OSError:
-        os.close(duplicate)
         yield None
     else:
         with looked:
-            yield looked
+            yield looked.socket
 
 
 def _peerOf(descriptor: int) -> bytes | None:

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTim
 from zope.interface import implementer
 
 from chanproxy import _syscalls
+from chanproxy._closing import closeForeign
 from chanproxy._poller import Poller
 from chanproxy.counter import CounterError, MessageCounter
 from chanproxy.interfaces import IHandledPolicy
@@ -125,7 +126,7 @@ class Reports:
         """Read no more, and give back the descriptor.  Idempotent."""
         if self.descriptor >= 0:
             self._poller.unwatch(self.descriptor)
-            os.close(self.descriptor)
+            closeForeign([self.descriptor])
             self.descriptor = -1
 
 

@@ -397,6 +397,21 @@ class IExclusiveFreezer(IFreezer):
         """
 
 
+class IThawedByDescriptor(Interface):
+    """
+    What an L{IFreezer} may provide as well: whoever has a descriptor can thaw, without it and
+    without its process.
+    """
+
+    def tellFreezes(told: Callable[[int | None], None] | None) -> None:
+        """
+        Call C{told} right before each freeze, with a descriptor: a write of C{0} at its begin
+        thaws.  It stays the freezer's, and may be duplicated.  After the thaw, call it with None.
+
+        @param told: must not raise; None: nobody is told.
+        """
+
+
 class IFreezerFactory(Interface):
     """Makes freezers of one prefix; a Twisted plugin of another package."""
 

@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from chanproxy import descriptors
 from chanproxy._batch import PeekBuffer
+from chanproxy._closing import closeSocket
 from chanproxy._socketchannel import SocketChannel
 from chanproxy.addresses import PathSpec
 from chanproxy.interfaces import ChanproxyReactor
@@ -176,20 +177,20 @@ class ChannelPort:
 
     def _accepted(self, connected: socket.socket, raw: Any) -> None:
         if not self._mayConnect(connected):
-            connected.close()
+            closeSocket(connected)
             return
         try:
             peer = addressOf(connected.family, raw)
             protocol = self._factory.buildProtocol(peer)
             if protocol is None:
-                connected.close()
+                closeSocket(connected)
             else:
                 addresses = (self.getHost(), peer)
                 serve(self._reactor, connected, self._buffer, protocol, *addresses, self._bare)
         except Exception:
             # It costs this connection, not the listener.
             self._log.failure("{path}: a connection could not be served", path=self._path)
-            connected.close()
+            closeSocket(connected)
 
     def _mayConnect(self, connected: socket.socket) -> bool:
         """An abstract address has no file mode: apply the mode to the peer's credentials."""
@@ -228,7 +229,7 @@ class ChannelPort:
         self._reactor.removeReader(self)
         if self._paused is not None:
             self._paused.cancel()
-        self._socket.close()
+        closeSocket(self._socket)
         self._socket = None
         if self._inode is not None:
             try:

@@ -17,7 +17,8 @@ import struct
 from zope.interface import implementer
 
 from chanproxy import _syscalls
-from chanproxy._batch import PacketBatch, PeekBuffer, closeMany
+from chanproxy._batch import PacketBatch, PeekBuffer
+from chanproxy._closing import closeForeign
 from chanproxy._record import BATCH, PACKETS, takeFrom
 from chanproxy._socketchannel import CONTROL, PEEK, SEND, TAKE, SocketChannel
 from chanproxy.interfaces import (
@@ -172,9 +173,9 @@ class SeqpacketChannel(SocketChannel):
                     break
                 heaviest = max(heaviest, len(found[index]))
         except BaseException:
-            closeMany([fd for each in found for fd in each])
+            closeForeign([fd for each in found for fd in each])
             raise
-        closeMany([fd for each in found[count:] for fd in each])
+        closeForeign([fd for each in found[count:] for fd in each])
         self._heaviest = heaviest
         if heaviest:
             batch.descriptors = [fd for each in found[:count] for fd in each]
@@ -218,7 +219,7 @@ class SeqpacketChannel(SocketChannel):
             if self._offset != _OFF:
                 self._single = BATCH
             elif self._atEnd():
-                batch.ended = True
+                batch.ended = self._drained = True
             else:
                 return True
         return False
@@ -233,7 +234,7 @@ class SeqpacketChannel(SocketChannel):
             return False
         finally:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMP, 0)
-        _syscalls.closeAll(_syscalls.descriptorsIn(ancillary))
+        closeForeign(_syscalls.descriptorsIn(ancillary))
         return not ancillary
 
     def take(self, count: int) -> None:
@@ -269,8 +270,9 @@ class SeqpacketChannel(SocketChannel):
         while True:
             with contextlib.suppress(BlockingIOError):
                 try:
-                    # Without room for control messages the kernel closes the descriptors itself.
-                    self._socket.recvmsg_into(_SCRATCH, 0, TAKE)
+                    # Without room for them the kernel would close the descriptors, and wait here.
+                    _, ancillary, _, _ = self._socket.recvmsg_into(_SCRATCH, CONTROL, TAKE)
+                    closeForeign(_syscalls.descriptorsIn(ancillary))
                 except ConnectionResetError:
                     continue
             return

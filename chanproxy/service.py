@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from chanproxy import config, descriptors
 from chanproxy._batch import PeekBuffer
 from chanproxy._clashes import plain, whyNotApart
+from chanproxy._closing import closer
 from chanproxy._record import Record
 from chanproxy.access import Access, AccessError
 from chanproxy.addresses import SeqpacketAddressSpec
@@ -28,6 +29,7 @@ from chanproxy.channellistener import CannotStart, ChannelListener, whyNotStarta
 from chanproxy.container import Bounds, Container
 from chanproxy.control import ControlFactory
 from chanproxy.freezers import makeFreezer
+from chanproxy.guarding import Guard
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.listening import whyNotBindable
 from chanproxy.ports import ChannelPort
@@ -165,6 +167,11 @@ def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
     )
 
 
+def _closed(result: object) -> object:
+    closer.finish()
+    return result
+
+
 class ChanproxyService(Service):
     """
     Runs the containers of a configuration.
@@ -186,6 +193,7 @@ class ChanproxyService(Service):
         self._clients: ControlFactory | None = None
         self._buffer: PeekBuffer | None = None
         self._signals = SignalTrace(reactor)
+        self._guard = Guard(reactor, configuration.watchdog)
 
     def startService(self) -> None:
         """
@@ -202,6 +210,8 @@ class ChanproxyService(Service):
         problems: list[Problem] = []
         limits = self._configuration.limits
         descriptors.raiseLimit()
+        closer.watchedBy(self._reactor)
+        closer.prepare()
         record = Record(Record.newDescriptor())
         buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors, record)
         self._buffer = buffer
@@ -296,6 +306,7 @@ class ChanproxyService(Service):
         except (FreezerError, ValueError) as error:
             problems.append(Problem(f"{path}.freezer", str(error)))
             return
+        self._guard.add(made.freezer)
         self.containers[container.name] = made
         if place:
             self._places[f"{path}.freezer"] = place
@@ -352,7 +363,7 @@ class ChanproxyService(Service):
             self._control = self._clients = None
         stopped = self._stop(list(containers.values()), listeners, control)
         self._signals.close()
-        return stopped
+        return stopped.addBoth(_closed)
 
     def _thaw(self, containers: Iterable[Container]) -> None:
         """For good, and before anything else that could fail."""
@@ -375,4 +386,7 @@ class ChanproxyService(Service):
                 container.stop()
             except Exception:
                 self._log.failure("{name}: not stopped cleanly", name=container.name)
+            self._guard.remove(container.freezer)
+        if not self.containers:
+            self._guard.stop()
         return stopped  # type: ignore[return-value]  # a DeferredList is a Deferred of its list

@@ -68,7 +68,7 @@ class StreamChannel(SocketChannel):
                 raise ChannelBroken(f"reading: {os.strerror(-seen)}")
         batch.source = self._cookie or self.cookie()
         batch.count = headers.lengths[0]
-        batch.ended = batch.count == 0
+        batch.ended = self._drained = batch.count == 0
         batch.more = batch.count == RUN_BYTES
         if headers.controls[0] or headers.flags[0] & socket.MSG_CTRUNC:
             try:

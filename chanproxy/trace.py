@@ -17,6 +17,8 @@ from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from chanproxy._closing import closeForeign
+
 CATEGORY = "power"
 
 FLUSH_EVENTS = 4096
@@ -291,7 +293,7 @@ class Recording:
             self._timer.cancel()
             self._timer = None
         self.tracer.close()
-        os.close(self._descriptor)
+        closeForeign([self._descriptor])
         self._descriptor = -1
 
 

@@ -26,8 +26,8 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chanproxy import _syscalls
 from chanproxy._batch import PeekBuffer
+from chanproxy._closing import closeForeign
 from chanproxy.interfaces import (
     ChannelBroken,
     ChannelClosed,
@@ -97,7 +97,7 @@ class SeqpacketTransport(SeqpacketChannel):
         try:
             self.sendMessage(data, descriptors)
         finally:
-            _syscalls.closeAll(descriptors)
+            closeForeign(descriptors)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """One packet of all the pieces."""
@@ -122,7 +122,7 @@ class SeqpacketTransport(SeqpacketChannel):
                 self._shut(Failure(error))
                 return
             self._queue.popleft()
-            _syscalls.closeAll(descriptors)
+            closeForeign(descriptors)
         if self._producer is not None:
             self._producer.resumeProducing()
         elif self.disconnecting:
@@ -185,13 +185,13 @@ class SeqpacketTransport(SeqpacketChannel):
 
     def _dropQueue(self) -> None:
         while self._queue:
-            _syscalls.closeAll(self._queue.popleft()[1])
+            closeForeign(self._queue.popleft()[1])
 
     def _shut(self, reason: Failure) -> None:
         if self._closed:
             return
         super()._shut(reason)
-        _syscalls.closeAll(self._nextDescriptors)
+        closeForeign(self._nextDescriptors)
         self._dropQueue()
         producer, self._producer = self._producer, None
         if producer is not None:
@@ -221,7 +221,7 @@ class MessageProtocol(Protocol):
 
         @param descriptors: now owned by this method, which closes them; not inheritable.
         """
-        _syscalls.closeAll(descriptors)
+        closeForeign(descriptors)
 
     def messageRefused(self, error: MessageRefused) -> None:
         """

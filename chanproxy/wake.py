@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chanproxy._closing import closeForeign
 from chanproxy._openfiles import ByIdentity
 from chanproxy.counter import MessageCounter
 from chanproxy.interfaces import PollingReactor
@@ -212,7 +213,7 @@ class WakeSources:
         try:
             return self._register(source)
         except BaseException:
-            os.close(source.descriptor)
+            closeForeign([source.descriptor])
             raise
 
     def _register(self, source: WakeSource) -> WakeSource:
@@ -266,7 +267,7 @@ class WakeSources:
         self._active.discard(source)
         self._epoll.unregister(source.descriptor)
         if source.counter is None:
-            os.close(source.descriptor)
+            closeForeign([source.descriptor])
 
     def __contains__(self, source: WakeSource) -> bool:
         return self._byDescriptor.get(source.descriptor) is source
@@ -385,9 +386,7 @@ class WakeSources:
             return
         self._callback = None
         self._reactor.removeReader(self)
-        for source in self:
-            if source.counter is None:
-                os.close(source.descriptor)
+        closeForeign([source.descriptor for source in self if source.counter is None])
         self._byDescriptor.clear()
         self.locks.close()
         self._gate.close()

@@ -59,7 +59,11 @@ class TemporaryCgroup:
         os.makedirs(self.path, exist_ok=True)
 
     def spawn(
-        self, argv: Sequence[str], stdin: int | None = None, stdout: int | None = None
+        self,
+        argv: Sequence[str],
+        stdin: int | None = None,
+        stdout: int | None = None,
+        closeFds: bool = True,
     ) -> subprocess.Popen[bytes]:
         """Run a program in the cgroup.  It is there already when this returns."""
         procs = os.open(os.path.join(self.path, "cgroup.procs"), os.O_WRONLY)
@@ -70,6 +74,7 @@ class TemporaryCgroup:
                 stdin=stdin,
                 stdout=stdout,
                 preexec_fn=lambda: os.write(procs, b"0") and None,
+                close_fds=closeFds,
             )
         finally:
             os.close(procs)

@@ -10,6 +10,9 @@ from typing import Any
 
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
+from chanproxy._closing import closer
+from chanproxy.adopt import reading
+
 _INTERNAL = {"_SIGCHLDWaker", "_UnixWaker", "_Waker"}
 
 
@@ -17,6 +20,8 @@ def openDescriptors() -> dict[int, str]:
     """This process's open descriptors, and what each of them is."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
+        if int(name) in closer.kept or int(name) == reading.kept():
+            continue
         try:
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
@@ -71,9 +76,14 @@ def nothingLeft(reactor: Any) -> Iterator[None]:
 
     Descriptors are compared by number and by what they are.
     """
+    closer.drain(5)
     before, selectables = openDescriptors(), _selectables(reactor)
     calls = set(reactor.getDelayedCalls())
     yield
+    # What others made is closed beside us.
+    assert closer.drain(5), f"{closer.pending} descriptors are not closed"
+    # A service may go on in what is to be closed after its end.
+    closer.watchedBy(None)
     late = [c for c in reactor.getDelayedCalls() if c not in calls]
     left = _selectables(reactor) - selectables
     for call in late:

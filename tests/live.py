@@ -6,6 +6,7 @@ Blocking and simple: a program outside, as a user's would be.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -65,6 +66,18 @@ def listens(path: Path) -> bool:
     return False
 
 
+def guardiansOf(pid: int) -> list[int]:
+    """Children of a service that guard it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if _guards(int(child))]
+
+
+def _guards(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"_guardian.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
 class LiveService:
     """
     C{twistd chanproxy} and its directory; what it proxies is a subclass's.
@@ -106,9 +119,16 @@ class LiveService:
         assert service.poll() is None, self.log.read_text()
 
     def end(self, number: int = signal.SIGTERM) -> None:
-        """End the service, and check that it ended as asked."""
+        """
+        End the service, and check that it ended as asked.
+
+        @param number: SIGKILL is for its guardian, too: systemd kills all of them.
+        """
         assert self.service is not None
         service, self.service = self.service, None
+        if number == signal.SIGKILL:
+            for guardian in guardiansOf(service.pid):
+                os.kill(guardian, number)
         service.send_signal(number)
         try:
             # Twisted stops cleanly, then ends by the signal that asked it to.

@@ -104,7 +104,7 @@ def test_gone() -> None:
 def test_noProcess() -> None:
     """A process that is gone before is told by the error."""
     rests = Rests()
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OSError, match="No such process"):
         rests.add(2**22 + 1, 2**22 + 1, Rest(8, 1), 0, list[int]().append)
     rests.close()
 

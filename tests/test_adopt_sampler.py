@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from chanproxy.adopt.deadlines import NotYet, Timed
 from chanproxy.adopt.foresight import Foresight
 from chanproxy.adopt.observer import Observer
+from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.restarted import Call, Restarted
 from chanproxy.adopt.sampler import INTERVAL, SHARE, Sampler
 from chanproxy.adopt.slices import SLICE, Sliced
@@ -288,12 +289,12 @@ def test_watchdogs(values: list[str | None], shortest: float | None) -> None:
     """The shortest time of all members; what is none is passed over."""
     members = [_Member(value) for value in values]
     for _ in range(2):
-        assert shortestWatchdog(cast(list[Subject], members)) == shortest
+        assert shortestWatchdog(cast(list[Subject], members), Reading()) == shortest
     for member in members:
         member.close()
     # Gone, they ask for nothing.
-    assert shortestWatchdog(cast(list[Subject], members)) is None
-    assert shortestWatchdog([]) is None
+    assert shortestWatchdog(cast(list[Subject], members), Reading()) is None
+    assert shortestWatchdog([], Reading()) is None
 
 
 # Limits of sockets.

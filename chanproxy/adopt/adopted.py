@@ -15,8 +15,11 @@ from collections.abc import Callable, Collection, Sequence
 from attrs import define
 from twisted.logger import Logger
 
+from chanproxy import _syscalls
+from chanproxy._closing import closeDuplicate, closeLast
 from chanproxy.adopt.deadlines import Timed
 from chanproxy.adopt.explaining import Explainer, Origin
+from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.rests import Rests
 from chanproxy.adopt.threads import Gone
 from chanproxy.wake import WakeSource
@@ -29,10 +32,16 @@ Places = Collection[tuple[int, int]]
 
 @define
 class _Own:
-    """A duplicate, and whether its peer would see it closed."""
+    """
+    A duplicate.
+
+    @ivar social: its peer would see it closed.
+    @ivar place: the process and the descriptor that it is of; None for what is ours.
+    """
 
     source: WakeSource
     social: bool
+    place: tuple[int, int] | None
     released: Callable[[], None] = lambda: None
 
 
@@ -50,13 +59,16 @@ class Adopted:
     @ivar watchdog: seconds within which a process has to report to a watchdog; None: none does.
     """
 
-    def __init__(self, limit: int) -> None:
-        """@raise OSError: out of descriptors."""
+    def __init__(self, limit: int, reading: Reading | None = None) -> None:
+        """
+        @param reading: the container's.
+        @raise OSError: out of descriptors.
+        """
         self.limit = limit
         self.epoll = select.epoll()
         self.label = ""
         self.whose: tuple[int, int] | None = None
-        self.rests = Rests()
+        self.rests = Rests(reading)
         self.thawing: Callable[[Places, Places], None] | None = None
         self.endNow: Callable[[bool], None] = lambda breath: None
         self.watchdog: float | None = None
@@ -89,6 +101,7 @@ class Adopted:
         social: bool,
         origin: Origin | None = None,
         released: Callable[[], None] = lambda: None,
+        ours: bool = False,
     ) -> None:
         """
         Poll a descriptor.
@@ -98,12 +111,14 @@ class Adopted:
             container is the last one.
         @param origin: where it was found.
         @param released: called when the descriptor is closed.
+        @param ours: it is no duplicate of the container's.
         @raise OSError: it cannot be polled.
         """
         source = WakeSource(name, descriptor, events, adopted=True)
         if origin is not None:
             self._origins[source] = origin
-        self._own[descriptor] = _Own(source, social, released)
+        place = None if origin is None or ours else (origin.pid, origin.descriptor)
+        self._own[descriptor] = _Own(source, social, place, released)
         try:
             self.epoll.register(descriptor, events)
         except BaseException:
@@ -113,7 +128,13 @@ class Adopted:
     def _close(self, descriptor: int) -> None:
         own = self._own.pop(descriptor)
         own.released()
-        os.close(descriptor)
+        if own.place is None:
+            os.close(descriptor)
+        elif _syscalls.isSameFile(*own.place, descriptor):
+            closeDuplicate(descriptor)
+        else:
+            # Killed meanwhile, most often: ours is the last, with all that is in its queue.
+            closeLast(descriptor)
 
     def poll(self) -> list[WakeSource]:
         """Those that are signalled now."""

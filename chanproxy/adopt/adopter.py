@@ -57,6 +57,7 @@ class Adopter:
         self._label = ""
         self._whose: tuple[int, int] | None = None
         self._times = times = Times.make(name, reactor, adoption.timeouts)
+        times.reading.prepare()
         connections = Connections(name, adoption.unanswered)
         ignored = Ignored(adoption.ignore)
         rings = "io_uring" in ignored.kinds()

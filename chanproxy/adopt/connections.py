@@ -15,9 +15,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from attrs import define, field, frozen
 
 from chanproxy import _syscalls
+from chanproxy._borrowed import borrowed
+from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.epolls import parse, textOf
 from chanproxy.adopt.flow import LISTEN, OPEN, Flow, Flowing, counts
-from chanproxy.adopt.naming import borrowed, safe
+from chanproxy.adopt.naming import safe
 from chanproxy.adopt.peers import Listeners, ends, ephemeral, internet
 from chanproxy.adopt.subject import Subject
 from chanproxy.adopt.threads import Gone
@@ -190,7 +192,7 @@ class Connections:
             # It was reset just now.
             return None
         finally:
-            os.close(duplicate)
+            closeDuplicate(duplicate)
         server = self._listeners.of(process.pid).shown(*here) or internet(*here)
         label = f"{self._name}/{safe(process.label)} tcp {server}"
         return InFlight(f"{label} {waiting[0].format(internet(*there))}", waiting[1])

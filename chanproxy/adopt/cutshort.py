@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from chanproxy._processes import ProcessStatus
 from chanproxy.adopt.decode import NotWaiting, decode, mayWait
 from chanproxy.adopt.processors import Processor
+from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.socketlimits import RECEIVING, limitIn
 from chanproxy.adopt.threads import Glance, Gone, isInFreezer, position, switchesOf
 from chanproxy.adopt.tracing import CannotTrace, Tracer
@@ -55,7 +56,15 @@ class _Cut:
 class CutShort:
     """Those of one container."""
 
-    def __init__(self, clock: IReactorTime, processor: Processor, tracer: Tracer) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        processor: Processor,
+        tracer: Tracer,
+        reading: Reading | None = None,
+    ) -> None:
+        """@param reading: the container's."""
+        self._reading = reading or Reading()
         self._clock = clock
         self._processor = processor
         self._tracer = tracer
@@ -140,7 +149,7 @@ class CutShort:
         for key, cut in list(self._cuts.items()):
             mine = (key[0], cut.argument)
             if cut.call == "rt_sigtimedwait":
-                ended = _hasSignal(*key, cut.argument)
+                ended = _hasSignal(*key, cut.argument, self._reading)
             else:
                 ended = mine in ready or (mine not in every and key[0] in processes)
             if ended:
@@ -216,7 +225,7 @@ class CutShort:
 
         @return: None when it has not run yet, or runs.
         """
-        memory = Glance(pid)
+        memory = Glance(pid, self._reading)
         try:
             if isInFreezer(pid, tid) or position(pid, tid) is None:
                 return None
@@ -239,18 +248,15 @@ class CutShort:
             memory.close()
 
 
-def _hasSignal(pid: int, tid: int, address: int) -> bool:
+def _hasSignal(pid: int, tid: int, address: int, reading: Reading) -> bool:
     """Whether one of a set of signals waits for a thread; if that is not known, one does."""
-    memory = Glance(pid)
     try:
-        wanted = int.from_bytes(memory.read(address, 8), sys.byteorder)
+        wanted = int.from_bytes(reading.read(pid, address, 8), sys.byteorder)
         shared, own = ProcessStatus.read(pid), ProcessStatus.readThread(pid, tid)
         pending = -1 if shared is None else shared.pending
         return bool(wanted & (pending | (0 if own is None else own.pending)))
     except OSError:
         return True
-    finally:
-        memory.close()
 
 
 def _noClock(number: int) -> int:

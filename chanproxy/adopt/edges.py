@@ -14,6 +14,7 @@ import struct
 import time
 
 from chanproxy import _syscalls
+from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.flow import ESTABLISHED
 
 _MARGIN = 0.02
@@ -48,7 +49,7 @@ class Edge:
     def close(self) -> None:
         """Close the connection's duplicate, too."""
         self._epoll.close()
-        os.close(self._connection)
+        closeDuplicate(self._connection)
 
 
 def edgeOf(connection: int, events: int, frozenSince: int) -> Edge | None:

@@ -73,6 +73,11 @@ class Member(NamedTuple):
         """It is an eventfd, a signalfd, an epoll and so on: only its link tells."""
         return self.device == devices()[1]
 
+    @property
+    def isFile(self) -> bool:
+        """It is none of these, and no pipe: somebody else may answer for it."""
+        return self.device not in (*devices(), -1)
+
 
 def membersOf(pid: int, fd: int) -> Generator[None, None, list[Member]]:
     """
@@ -106,10 +111,10 @@ def isSame(pid: int, fd: int, member: Member, counted: dict[int, int]) -> bool:
     """
     if not member.isAnonymous:
         try:
-            status = os.stat(f"/proc/{pid}/fd/{member.fd}")
+            status = _syscalls.statusOf(f"/proc/{pid}/fd/{member.fd}")
         except OSError:
             return False
-        return (status.st_ino, innerDevice(status.st_dev)) == (member.inode, member.device)
+        return (status.inode, status.device) == (member.inode, member.device)
     # All anonymous ones share one inode.
     offset = counted[member.fd] = counted.get(member.fd, -1) + 1
     return _syscalls.isEpollTarget(pid, fd, member.fd, offset) is not False
@@ -166,12 +171,20 @@ def _readNow(path: str) -> bytes:
 
 
 @cache
-def devices() -> tuple[int, int]:
-    """The kernel's inner numbers of the devices that sockets and anonymous inodes are on."""
-    with socket.socket(socket.AF_UNIX) as some, select.epoll() as other:
-        return innerDevice(os.fstat(some.fileno()).st_dev), innerDevice(
-            os.fstat(other.fileno()).st_dev
-        )
+def devices() -> tuple[int, int, int]:
+    """
+    The kernel's inner numbers of the devices that sockets, anonymous inodes and pipes without a
+    name are on.
+    """
+    ends = os.pipe2(os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX) as some, select.epoll() as other:
+            every = (some.fileno(), other.fileno(), ends[0])
+            sockets, anonymous, pipes = (_syscalls.statusOf(fd).device for fd in every)
+    finally:
+        for fd in ends:
+            os.close(fd)
+    return sockets, anonymous, pipes
 
 
 def innerDevice(device: int) -> int:

@@ -12,10 +12,12 @@ from collections.abc import Generator, Sequence
 from attrs import field, frozen, mutable
 
 from chanproxy import _syscalls
+from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.epolls import PIECE, Member, isSame, membersOf
 from chanproxy.adopt.fragile import Treatment, treatmentOf
 from chanproxy.adopt.naming import Ignored, describeLink, safe
 from chanproxy.adopt.rings import whyNotCompleted
+from chanproxy.adopt.strangers import isKernels, isMember
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone
 
@@ -70,7 +72,7 @@ class Table:
 
     def path(self, fd: int) -> str:
         """Of a descriptor."""
-        return f"/proc/{self.subject.pid}/fd/{fd}"
+        return f"/proc/{self.subject.memory.thread}/fd/{fd}"
 
 
 class Examiner:
@@ -90,7 +92,8 @@ class Examiner:
         """
         try:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-            return Table(subject, os.open(f"/proc/{subject.pid}/fd", flags))
+            # Its first thread may have ended, and shows none of them then.
+            return Table(subject, os.open(f"/proc/{subject.memory.thread}/fd", flags))
         except (FileNotFoundError, ProcessLookupError):
             raise Gone from None
 
@@ -146,6 +149,14 @@ class Examiner:
                 f"busy: {safe(table.subject.label)}: what its epoll {fd} knows as descriptor "
                 f"{member.fd} has another number by now"
             )
+        if member.isFile and not self._isHarmless(table, member, link):
+            if "file" in self._kinds or "device" in self._kinds:
+                # Then it is seen which, and none of them is asked.
+                return True
+            raise StillBusy(
+                f"busy: {safe(table.subject.label)}: what its epoll {fd} knows as descriptor "
+                f"{member.fd} cannot be watched"
+            )
         if not link:
             return False
         table.known.add(member.fd)
@@ -161,6 +172,15 @@ class Examiner:
             return True
         try:
             return treatmentOf(table.path(member.fd), link) is not Treatment.DUPLICATE
+        except OSError:
+            return False
+
+    def _isHarmless(self, table: Table, member: Member, link: str) -> bool:
+        """Whether the kernel answers a poll of a file in an epoll by itself."""
+        pid, fd = table.subject.memory.thread, member.fd
+        try:
+            same = isMember(pid, fd, member.inode, member.device)
+            return same and isKernels(pid, fd, link)
         except OSError:
             return False
 
@@ -206,7 +226,7 @@ def checkRing(table: Table, fd: int) -> None:
     except OSError as error:
         why = f"it cannot be asked: {error.strerror}"
     finally:
-        os.close(duplicate)
+        closeDuplicate(duplicate)
     if why:
         raise StillBusy(
             f"busy: {safe(table.subject.label)} has an io_uring, descriptor {fd}: {why}"

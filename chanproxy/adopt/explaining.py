@@ -17,9 +17,11 @@ from collections.abc import Iterable, Sequence
 from attrs import frozen
 
 from chanproxy import _syscalls
+from chanproxy._borrowed import borrowed
+from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.epolls import Member, parse, textOf
 from chanproxy.adopt.flow import OPEN, Flow
-from chanproxy.adopt.naming import Description, borrowed, describeLink
+from chanproxy.adopt.naming import Description, describeLink
 from chanproxy.adopt.peers import Listeners, describePeer
 
 MOST = 256
@@ -144,7 +146,14 @@ class _Process:
 
     def _table(self) -> list[int]:
         with os.scandir(f"/proc/{self._pid}/fd") as entries:
-            return [int(entry.name) for _, entry in zip(range(MOST), entries, strict=False)]
+            numbers = [int(entry.name) for _, entry in zip(range(MOST), entries, strict=False)]
+        return [fd for fd in numbers if self._isSocket(fd)]
+
+    def _isSocket(self, fd: int) -> bool:
+        try:
+            return os.readlink(f"/proc/{self._pid}/fd/{fd}").startswith("socket:")
+        except OSError:
+            return False
 
     def _arrived(self, descriptors: Iterable[int]) -> Description | None:
         """The TCP connection whose data came nearest to the wake."""
@@ -159,7 +168,7 @@ class _Process:
             try:
                 info = _syscalls.tcpInfo(duplicate)
             finally:
-                os.close(duplicate)
+                closeDuplicate(duplicate)
             distance = None if info is None else self._explainer.distance(info)
             if distance is not None and (best is None or distance < best[0]):
                 best = distance, fd
@@ -178,7 +187,7 @@ class _Process:
             try:
                 description = self._unix(duplicate)
             finally:
-                os.close(duplicate)
+                closeDuplicate(duplicate)
             if description is not None and path in ("", description.address):
                 found.append(description)
         return found[0] if len(found) == 1 else None
@@ -209,4 +218,4 @@ class _Process:
         try:
             return self._explainer.describe(self._pid, duplicate)
         finally:
-            os.close(duplicate)
+            closeDuplicate(duplicate)

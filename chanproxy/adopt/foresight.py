@@ -86,7 +86,7 @@ class Foresight:
     ) -> Generator[None, None, dict[int, Seen]]:
         tids = threadsOf(pid)
         self._times.observer.keepThreads(pid, set(tids))
-        memory = Glance(pid)
+        memory = Glance(pid, self._times.reading)
         seen: dict[int, Seen] = {}
         try:
             for tid in tids:

@@ -160,7 +160,7 @@ class Inspector:
 
     def _adopt(self) -> Adopted:
         try:
-            adopted = Adopted(self._limit)
+            adopted = Adopted(self._limit, self._times.reading)
             self._attach(adopted)
         except OSError as error:
             raise StillBusy(f"out of descriptors: {error.strerror}") from error
@@ -191,7 +191,7 @@ class Inspector:
                 return
             # A look that may be refused, before anything is opened.
             position(pid, threads[0])
-            memory = Memory(pid, threads[0])
+            memory = Memory(pid, threads[0], self._times.reading)
             subjects.append(Subject(pid, name, memory, clockOf(pid), threads))
         except Gone:
             return
@@ -320,7 +320,7 @@ class Inspector:
             if wait.call == "rt_sigtimedwait"
         )
         first = self._times.deadlines.earliest(timed, time.monotonic_ns())
-        adopted.watchdog = shortestWatchdog(subjects)
+        adopted.watchdog = shortestWatchdog(subjects, self._times.reading)
         if first is not None:
             adopted.wakeAt(first)
 

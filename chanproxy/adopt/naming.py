@@ -15,6 +15,9 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from chanproxy import _syscalls
+from chanproxy._borrowed import borrowed
+
 _KINDS = {
     socket.SOCK_STREAM: "stream",
     socket.SOCK_DGRAM: "datagram",
@@ -105,7 +108,7 @@ def describe(descriptor: int) -> Description:
 
     @raise OSError: it is not open.
     """
-    mode = os.fstat(descriptor).st_mode
+    mode = _syscalls.statusOf(descriptor).mode
     if stat.S_ISSOCK(mode):
         with borrowed(descriptor) as looked:
             return _describeSocket(looked.socket)
@@ -126,25 +129,6 @@ def describeLink(link: str, mode: int = 0) -> Description:
         kind = _ANONYMOUS.get(name)
         return Description(kind) if kind else Description("file", name)
     return Description("device" if stat.S_ISCHR(mode) else "file", link)
-
-
-class borrowed:
-    """A socket object around a descriptor that stays its owner's, with its flags untouched."""
-
-    def __init__(self, descriptor: int) -> None:
-        # With a default timeout it would be made non-blocking, for the container, too.
-        before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(None)
-        try:
-            self.socket = socket.socket(fileno=descriptor)
-        finally:
-            socket.setdefaulttimeout(before)
-
-    def __enter__(self) -> borrowed:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.detach()
 
 
 def _describeSocket(looked: socket.socket) -> Description:

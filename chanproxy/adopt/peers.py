@@ -16,7 +16,8 @@ from functools import cache
 
 from attrs import evolve, frozen
 
-from chanproxy.adopt.naming import Description, borrowed, describe, pathOf
+from chanproxy._borrowed import borrowed
+from chanproxy.adopt.naming import Description, describe, pathOf
 
 KEPT = 5.0
 """Seconds for which the listening sockets of a network are remembered."""

@@ -3,12 +3,13 @@ Rests: what is left of times that the kernel counts anew after a freeze.
 
 When a freeze interrupts C{select}, C{pselect6} or C{ppoll}, the kernel writes what is left into the
 program's memory, and at the thaw the call begins anew with what stands there.  The time asleep has
-to be taken off.  Knows memory by its descriptor; knows nothing of threads.
+to be taken off.  Knows processes and addresses; knows nothing of waits.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import time
 from collections.abc import Callable
@@ -16,13 +17,15 @@ from collections.abc import Callable
 from attrs import frozen
 
 from chanproxy.adopt.decode import Rest
+from chanproxy.adopt.reading import Reading
 
 _SECOND = 1_000_000_000
 
 
 @frozen
 class _Left:
-    memory: int
+    thread: int
+    pidfd: int
     rest: Rest
     end: int
     written: Callable[[int], None]
@@ -31,8 +34,10 @@ class _Left:
 class Rests:
     """Those of one sleep."""
 
-    def __init__(self) -> None:
-        self._memories: dict[int, int] = {}
+    def __init__(self, reading: Reading | None = None) -> None:
+        """@param reading: the container's."""
+        self._reading = reading or Reading()
+        self._pidfds: dict[int, int] = {}
         self._all: list[_Left] = []
 
     def add(
@@ -44,12 +49,12 @@ class Rests:
         @param thread: a living one of the process.
         @param end: nanoseconds (C{CLOCK_MONOTONIC}) when the wait is over.
         @param written: called with the nanoseconds that were left.
-        @raise OSError: the process's memory cannot be written, or we are out of descriptors.
+        @raise OSError: the process has ended, or we are out of descriptors.
         """
-        memory = self._memories.get(pid)
-        if memory is None:
-            memory = self._memories[pid] = os.open(f"/proc/{pid}/task/{thread}/mem", os.O_RDWR)
-        self._all.append(_Left(memory, rest, end, written))
+        pidfd = self._pidfds.get(pid)
+        if pidfd is None:
+            pidfd = self._pidfds[pid] = os.pidfd_open(pid)
+        self._all.append(_Left(thread, pidfd, rest, end, written))
 
     def write(self) -> None:
         """Right before the thaw.  Idempotent."""
@@ -61,15 +66,17 @@ class Rests:
             # Rounded up: whoever asked for a time may rely on it.
             words = struct.pack("=qq", seconds, -(-part // left.rest.unit))
             try:
-                os.pwrite(left.memory, words, left.rest.address)
+                # Its number may be another one's by now.
+                signal.pidfd_send_signal(left.pidfd, 0)
+                self._reading.write(left.thread, left.rest.address, words)
             except OSError:
-                # It is being killed.
+                # It is being killed, or nobody answers for its memory.
                 continue
             left.written(nanoseconds)
 
     def close(self) -> None:
         """Give back the descriptors.  Idempotent."""
-        for memory in self._memories.values():
-            os.close(memory)
-        self._memories.clear()
+        for pidfd in self._pidfds.values():
+            os.close(pidfd)
+        self._pidfds.clear()
         self._all.clear()

@@ -6,12 +6,12 @@ No argument of the call shows them.  Looks at descriptors; knows nothing of thre
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 
 from chanproxy import _syscalls
-from chanproxy.adopt.naming import borrowed
+from chanproxy._borrowed import borrowed
+from chanproxy._closing import closeDuplicate
 
 RECEIVING = frozenset(("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg"))
 """Calls with a limit for receiving; L{connect} has one for sending."""
@@ -50,4 +50,4 @@ def limitIn(pidfd: int, descriptor: int, call: str) -> int | None:
     try:
         return limitOf(duplicate, call)
     finally:
-        os.close(duplicate)
+        closeDuplicate(duplicate)

@@ -12,6 +12,7 @@ import select
 from collections.abc import Generator, Iterator, Sequence
 
 from chanproxy import _syscalls
+from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.decode import Children, NotWaiting, Wait
 from chanproxy.adopt.edges import edgeOf
@@ -19,9 +20,10 @@ from chanproxy.adopt.epolls import Member, isSame
 from chanproxy.adopt.examining import NEST, Examiner, Inside, Table, checkRing
 from chanproxy.adopt.explaining import Origin
 from chanproxy.adopt.fragile import Treatment, treatmentOf
-from chanproxy.adopt.naming import Description, Ignored, safe
+from chanproxy.adopt.naming import Description, Ignored, describeLink, safe
 from chanproxy.adopt.peers import Listeners, describePeer
 from chanproxy.adopt.socketlimits import limitOf
+from chanproxy.adopt.strangers import isKernels
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone, childrenOf, kinOf, threadStat
 from chanproxy.adopt.views import NotSeenBefore, Views
@@ -129,22 +131,19 @@ class Taker:
                 f"it waits on more than {self._adopted.limit} descriptors; "
                 "raise limits.wake-sources"
             )
-        try:
-            duplicate = _syscalls.duplicateFrom(subject.memory.pidfd, fd)
-        except ProcessLookupError:
+        duplicate = self._duplicate(table, fd)
+        if duplicate is None:
             return None
-        except OSError as error:
-            raise StillBusy(_whyNotDuplicated(safe(subject.label), fd, error)) from error
         try:
             description = describePeer(duplicate, lambda: self._listeners.of(subject.pid))
             ignored = self._ignored.matches(description)
             treatment = Treatment.LEAVE if ignored else _treatment(duplicate, description)
             within = limitOf(duplicate, wait.call) if description.isSocket else None
         except BaseException:
-            os.close(duplicate)
+            closeDuplicate(duplicate)
             raise
         if treatment is not Treatment.DUPLICATE:
-            os.close(duplicate)
+            closeDuplicate(duplicate)
             if treatment is not Treatment.LEAVE:
                 self._takeByView(table, fd, description, treatment)
             return within
@@ -157,10 +156,10 @@ class Taker:
             elif description.kind == "epoll":
                 inside = yield from self._examiner.examine(table, fd)
         except BaseException:
-            os.close(duplicate)
+            closeDuplicate(duplicate)
             raise
         if inside.apart:
-            os.close(duplicate)
+            closeDuplicate(duplicate)
             yield from self._takeInside(table, wait, fd, inside.members, depth)
             return None
         origin = Origin(subject.pid, fd, description, inside.members)
@@ -171,6 +170,36 @@ class Taker:
             raise StillBusy(f"busy: {safe(subject.label)} {why}") from error
         return within
 
+    def _duplicate(self, table: Table, fd: int) -> int | None:
+        """
+        Duplicate a descriptor of what the kernel answers for.
+
+        @return: None when the process has ended, or it is ignored and cannot be.
+        @raise StillBusy: it cannot be, or must not.
+        """
+        subject, label = table.subject, safe(table.subject.label)
+        try:
+            link = table.link(fd)
+            if not isKernels(subject.memory.thread, fd, link):
+                # To poll it, and to close a duplicate, would ask whoever that is.
+                description = describeLink(link)
+                if self._ignored.matches(description):
+                    return None
+                raise StillBusy(f"busy: {label} waits for a {description}, which cannot be watched")
+            duplicate = _syscalls.duplicateFrom(subject.memory.pidfd, fd)
+        except FileNotFoundError as error:
+            closed = OSError(errno.EBADF, error.strerror)
+            raise StillBusy(_whyNotDuplicated(label, fd, closed)) from error
+        except ProcessLookupError:
+            return None
+        except OSError as error:
+            raise StillBusy(_whyNotDuplicated(label, fd, error)) from error
+        if os.readlink(f"/proc/self/fd/{duplicate}") != link:
+            # Whoever shares its table, and is not frozen, has put another file there.
+            closeDuplicate(duplicate)
+            raise StillBusy(f"busy: {label}: its descriptor {fd} changes")
+        return duplicate
+
     def _adopt(self, label: str, duplicate: int, events: int, origin: Origin, edge: bool) -> None:
         """@param duplicate: closed also when there is an error."""
         social = origin.description.isSocket
@@ -179,10 +208,10 @@ class Taker:
             try:
                 found = edgeOf(duplicate, events, self._frozenSince)
             except BaseException:
-                os.close(duplicate)
+                closeDuplicate(duplicate)
                 raise
             if found is not None:
-                into = (found.descriptor, select.EPOLLIN, social, origin, found.close)
+                into = (found.descriptor, select.EPOLLIN, social, origin, found.close, True)
                 self._adopted.add(name, *into)
                 return
         self._adopted.add(name, duplicate, events, social, origin)
@@ -209,7 +238,8 @@ class Taker:
             ) from error
         name = f"{self._container}/{label} {description}"
         origin = Origin(table.subject.pid, fd, description)
-        self._adopted.add(name, descriptor, select.EPOLLIN, False, origin, release)
+        into = (descriptor, select.EPOLLIN, False, origin, release, True)
+        self._adopted.add(name, *into)
 
     def _takeInside(
         self, table: Table, wait: Wait, fd: int, members: Sequence[Member], depth: int

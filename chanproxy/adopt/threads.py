@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 from attrs import frozen
 
+from chanproxy.adopt.reading import Reading
+
 _PIDFD_THREAD = os.O_EXCL
 """C{linux/pidfd.h}, from Linux 6.9 on."""
 
@@ -213,35 +215,29 @@ def _offsets(pid: str) -> dict[int, int]:
 
 
 class Memory:
-    """A process's memory, and the process itself; both are kept open until L{close}."""
+    """A process and its memory; the first is kept open until L{close}."""
 
-    def __init__(self, pid: int, thread: int) -> None:
+    def __init__(self, pid: int, thread: int, reading: Reading | None = None) -> None:
         """
         @param thread: a living one; the first thread of a process may have ended before the others.
+        @param reading: its container's.
         @raise Gone: there is no such process.
-        @raise OSError: we may not look into it, or are out of descriptors.
+        @raise OSError: we are out of descriptors.
         """
         self.thread = thread
+        self._reading = reading or Reading()
         try:
             self.pidfd = os.pidfd_open(thread, 0 if thread == pid else _PIDFD_THREAD)
         except ProcessLookupError:
             raise Gone from None
-        try:
-            self._fd = os.open(f"/proc/{pid}/task/{thread}/mem", os.O_RDONLY)
-        except FileNotFoundError:
-            os.close(self.pidfd)
-            raise Gone from None
-        except BaseException:
-            os.close(self.pidfd)
-            raise
 
     def read(self, address: int, size: int) -> bytes:
         """
         So many bytes.
 
-        @raise OSError: they are not all there.
+        @raise OSError: see L{Reading.read}.
         """
-        return readAt(self._fd, address, size)
+        return self._reading.read(self.thread, address, size)
 
     def keepPidfd(self) -> int:
         """The pidfd, now the caller's; L{close} leaves it alone."""
@@ -249,18 +245,19 @@ class Memory:
         return pidfd
 
     def close(self) -> None:
-        """Give back the descriptors."""
-        os.close(self._fd)
+        """Give back the descriptor."""
         if self.pidfd >= 0:
             os.close(self.pidfd)
 
 
 class Glance:
-    """A running process and its memory; opened when they are asked for."""
+    """A running process and its memory; opened when it is asked for."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, reading: Reading | None = None) -> None:
+        """@param reading: its container's."""
         self._pid = pid
-        self._fd = self._pidfd = -1
+        self._reading = reading or Reading()
+        self._pidfd = -1
 
     @property
     def pidfd(self) -> int:
@@ -273,33 +270,15 @@ class Glance:
         """
         So many bytes.
 
-        @raise OSError: they are not all there, or we may not look into it.
+        @raise OSError: see L{Reading.read}.
         """
-        if self._fd < 0:
-            self._fd = os.open(f"/proc/{self._pid}/mem", os.O_RDONLY)
-        return readAt(self._fd, address, size)
+        return self._reading.read(self._pid, address, size)
 
     def close(self) -> None:
-        """Give back the descriptors.  Idempotent."""
-        for fd in (self._fd, self._pidfd):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._pidfd = -1
-
-
-def readAt(fd: int, address: int, size: int) -> bytes:
-    """
-    So many bytes of memory.
-
-    @raise OSError: they are not all there.
-    """
-    try:
-        data = os.pread(fd, size, address)
-    except OverflowError:
-        raise OSError(f"no memory at {address:#x}") from None
-    if len(data) != size:
-        raise OSError(f"no memory at {address:#x}")
-    return data
+        """Give back the descriptor.  Idempotent."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        self._pidfd = -1
 
 
 def childrenOf(pid: int) -> list[int]:

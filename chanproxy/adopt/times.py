@@ -24,6 +24,7 @@ from chanproxy.adopt.decode import NotWaiting, Wait
 from chanproxy.adopt.naming import safe
 from chanproxy.adopt.observer import Observer, Timing
 from chanproxy.adopt.processors import Call, Processor, processor
+from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.restarted import Call as BeforeRestart
 from chanproxy.adopt.restarted import Restarted
 from chanproxy.adopt.rests import Rests
@@ -58,6 +59,7 @@ class Times:
     restarted: Restarted
     cutShort: CutShort
     deadlines: Deadlines
+    reading: Reading
 
     @classmethod
     def make(cls, name: str, clock: IReactorTime, threshold: float) -> Times:
@@ -66,8 +68,10 @@ class Times:
         assert known is not None, "see whyNotAdopt"
         restarted, tracer = Restarted(), Tracer()
         observer = Observer(known, restarted)
-        cutShort = CutShort(clock, known, tracer)
-        return cls(name, known, tracer, observer, restarted, cutShort, Deadlines(threshold))
+        reading = Reading()
+        cutShort = CutShort(clock, known, tracer, reading)
+        deadlines = Deadlines(threshold)
+        return cls(name, known, tracer, observer, restarted, cutShort, deadlines, reading)
 
     def keepOnly(self, pids: set[int]) -> None:
         """Forget processes that are gone."""

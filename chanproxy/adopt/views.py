@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 from attrs import define
 
+from chanproxy import _syscalls
+
 _NUMBERS = {"x86_64": (206, 209, 210, 208), "aarch64": (0, 2, 3, 4)}
 """C{io_setup}, C{io_submit}, C{io_cancel} and C{io_getevents}, which have no wrappers."""
 
@@ -167,8 +169,8 @@ class Views:
         @raise OSError: it cannot be opened.
         """
         path = f"/proc/{pid}/fd/{fd}"
-        status = os.stat(path)
-        key = (pid, fd, status.st_dev, status.st_ino)
+        status = _syscalls.statusOf(path)
+        key = (pid, fd, status.device, status.inode)
         view = self._views.get(key)
         if view is None:
             view = _View(_open(pid, path))

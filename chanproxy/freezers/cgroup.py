@@ -47,6 +47,7 @@ from chanproxy.interfaces import (
     FreezerError,
     FreezerNotReady,
     IExclusiveFreezer,
+    IThawedByDescriptor,
 )
 
 # Where the kernel parks tasks that it counts as frozen (kernel/signal.c; which of the names shows
@@ -76,7 +77,7 @@ class _Kept:
         os.close(self.events)
 
 
-@implementer(IExclusiveFreezer)
+@implementer(IExclusiveFreezer, IThawedByDescriptor)
 class CgroupFreezer:
     """
     Freezes one cgroup v2 and everything below it.
@@ -96,6 +97,11 @@ class CgroupFreezer:
         self._stirred: Callable[[], None] | None = None
         self._claim: Claim | None = None
         self._claimed = False
+        self._told: Callable[[int | None], None] | None = None
+
+    def tellFreezes(self, told: Callable[[int | None], None] | None) -> None:
+        """See L{IThawedByDescriptor.tellFreezes}."""
+        self._told = told
 
     def _find(self) -> tuple[str, CgroupMount]:
         if self._place is None:
@@ -216,6 +222,8 @@ class CgroupFreezer:
             if os.pread(kept.freeze, 16, 0).strip() == b"1" and marked(kept.freeze) is False:
                 raise FreezerNotReady(f"{self.spec}: paused by somebody else")
             mark(kept.freeze)
+            if self._told is not None:
+                self._told(kept.freeze)
             os.pwrite(kept.freeze, b"1", 0)
             pending: Deferred[None] = Deferred(self._freezeCancelled)
             self._pending = pending
@@ -267,10 +275,18 @@ class CgroupFreezer:
         try:
             os.pwrite(kept.freeze, b"0", 0)
         except OSError as error:
-            return succeed(None) if error.errno in GONE else self._thawByPath()
+            if error.errno not in GONE:
+                return self._thawByPath()
+            self._tellThawed()
+            return succeed(None)
+        self._tellThawed()
         unmark(kept.freeze)
         above = self._frozenAbove()
         return succeed(None) if above is None else fail(above)
+
+    def _tellThawed(self) -> None:
+        if self._told is not None:
+            self._told(None)
 
     def _thawByPath(self) -> Deferred[None]:
         try:
@@ -300,9 +316,11 @@ class CgroupFreezer:
             finally:
                 os.close(freeze)
         except OSError as error:
-            if error.errno in GONE:
-                return
-            raise explained(self.spec, path, error) from error
+            if error.errno not in GONE:
+                raise explained(self.spec, path, error) from error
+            self._tellThawed()
+            return
+        self._tellThawed()
         above = self._frozenAbove()
         if above is not None:
             raise above

@@ -1,0 +1,114 @@
+"""
+A program that thaws what a service has frozen, when that hangs or has died: see
+L{chanproxy.guarding}.  It is run by its path, imports next to nothing, and ends with its service.
+
+Descriptor 0 is a socket to the service, 1 the table that both have, 2 where to say what was done.
+"""
+
+import _socket
+import mmap
+import os
+import select
+import sys
+import time
+
+TABLE = 65536
+"""Bytes of the table: the first is set while we ask, each other one while its container sleeps."""
+
+ASK, ANSWER, LOOK, NEW = b"?", b"!", b"l", b"n"
+"""What is said: by us; by the service; that something sleeps; a container's number, its name after
+it, and the descriptor that thaws it beside it."""
+
+_MSG = 4096
+
+
+class _Guardian:
+    def __init__(self, seconds: float) -> None:
+        self._service = _socket.socket(fileno=0)
+        self._table = mmap.mmap(1, TABLE)
+        # Twice in the time: to ask, and to wait for the answer.
+        self._pause = seconds / 2
+        self._seconds = seconds
+        self._freezers: dict[int, tuple[int, str]] = {}
+        self._asked = self._told = False
+
+    def run(self) -> None:
+        """Until the service has ended."""
+        poller = select.poll()
+        poller.register(0, select.POLLIN)
+        due = None
+        while True:
+            if not self._asleep():
+                self._table[0], due, self._asked = 0, None, False
+            if self._asleep() and due is None:
+                self._table[0], due = 1, time.monotonic() + self._pause
+            left = None if due is None else max(due - time.monotonic(), 0) * 1000
+            if poller.poll(left):
+                if not self._hear():
+                    self._thaw("it has ended")
+                    return
+            elif due is not None:
+                self._tick()
+                due = time.monotonic() + self._pause
+
+    def _asleep(self) -> list[int]:
+        return [number for number in self._freezers if self._table[number]]
+
+    def _hear(self) -> bool:
+        """@return: False when the service is gone."""
+        try:
+            said, rights, _, _ = self._service.recvmsg(_MSG, _socket.CMSG_SPACE(4))
+        except OSError:
+            return False
+        if not said:
+            return False
+        if said == ANSWER:
+            self._asked = self._told = False
+        elif said[:1] == NEW:
+            number, _, name = said[1:].partition(b" ")
+            before = self._freezers.pop(int(number), None)
+            if before is not None:
+                os.close(before[0])
+            for _, _, packed in rights:
+                descriptor = int.from_bytes(packed[:4], sys.byteorder)
+                self._freezers[int(number)] = descriptor, name.decode(errors="backslashreplace")
+        return True
+
+    def _tick(self) -> None:
+        if not self._asked:
+            self._asked = True
+            try:
+                self._service.send(ASK, _socket.MSG_DONTWAIT)
+            except OSError:
+                # It has not heard the one before.
+                return
+        elif not self._told:
+            # Once; it may freeze again only when it has turned.
+            self._told = True
+            self._thaw(f"it has not turned for {self._seconds:g} s")
+
+    def _thaw(self, why: str) -> None:
+        # All are thawed before anything is said.
+        thawed = [number for number in self._asleep() if self._write(self._freezers[number][0])]
+        for number in thawed:
+            try:
+                os.write(2, f"chanproxy: {self._freezers[number][1]}: thawed: {why}\n".encode())
+            except OSError:
+                return
+
+    def _write(self, descriptor: int) -> bool:
+        try:
+            return os.pwrite(descriptor, b"0", 0) == 1
+        except OSError:
+            # It is gone.
+            return False
+
+
+def main() -> None:
+    """Guard."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    _Guardian(float(sys.argv[1])).run()
+
+
+if __name__ == "__main__":
+    main()
