@@ -246,7 +246,8 @@ class Attempt:
 
     def _drop(self) -> None:
         if self._connecting is not None:
-            closeSocket(self._connecting)
+            # Not connected, it has nothing of anybody's.
+            self._connecting.close()
             self._connecting = None
 
     def _giveUp(self) -> None:
