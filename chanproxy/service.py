@@ -7,6 +7,7 @@ Below a parent service of any Twisted application, or under C{twistd} by L{chanp
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -38,13 +39,24 @@ from chanproxy.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.scheduling import schedule
 from chanproxy.signaltrace import SignalTrace
 
+PREDECESSOR = 0.5
+"""
+Seconds: what a service had that was killed is free when the last of its processes has ended, which
+may be some moments after the service itself, or many on a busy machine.
+"""
+
 
 @frozen
 class Problem:
-    """Why a service cannot start: the configuration's key, and what is wrong and to do."""
+    """
+    Why a service cannot start: the configuration's key, and what is wrong and to do.
+
+    @ivar passing: somebody else has it, perhaps a predecessor that is on its way out.
+    """
 
     path: str
     text: str
+    passing: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}: {self.text}"
@@ -76,8 +88,19 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
     """
     Look for what would keep the service from starting, without changing anything.
 
+    Waits for up to L{PREDECESSOR} seconds for what may pass.
+
     @return: all problems found.
     """
+    end = time.monotonic() + PREDECESSOR
+    while True:
+        problems = _problems(configuration, reactor)
+        if time.monotonic() > end or not any(each.passing for each in problems):
+            return problems
+        time.sleep(0.02)
+
+
+def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) -> list[Problem]:
     problems = []
     if any(container.freezer != "none" for container in configuration.containers):
         try:
@@ -97,10 +120,13 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
             problems.append(Problem(f"{path}.freezer", str(error)))
         else:
             clash = whyNotApart(place, places) if place else None
+            taken = None
             if clash is None and container.suspend != "dry-run":
-                clash = _whyInHands(freezer)
+                taken = _whyInHands(freezer)
             if clash is not None:
                 problems.append(Problem(f"{path}.freezer", clash))
+            elif taken is not None:
+                problems.append(Problem(f"{path}.freezer", taken, passing=True))
             elif place:
                 places[f"{path}.freezer"] = place
         wrong = whyNotAdopt() if container.adoption is not None else None
@@ -108,7 +134,8 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
             problems.append(Problem(f"{path}.wake-on", wrong))
         for channel in container.channels:
             for key, wrong in whyNotStartable(reactor, channel):
-                problems.append(Problem(f"{path}.channels.{channel.name}.{key}", wrong))
+                where = f"{path}.channels.{channel.name}.{key}"
+                problems.append(Problem(where, wrong, passing=key == "listen"))
     try:
         Access(configuration.access)
     except AccessError as error:
@@ -117,7 +144,7 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
     if control is not None and not _madeByUs(control):
         taken = whyNotBindable(control)
         if taken is not None:
-            problems.append(Problem("control", taken))
+            problems.append(Problem("control", taken, passing=True))
     return problems
 
 

@@ -66,10 +66,16 @@ def listens(path: Path) -> bool:
     return False
 
 
+def childrenOf(pid: int) -> list[int]:
+    """Those of a service: what guards it, and what closes for it."""
+    with contextlib.suppress(OSError):
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    return []
+
+
 def guardiansOf(pid: int) -> list[int]:
     """Children of a service that guard it."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if _guards(int(child))]
+    return [child for child in childrenOf(pid) if _guards(child)]
 
 
 def _guards(pid: int) -> bool:
@@ -126,6 +132,7 @@ class LiveService:
         """
         assert self.service is not None
         service, self.service = self.service, None
+        children = childrenOf(service.pid)
         if number == signal.SIGKILL:
             for guardian in guardiansOf(service.pid):
                 os.kill(guardian, number)
@@ -138,6 +145,11 @@ class LiveService:
             service.wait()
             assert service.stderr is not None
             service.stderr.close()
+        # They have the service's sockets as long as they are there.
+        until(
+            "the end of its children",
+            lambda: not any(os.path.exists(f"/proc/{child}") for child in children),
+        )
 
     def close(self) -> None:
         """End all of it."""
