@@ -298,6 +298,10 @@ class TestRealCgroup:
             yield freezer.freeze()
             disturbed = freezer.whenDisturbed()
             cgroup.write("cgroup.procs", str(moved.pid))
+            # It has a processor first, to stop.
+            deadline = time.monotonic() + PATIENCE
+            while not cgroup.frozen() and time.monotonic() < deadline:
+                yield pause(0.001)
             yield pause(0.05)
             assert not disturbed.called
             assert cgroup.frozen()
