@@ -27,6 +27,7 @@ from chanproxy import config
 from chanproxy._batch import PeekBuffer
 from chanproxy._channelconfig import whyNotTogether
 from chanproxy._socketchannel import SocketChannel
+from chanproxy._words import safe
 from chanproxy.container import Container
 from chanproxy.endpointchannel import EndpointChannel
 from chanproxy.endpointfactory import EndpointFactory
@@ -216,7 +217,7 @@ class ChannelListener(Factory):
                 self._log.error(
                     "{name}: does not listen: {why}",
                     name=self._name,
-                    why=failure.getErrorMessage(),
+                    why=safe(failure.getErrorMessage()),
                 )
 
     def _listens(self, port: IListeningPort) -> None:
@@ -343,7 +344,7 @@ class ChannelListener(Factory):
                 "{name}: connection closed: {why} "
                 "(containers.{container}.channels.{channel}.{key})",
                 name=name,
-                why=failure.getErrorMessage(),
+                why=safe(failure.getErrorMessage()),
                 key="descriptors" if failure.check(CannotPair) else "connect",
                 container=self._container.name,
                 channel=self._channel.name,

@@ -85,6 +85,7 @@ class ChannelPort:
         self._reactor = reactor
         self._spec = spec
         self._path = describe(spec)
+        self._file = ""
         self._factory = factory
         self._buffer = buffer
         self._bare = bare
@@ -102,8 +103,9 @@ class ChannelPort:
         @raise CannotListenError: with what is wrong and what to do; nothing is left behind.
         """
         listening = openListening(self._spec)
-        if isinstance(self._spec, PathSpec) and not self._path.startswith("@"):
-            status = os.lstat(self._path)
+        if isinstance(self._spec, PathSpec) and not self._spec.path.startswith("@"):
+            self._file = self._spec.path
+            status = os.lstat(self._file)
             self._inode = (status.st_dev, status.st_ino)
         self._socket = listening
         self._host = addressOf(listening.family, listening.getsockname())
@@ -233,9 +235,9 @@ class ChannelPort:
         self._socket = None
         if self._inode is not None:
             try:
-                status = os.lstat(self._path)
+                status = os.lstat(self._file)
                 if (status.st_dev, status.st_ino) == self._inode:
-                    os.unlink(self._path)
+                    os.unlink(self._file)
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     self._log.warn("{path} stays: {error}", path=self._path, error=error)

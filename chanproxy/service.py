@@ -21,6 +21,7 @@ from chanproxy._batch import PeekBuffer
 from chanproxy._clashes import plain, whyNotApart
 from chanproxy._closing import closer
 from chanproxy._record import Record
+from chanproxy._words import safe
 from chanproxy.access import Access, AccessError
 from chanproxy.addresses import SeqpacketAddressSpec
 from chanproxy.administration import ServiceManager
@@ -203,9 +204,13 @@ class ChanproxyService(Service):
         """
         thawed, failed = thawRecorded(lambda spec: thawNow(spec, self._reactor), everything=False)
         for spec in thawed:
-            self._log.warn("{spec}: left frozen by a predecessor that died; thawed", spec=spec)
+            self._log.warn(
+                "{spec}: left frozen by a predecessor that died; thawed", spec=safe(spec)
+            )
         for sentence in failed:
-            self._log.error("what a predecessor wrote down is not thawed: {why}", why=sentence)
+            self._log.error(
+                "what a predecessor wrote down is not thawed: {why}", why=safe(sentence)
+            )
         schedule(self._configuration.scheduling)
         problems: list[Problem] = []
         limits = self._configuration.limits
@@ -371,7 +376,7 @@ class ChanproxyService(Service):
             try:
                 container.suspension.stop()
             except FreezerError as error:
-                self._log.error("{name}: {error}", name=container.name, error=error)
+                self._log.error("{name}: {error}", name=container.name, error=safe(str(error)))
 
     def _stop(
         self,

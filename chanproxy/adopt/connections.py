@@ -19,7 +19,6 @@ from chanproxy._borrowed import borrowed
 from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.epolls import parse, textOf
 from chanproxy.adopt.flow import LISTEN, OPEN, Flow, Flowing, counts
-from chanproxy.adopt.naming import safe
 from chanproxy.adopt.peers import Listeners, ends, ephemeral, internet
 from chanproxy.adopt.subject import Subject
 from chanproxy.adopt.threads import Gone
@@ -194,7 +193,7 @@ class Connections:
         finally:
             closeDuplicate(duplicate)
         server = self._listeners.of(process.pid).shown(*here) or internet(*here)
-        label = f"{self._name}/{safe(process.label)} tcp {server}"
+        label = f"{self._name}/{process.label} tcp {server}"
         return InFlight(f"{label} {waiting[0].format(internet(*there))}", waiting[1])
 
     def _waitsFor(self, inode: int, known: _Connection, flow: Flow) -> tuple[str, float] | None:

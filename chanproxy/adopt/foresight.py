@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 
+from chanproxy._words import named
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, Watched
 from chanproxy.adopt.deadlines import Timed, lookAfterOthers
 from chanproxy.adopt.decode import Clock, NotWaiting, decode, mayWait
 from chanproxy.adopt.inflight import refuseAwaited
-from chanproxy.adopt.naming import safe
 from chanproxy.adopt.observer import Seen
 from chanproxy.adopt.socketlimits import limitIn
 from chanproxy.adopt.subject import StillBusy
@@ -115,7 +115,7 @@ class Foresight:
                 try:
                     pidfd = os.pidfd_open(pid)
                     stack.callback(os.close, pidfd)
-                    label = f"{safe(threadStat(pid, pid).name)}[{pid}]"
+                    label = f"{named(threadStat(pid, pid).name)}[{pid}]"
                 except (Gone, ProcessLookupError):
                     continue
                 every = {fd for each in threads.values() for fd in each.descriptors}
@@ -136,7 +136,7 @@ class Foresight:
         # What has ended, or is the kernel's own, or stopped by a signal, waits for nothing that a
         # freeze could harm.
         if not stat.asleepForGood and stat.state not in "Tt":
-            label = f"{safe(stat.name)}[{tid}]"
+            label = f"{named(stat.name)}[{tid}]"
             if seen.held:
                 raise StillBusy(f"busy: {label} has been thawed, and has not run yet")
             if stat.state == "D":
@@ -163,7 +163,7 @@ class Foresight:
                 seen.descriptors = tuple(fd for fd, _ in wait.descriptors)
         else:
             if stat.isRingWorker and not self._leavesRings:
-                raise StillBusy(f"busy: {safe(stat.name)}[{tid}] works for an io_uring")
+                raise StillBusy(f"busy: {named(stat.name)}[{tid}] works for an io_uring")
             # A worker shows the call that it was made in, for ever.
             seen.timing, seen.onlyTime, seen.descriptors = None, True, ()
         seen.calm = seen.ran
@@ -190,5 +190,7 @@ class Foresight:
             if known is not None and known.at is not None:
                 at = known.at
         period = seen.period if seen.isHabit(timing) else 0
-        label = f"{self._times.name}/{safe(threadStat(pid, tid).name)}[{tid}] {timing.call} timeout"
+        label = (
+            f"{self._times.name}/{named(threadStat(pid, tid).name)}[{tid}] {timing.call} timeout"
+        )
         return Timed(pid, tid, label, at, length, alone, period)

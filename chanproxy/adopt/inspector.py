@@ -15,12 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chanproxy import _syscalls
+from chanproxy._words import named
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, watchedOf
 from chanproxy.adopt.decode import NotWaiting, Wait, decode, mayWait
 from chanproxy.adopt.inflight import refuseAwaited
-from chanproxy.adopt.naming import Ignored, describeLink, safe
+from chanproxy.adopt.naming import Ignored, describeLink
 from chanproxy.adopt.processors import Call, UnknownProgram
 from chanproxy.adopt.slices import Sliced
 from chanproxy.adopt.socketlimits import RECEIVING
@@ -198,11 +199,11 @@ class Inspector:
         except PermissionError:
             if not self._blind:
                 raise StillBusy(
-                    f"{safe(name)}[{pid}] may not be looked into: that takes CAP_SYS_PTRACE; "
+                    f"{named(name)}[{pid}] may not be looked into: that takes CAP_SYS_PTRACE; "
                     'or write unseen = "blind", and it is left out'
                 ) from None
         except OSError as error:
-            raise StillBusy(f"{safe(name)}[{pid}]: {error.strerror}") from error
+            raise StillBusy(f"{named(name)}[{pid}]: {error.strerror}") from error
 
     def _sightAll(self, subject: Subject) -> None:
         """A cheap first look: whoever is in no call that waits works."""
@@ -237,15 +238,17 @@ class Inspector:
         stat = threadStat(subject.pid, tid)
         # One that is stopped waits for SIGCONT; that it goes on is looked for while it sleeps.
         if stat.isRingWorker and "io_uring" not in self._ignored.kinds():
-            raise StillBusy(f"busy: {safe(stat.name)}[{tid}] works for an io_uring")
+            raise StillBusy(f"busy: {named(stat.name)}[{tid}] works for an io_uring")
         if stat.asleepForGood or stat.state == "T":
             return False
         if number >= 0:
-            raise StillBusy(f"busy: {safe(stat.name)}[{tid}] is in {name}, which cannot be watched")
+            raise StillBusy(
+                f"busy: {named(stat.name)}[{tid}] is in {name}, which cannot be watched"
+            )
         # One that has stopped only just now may count as running still: its registers tell.
         unknown = self._stopped if where is None else self._processor.forgetful
         if not unknown:
-            raise StillBusy(f"busy: {safe(stat.name)}[{tid}]")
+            raise StillBusy(f"busy: {named(stat.name)}[{tid}]")
         return True
 
     def _waitsOf(self, subject: Subject, tids: Sequence[int]) -> None:
@@ -304,7 +307,7 @@ class Inspector:
             name = threadStat(subject.pid, tid).name
         except (Gone, OSError):
             name = subject.name
-        return f"{safe(name)}[{tid}]"
+        return f"{named(name)}[{tid}]"
 
     def _setTime(self, adopted: Adopted, subjects: Sequence[Subject]) -> None:
         timed = self._times.ofAll(subjects, self._since, self._stopped)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
+from chanproxy._words import named
 from chanproxy.adopt.threads import Gone, threadsOf, threadStat, timesRun
 from chanproxy.interfaces import FreezerError
 
@@ -89,7 +90,7 @@ class Usage:
         if most / passed <= self._busySwitches:
             return ""
         try:
-            name = threadStat(*worst).name
+            name = named(threadStat(*worst).name)
         except (Gone, OSError):
             name = "a thread"
         return (

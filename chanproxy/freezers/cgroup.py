@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
 from chanproxy._poller import Poller
+from chanproxy._words import named
 from chanproxy.freezers._claims import Claim, inHands
 from chanproxy.freezers._files import (
     GONE,
@@ -437,7 +438,7 @@ class CgroupFreezer:
                 wchan = "".join(readLines(f"/proc/{thread}/wchan"))
                 # A thread of another pid namespace is listed as 0.
                 if wchan not in _STOPPED_IN and thread != "0":
-                    name = "".join(readLines(f"/proc/{thread}/comm")) or "?"
+                    name = named(readOnce(f"/proc/{thread}/comm").removesuffix(b"\n")) or "?"
                     where = "running" if wchan in ("", "0") else f"in {wchan}"
                     tasks.append(f"{name}[{thread}] {where}")
         return tasks
