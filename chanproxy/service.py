@@ -28,8 +28,10 @@ from chanproxy.administration import ServiceManager
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.channellistener import CannotStart, ChannelListener, whyNotStartable
 from chanproxy.container import Bounds, Container
-from chanproxy.control import ControlFactory
-from chanproxy.freezers import makeFreezer
+from chanproxy.control import ControlFactory, controlPort
+from chanproxy.crowds import Crowd, Terms
+from chanproxy.fewlines import FewLines
+from chanproxy.freezers import Breadth, makeFreezer
 from chanproxy.guarding import Guard
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.listening import whyNotBindable
@@ -165,6 +167,8 @@ def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
         freezeLimit=container.freezeLimit,
         signalInterval=container.signalInterval,
         watchedProcesses=container.watchedProcesses,
+        descriptors=limits.containerDescriptors or descriptors.limit() // 4,
+        logLines=limits.logLines,
     )
 
 
@@ -291,7 +295,8 @@ class ChanproxyService(Service):
     ) -> None:
         path = f"containers.{container.name}"
         try:
-            freezer = makeFreezer(container.freezer, self._reactor)
+            breadth = Breadth(limits.cgroups, limits.processes)
+            freezer = makeFreezer(container.freezer, self._reactor, breadth)
             place = _placeOf(freezer)
             clash = whyNotApart(place, self._places) if place else None
             if clash is not None:
@@ -340,8 +345,12 @@ class ChanproxyService(Service):
             problems.append(Problem("control", str(error)))
             return
         manager = ServiceManager(self._reactor, self, buffer)
-        clients = ControlFactory(manager, access, limits.controlBytes, limits.controlConnections)
-        port = ChannelPort(self._reactor, control, clients, PeekBuffer(limits.controlBytes))
+        each = limits.userDescriptors or descriptors.limit() // 16
+        terms = Terms(limits.controlConnections, each)
+        lines = FewLines(self._log, self._reactor, "control", limits.logLines)
+        crowd = Crowd(self._reactor, terms)
+        clients = ControlFactory(manager, access, limits.controlBytes, crowd, lines)
+        port = controlPort(self._reactor, control, clients, limits.logLines)
         try:
             port.startListening()
         except CannotListenError as error:

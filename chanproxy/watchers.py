@@ -131,6 +131,11 @@ class PipeWatcher:
             raise
         watchers.add(self)
 
+    @property
+    def ended(self) -> bool:
+        """Nobody is told any more."""
+        return self._writing < 0
+
     def handOver(self) -> int:
         """The read end, now the caller's; to be asked for once."""
         readable, self.readable = self.readable, -1

@@ -195,7 +195,8 @@ def test_unknownKeyLikeNoOther() -> None:
     assert problems(f"{MINIMAL}[limits]\nzzz = 1") == [
         "limits.zzz: is not known; known are message-bytes, message-descriptors, connect-timeout, "
         "control-bytes, control-connections, wake-sources, wake-locks, wake-watchers, containers, "
-        "trace-bytes, endpoint-buffer"
+        "trace-bytes, endpoint-buffer, container-descriptors, user-descriptors, log-lines, "
+        "cgroups, processes"
     ]
 
 

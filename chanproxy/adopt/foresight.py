@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from contextlib import ExitStack
 
 from chanproxy._words import named
@@ -20,6 +20,7 @@ from chanproxy.adopt.deadlines import Timed, lookAfterOthers
 from chanproxy.adopt.decode import Clock, NotWaiting, decode, mayWait
 from chanproxy.adopt.inflight import refuseAwaited
 from chanproxy.adopt.observer import Seen
+from chanproxy.adopt.slices import Listing
 from chanproxy.adopt.socketlimits import limitIn
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import (
@@ -39,18 +40,18 @@ class Foresight:
     def __init__(
         self,
         times: Times,
-        processes: Callable[[], Sequence[int]],
+        listing: Listing,
         connections: Connections,
         leavesRings: bool = False,
     ) -> None:
         """
-        @param processes: lists the container's.
+        @param listing: of the container's processes.
         @param leavesRings: what io_urings do is of no interest.
         """
         self._leavesRings = leavesRings
         self._times = times
         self._connections = connections
-        self._processes = processes
+        self._listing = listing
         self._clocks: dict[int, Clock] = {}
 
     def round(self, refuse: bool) -> Generator[None, None, list[Timed]]:
@@ -65,7 +66,7 @@ class Foresight:
         @raise FreezerError: the processes cannot be listed.
         """
         now = time.monotonic_ns()
-        pids = set(self._processes())
+        pids = set((yield from self._listing()))
         self._times.observer.keepOnly(pids)
         self._clocks = {pid: clock for pid, clock in self._clocks.items() if pid in pids}
         timed: list[Timed] = []

@@ -16,14 +16,14 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chanproxy import _syscalls
 from chanproxy._words import named
-from chanproxy.adopt.adopted import Adopted
+from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, watchedOf
 from chanproxy.adopt.decode import NotWaiting, Wait, decode, mayWait
 from chanproxy.adopt.inflight import refuseAwaited
 from chanproxy.adopt.naming import Ignored, describeLink
 from chanproxy.adopt.processors import Call, UnknownProgram
-from chanproxy.adopt.slices import Sliced
+from chanproxy.adopt.slices import Listing, Sliced
 from chanproxy.adopt.socketlimits import RECEIVING
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.taking import Taker
@@ -46,6 +46,9 @@ _ENDED = frozenset(
 )
 """Calls that a freeze ends, so that their time has to be known from before."""
 
+_EACH = 2
+"""Descriptors that a look keeps open for each process: itself, and its memory."""
+
 TRACED_AT_ONCE = 32
 """Threads that are stopped side by side."""
 
@@ -61,10 +64,10 @@ class Inspector:
         self,
         name: str,
         clock: IReactorTime,
-        processes: Callable[[], Sequence[int]],
+        listing: Listing,
         times: Times,
         ignored: Ignored,
-        limit: int,
+        room: Callable[[], Room],
         attach: Callable[[Adopted], None],
         blind: bool = False,
         stopped: bool = True,
@@ -72,9 +75,9 @@ class Inspector:
         connections: Connections | None = None,
     ) -> None:
         """
-        @param processes: lists the container's.
+        @param listing: of the container's processes.
         @param times: what is known of the times that its threads wait for.
-        @param limit: descriptors that may be adopted.
+        @param room: how many descriptors may be adopted now.
         @param attach: called with what will be filled by a look, so that it is polled already.
         @param blind: accept processes that may not be looked into.
         @param stopped: the container is frozen when it is looked at.  If not, what is found holds
@@ -85,10 +88,10 @@ class Inspector:
         """
         self._name = name
         self._clock = clock
-        self._processes = processes
+        self._listing = listing
         self._times = times
         self._ignored = ignored
-        self._limit = limit
+        self._room = room
         self._attach = attach
         self._blind = blind
         self._stopped = stopped
@@ -127,7 +130,7 @@ class Inspector:
         self._since = time.monotonic_ns()
         adopted = self._adopt()
         try:
-            listed = self._list()
+            listed = yield from self._list(adopted.room.spare)
             for pid in listed:
                 self._enter(pid, subjects)
                 yield None
@@ -143,7 +146,7 @@ class Inspector:
                 self._name, adopted, self._ignored, self._stopped, self._views, frozenSince
             )
             yield from taker.takeAll(subjects)
-            if set(self._processes()) - set(listed):
+            if set((yield from self._listing())) - set(listed):
                 raise StillBusy("busy: a process came in")
             self._setTime(adopted, subjects)
             if not self._stopped:
@@ -161,14 +164,19 @@ class Inspector:
 
     def _adopt(self) -> Adopted:
         try:
-            adopted = Adopted(self._limit, self._times.reading)
+            adopted = Adopted(self._room(), self._times.reading)
             self._attach(adopted)
         except OSError as error:
             raise StillBusy(f"out of descriptors: {error.strerror}") from error
         return adopted
 
-    def _list(self) -> Sequence[int]:
-        pids = self._processes()
+    def _list(self, spare: int) -> Generator[None, None, Sequence[int]]:
+        pids = yield from self._listing()
+        if _EACH * len(pids) > spare:
+            raise StillBusy(
+                f"busy: it has {len(pids)} processes, and to look into them takes {_EACH} "
+                f"descriptors each; {spare} may be taken; raise the limit (ulimit -n)"
+            )
         if not pids:
             raise StillBusy("none of its processes can be seen from here")
         hidden = 0 if self._blind else self._hidden()

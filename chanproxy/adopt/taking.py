@@ -127,11 +127,7 @@ class Taker:
         if key in self._taken:
             return None
         self._taken.add(key)
-        if len(self._adopted) >= self._adopted.limit:
-            raise StillBusy(
-                f"it waits on more than {self._adopted.limit} descriptors; "
-                "raise limits.wake-sources"
-            )
+        self._expectRoom()
         duplicate = self._duplicate(table, fd)
         if duplicate is None:
             return None
@@ -293,7 +289,18 @@ class Taker:
             raise StillBusy(f"out of descriptors: {error.strerror}") from error
         self._addEnd(f"{named(name)}[{pid}]", pidfd)
 
+    def _expectRoom(self) -> None:
+        room = self._adopted.room
+        if len(self._adopted) >= room.count:
+            raise StillBusy(f"busy: it waits on more than {room.count} descriptors; {room.more}")
+
     def _addEnd(self, label: str, pidfd: int) -> None:
+        """@param pidfd: closed also when there is an error."""
+        try:
+            self._expectRoom()
+        except StillBusy:
+            os.close(pidfd)
+            raise
         self._adopted.add(f"{self._container}/{label} ended", pidfd, select.EPOLLIN, False)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,12 @@ def defaultPath() -> str:
     return os.environ.get("CHANPROXY_CONTROL") or "/run/chanproxy/control.sock"
 
 
+def _timeval(seconds: float) -> bytes:
+    # Zero would stand for no limit.
+    whole, part = divmod(max(int(seconds * 1_000_000), 1), 1_000_000)
+    return struct.pack("@ll", whole, part)
+
+
 class Connection:
     """Speaks to one service; useless after any error but a refusal."""
 
@@ -41,9 +48,12 @@ class Connection:
         """
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(patience)
         try:
+            # A socket with a timeout of Python's does not wait where many want to connect.
+            if patience is not None:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(patience))
             self._socket.connect("\0" + path[1:] if path.startswith("@") else path)
+            self._socket.settimeout(patience)
         except OSError as error:
             self._socket.close()
             raise self._gone(error.strerror or str(error)) from error
