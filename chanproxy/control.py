@@ -22,7 +22,7 @@ from zope.interface import implementer
 from chanproxy import varlink
 from chanproxy._batch import PeekBuffer
 from chanproxy._syscalls import closeAll
-from chanproxy.access import Credentials, Rights, credentialsOf
+from chanproxy.access import Credentials, Rights, User, credentialsOf
 from chanproxy.addresses import SeqpacketAddressSpec
 from chanproxy.crowds import Account, Crowd
 from chanproxy.describe import fitting
@@ -47,7 +47,10 @@ that is known before anything is made of them.
 class IAccess(Protocol):
     """Who may do what; see L{chanproxy.access.Access}."""
 
+    @property
+    def container(self) -> str | None: ...
     def rights(self, credentials: Credentials) -> Rights: ...
+    def user(self, credentials: Credentials) -> User: ...
 
 
 class ControlConnection(MessageProtocol):
@@ -69,7 +72,7 @@ class ControlConnection(MessageProtocol):
         """Somebody connected: who it is stays as it is now."""
         with socket.socket(fileno=os.dup(self.transport.fileno())) as looked:
             credentials = credentialsOf(looked)
-        who = f"process {credentials.pid} of user {credentials.uid}"
+        who = self._factory.access.user(credentials).who
         rights = self._factory.access.rights(credentials)
         account = self._factory.admit(self, credentials, rights)
         if account is None:
@@ -86,7 +89,7 @@ class ControlConnection(MessageProtocol):
         if not rights.any:
             self._factory.lines.warn("control: {who} has no access", who=who)
         self._account = account
-        self._caller = Caller(who, rights, self._watch, account)
+        self._caller = Caller(who, rights, self._watch, account, self._factory.access.container)
 
     def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
         """A call."""
@@ -274,15 +277,24 @@ LAST = 8
 
 
 def controlPort(
-    reactor: ChanproxyReactor, spec: SeqpacketAddressSpec, factory: ControlFactory, lines: int
+    reactor: ChanproxyReactor,
+    spec: SeqpacketAddressSpec,
+    factory: ControlFactory,
+    lines: int,
+    room: Callable[[], str] = lambda: whyScarce() if left() <= LAST else "",
 ) -> ChannelPort:
-    """What listens: also when only the reserve of descriptors is left, for root may want to."""
+    """
+    What listens.
+
+    @param lines: see L{FewLines}.
+    @param room: see L{ChannelPort}; as it is, root can connect when only the reserve is left.
+    """
     return ChannelPort(
         reactor,
         spec,
         factory,
         PeekBuffer(factory.messageBytes),
-        room=lambda: whyScarce() if left() <= LAST else "",
+        room=room,
         lines=lines,
     )
 
@@ -324,8 +336,8 @@ class ControlFactory(Factory):
 
         @return: what its calls are charged to.
         """
-        uid = credentials.uid
-        account = self._crowd.account(uid, f"user {uid}", rights.administers, rights.any)
+        user = self.access.user(credentials)
+        account = self._crowd.account(user.key, user.account, rights.administers, rights.any)
         if not self._crowd.admit(account):
             return None
         self._open[connection] = account

@@ -82,6 +82,7 @@ class Caller:
     @ivar who: for people: process and user.
     @ivar watch: makes the connection a watcher, which answers again and again.
     @ivar account: its user's.
+    @ivar home: the container that its socket is for; none: it says which one it means.
     @ivar ending: what else to do when it is gone, by a name for taking it back.
     """
 
@@ -89,6 +90,7 @@ class Caller:
     rights: Rights
     watch: Callable[[Callable[[IWakeWatcher], None]], IWakeWatcher]
     account: Account
+    home: str | None = None
     sources: dict[WakeSource, Container] = field(factory=dict, init=False)
     proxies: set[ChannelProxy] = field(factory=set, init=False)
     holding: set[Container] = field(factory=set, init=False)
@@ -155,8 +157,16 @@ class Manager:
         return METHODS
 
     def _container(self, caller: Caller, parameters: Parameters) -> Container:
-        name = parameters.text("container")
+        if caller.home is None:
+            name = parameters.text("container")
+        else:
+            name = parameters.text("container", caller.home)
         if not caller.rights.allows(name):
+            if caller.home is not None:
+                raise PermissionDenied(
+                    f"{caller.who} has no access to the container {name!r}: this socket is for "
+                    f"{caller.home} alone"
+                )
             raise PermissionDenied(
                 f"{caller.who} has no access to the container {name!r}; "
                 "the configuration gives it in a table [access.NAME]"

@@ -33,6 +33,7 @@ from chanproxy.crowds import Crowd, Terms
 from chanproxy.fewlines import FewLines
 from chanproxy.freezers import Breadth, makeFreezer
 from chanproxy.guarding import Guard
+from chanproxy.guestport import GuestPort
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.listening import whyNotBindable
 from chanproxy.ports import ChannelPort
@@ -109,6 +110,8 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
         wrong = whyNotAdopt() if container.adoption is not None else None
         if wrong is not None:
             problems.append(Problem(f"{path}.wake-on", wrong))
+        if container.control is not None and (wrong := whyNotBindable(container.control)):
+            problems.append(Problem(f"{path}.control", wrong))
         for channel in container.channels:
             for key, wrong in whyNotStartable(reactor, channel):
                 problems.append(Problem(f"{path}.channels.{channel.name}.{key}", wrong))
@@ -194,6 +197,7 @@ class ChanproxyService(Service):
         self.containers: dict[str, Container] = {}
         self._places: dict[str, str] = {}
         self._listeners: list[ChannelListener] = []
+        self._guests: list[GuestPort] = []
         self._control: ChannelPort | None = None
         self._clients: ControlFactory | None = None
         self._buffer: PeekBuffer | None = None
@@ -284,7 +288,9 @@ class ChanproxyService(Service):
         self._places.pop(f"containers.{name}.freezer", None)
         mine = [listener for listener in self._listeners if listener.container is container]
         self._listeners = [listener for listener in self._listeners if listener not in mine]
-        return self._stop([container], mine)
+        guests = [port for port in self._guests if port.container is container]
+        self._guests = [port for port in self._guests if port not in guests]
+        return self._stop([container], [*mine, *guests])
 
     def _startContainer(
         self,
@@ -320,6 +326,14 @@ class ChanproxyService(Service):
         self.containers[container.name] = made
         if place:
             self._places[f"{path}.freezer"] = place
+        if container.control is not None:
+            guests = GuestPort(self._reactor, made, container.control, limits, buffer)
+            try:
+                guests.start()
+            except CannotStart as error:
+                problems.append(Problem(f"{path}.{error.key}", str(error)))
+            else:
+                self._guests.append(guests)
         for channel in container.channels:
             try:
                 listener = ChannelListener(self._reactor, made, channel, limits, buffer)
@@ -367,6 +381,7 @@ class ChanproxyService(Service):
         containers, self.containers = self.containers, {}
         listeners, self._listeners = self._listeners, []
         self._places.clear()
+        guests, self._guests = self._guests, []
         # Before the control socket is closed: who waits for a resume is answered.
         self._thaw(containers.values())
         self._buffer = None
@@ -375,7 +390,7 @@ class ChanproxyService(Service):
             control.append(self._control.stopListening())
             self._clients.closeAll()
             self._control = self._clients = None
-        stopped = self._stop(list(containers.values()), listeners, control)
+        stopped = self._stop(list(containers.values()), [*listeners, *guests], control)
         self._signals.close()
         return stopped.addBoth(_closed)
 
@@ -390,7 +405,7 @@ class ChanproxyService(Service):
     def _stop(
         self,
         containers: list[Container],
-        listeners: list[ChannelListener],
+        listeners: Sequence[ChannelListener | GuestPort],
         others: Sequence[Deferred[None]] = (),
     ) -> Deferred[object]:
         self._thaw(containers)

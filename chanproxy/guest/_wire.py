@@ -26,9 +26,16 @@ _SCM_MAX_FD = 253
 """The kernel's limit of descriptors on one packet, C{net/scm.h}."""
 
 
+GUEST = "/run/chanproxy/guest.sock"
+"""Where a container has the control socket that is its own, unless somebody says otherwise."""
+
+
 def defaultPath() -> str:
-    """Where the service listens: C{$CHANPROXY_CONTROL}, or root's default."""
-    return os.environ.get("CHANPROXY_CONTROL") or "/run/chanproxy/control.sock"
+    """
+    Where the service listens: C{$CHANPROXY_CONTROL}, or the container's own socket, or root's.
+    """
+    said = os.environ.get("CHANPROXY_CONTROL")
+    return said or (GUEST if os.path.exists(GUEST) else "/run/chanproxy/control.sock")
 
 
 def _timeval(seconds: float) -> bytes:
