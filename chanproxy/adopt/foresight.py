@@ -17,7 +17,15 @@ from chanproxy._words import named
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, Watched
 from chanproxy.adopt.deadlines import Timed, lookAfterOthers
-from chanproxy.adopt.decode import Clock, NotWaiting, decode, mayWait
+from chanproxy.adopt.decode import (
+    MOST_ENTRIES,
+    Clock,
+    Entries,
+    NotWaiting,
+    Tables,
+    decode,
+    mayWait,
+)
 from chanproxy.adopt.inflight import refuseAwaited
 from chanproxy.adopt.observer import Seen
 from chanproxy.adopt.slices import Listing
@@ -53,6 +61,10 @@ class Foresight:
         self._connections = connections
         self._listing = listing
         self._clocks: dict[int, Clock] = {}
+        self._tables = Tables()
+        self._numbers: dict[int, tuple[int, ...]] = {}
+        # What threads wait on, each once; kept by what is known of them, from round to round.
+        self._waited: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def round(self, refuse: bool) -> Generator[None, None, list[Timed]]:
         """
@@ -68,6 +80,10 @@ class Foresight:
         now = time.monotonic_ns()
         pids = set((yield from self._listing()))
         self._times.observer.keepOnly(pids)
+        self._waited = {waited: waited for waited in self._times.observer.waited()}
+        # What is kept from earlier rounds has its part of what all may have.
+        kept = sum(len(waited) for waited in self._waited if len(waited) > 1)
+        self._tables, self._numbers = Tables(MOST_ENTRIES - kept), {}
         self._clocks = {pid: clock for pid, clock in self._clocks.items() if pid in pids}
         timed: list[Timed] = []
         seen: dict[int, dict[int, Seen]] = {}
@@ -119,7 +135,8 @@ class Foresight:
                     label = f"{named(threadStat(pid, pid).name)}[{pid}]"
                 except (Gone, ProcessLookupError):
                     continue
-                every = {fd for each in threads.values() for fd in each.descriptors}
+                waited = {id(each.descriptors): each.descriptors for each in threads.values()}
+                every = {fd for each in waited.values() for fd in each}
                 watched.append(Watched(pid, label, pidfd, tuple(every)))
             yield from refuseAwaited(self._connections, watched)
 
@@ -150,7 +167,9 @@ class Foresight:
                 if not mayWait(name):
                     raise StillBusy(f"busy: {label} is in {name}, which cannot be watched")
                 try:
-                    wait = decode(name, where.arguments, memory.read, self._clockOf(pid))
+                    wait = decode(
+                        name, where.arguments, memory.read, self._clockOf(pid), self._tables
+                    )
                     if name == "connect":
                         limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
                         wait = wait if limit is None else wait.limited(limit)
@@ -161,13 +180,24 @@ class Foresight:
                 except OSError as error:
                     raise StillBusy(f"busy: {label}: its memory cannot be read: {error}") from error
                 seen.onlyTime = wait.onlyTime
-                seen.descriptors = tuple(fd for fd, _ in wait.descriptors)
+                seen.descriptors = self._shared(wait.descriptors)
         else:
             if stat.isRingWorker and not self._leavesRings:
                 raise StillBusy(f"busy: {named(stat.name)}[{tid}] works for an io_uring")
             # A worker shows the call that it was made in, for ever.
             seen.timing, seen.onlyTime, seen.descriptors = None, True, ()
         seen.calm = seen.ran
+
+    def _shared(self, entries: Entries) -> tuple[int, ...]:
+        """The numbers of descriptors: one object for all threads that wait on the same."""
+        known = self._numbers.get(id(entries))
+        if known is None:
+            numbers = tuple(fd for fd, _ in entries)
+            known = self._waited.setdefault(numbers, numbers)
+            # Of tables only: those live as long as this round.
+            if len(entries) > 1:
+                self._numbers[id(entries)] = known
+        return known
 
     def _timed(self, pid: int, tid: int, seen: Seen, alone: bool) -> Timed | None:
         timing = seen.timing

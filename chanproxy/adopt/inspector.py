@@ -19,7 +19,7 @@ from chanproxy._words import named
 from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, watchedOf
-from chanproxy.adopt.decode import NotWaiting, Wait, decode, mayWait
+from chanproxy.adopt.decode import NotWaiting, Tables, Wait, decode, mayWait
 from chanproxy.adopt.inflight import refuseAwaited
 from chanproxy.adopt.naming import Ignored, describeLink
 from chanproxy.adopt.processors import Call, UnknownProgram
@@ -103,6 +103,7 @@ class Inspector:
         self.signalWaiters: tuple[tuple[int, int], ...] = ()
         self._releasing: IDelayedCall | None = None
         self._since = 0
+        self._tables = Tables()
 
     def look(self, frozenSince: int | None = None) -> Deferred[SourceGroup]:
         """
@@ -128,6 +129,7 @@ class Inspector:
         """One look; gives L{None} where others may have their turn, and returns what was found."""
         subjects: list[Subject] = []
         self._since = time.monotonic_ns()
+        self._tables = Tables()
         adopted = self._adopt()
         try:
             listed = yield from self._list(adopted.room.spare)
@@ -285,7 +287,7 @@ class Inspector:
             raise NotWaiting("runs")
         name = self._times.nameOf(subject.pid, tid, where.number, where.arguments)
         subject.calls[tid] = Call(name, where.arguments, where.instruction)
-        return decode(name, where.arguments, subject.memory.read, subject.clock)
+        return decode(name, where.arguments, subject.memory.read, subject.clock, self._tables)
 
     def _waitOf(self, subject: Subject, tid: int, registers: Sequence[int]) -> Wait:
         call = self._processor.interrupted(registers, subject.memory.read)
@@ -298,7 +300,7 @@ class Inspector:
         subject.calls[tid] = call
         if call.lost:
             return self._anyEpoll(subject, call.name)
-        return decode(call.name, call.arguments, subject.memory.read, subject.clock)
+        return decode(call.name, call.arguments, subject.memory.read, subject.clock, self._tables)
 
     def _anyEpoll(self, subject: Subject, name: str) -> Wait:
         """Which epoll it is has been lost: it may be any of the subject's."""

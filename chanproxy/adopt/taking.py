@@ -94,8 +94,12 @@ class Taker:
 
     def _takeWaits(self, table: Table, inside: set[int]) -> Generator[None, None, None]:
         subject = table.subject
+        polled: set[int] = set()
         for tid, wait in subject.waits.items():
-            for fd, events in wait.descriptors:
+            # Threads that poll the same share their table; those of other calls may have a limit.
+            known = len(wait.descriptors) > 1 and id(wait.descriptors) in polled
+            polled.add(id(wait.descriptors))
+            for fd, events in () if known else wait.descriptors:
                 within = yield from self._take(table, wait, fd, events)
                 if within is not None:
                     try:
