@@ -21,9 +21,11 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from chanproxy.adopt.adopted import Room
 from chanproxy.adopt.deadlines import IGNORE
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
+from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.times import Times
 from chanproxy.wake import SourceGroup
 from tests.cgroups import TemporaryCgroup
@@ -98,10 +100,10 @@ class Looked:
         self._inspector = Inspector(
             "it",
             self._clock,
-            lambda: [process.pid],
+            inOne(lambda: [process.pid]),
             Times.make("it", self._clock, IGNORE),
             Ignored(()),
-            LIMIT,
+            lambda: Room(LIMIT),
             lambda adopted: None,
         )
 

@@ -14,7 +14,7 @@ from chanproxy._adoptconfig import readAdoption
 from chanproxy._clashes import noteShared, plain
 from chanproxy._tables import Problem, Table, join
 from chanproxy._words import brief
-from chanproxy.addresses import PathSpec, SeqpacketAddressSpec
+from chanproxy.addresses import PathSpec, SeqpacketAddressSpec, parseControl
 from chanproxy.adopt.settings import BREATH, Adoption
 from chanproxy.answered import UNANSWERED
 from chanproxy.handled import SILENCE
@@ -78,6 +78,7 @@ class Container:
     @ivar adoption: with C{wake-on = "sockets"}: how it wakes by its own sockets.
     @ivar maxAsleep: seconds after which it is woken in any case, or breathes at the latest when it
         wakes by its own sockets; 0: never.
+    @ivar control: where it has a control socket of its own, or L{None}.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Container:
     watchedProcesses: int = 256
     adoption: Adoption | None = None
     maxAsleep: float = 0.0
+    control: SeqpacketAddressSpec | None = None
 
 
 def _checkFreezer(value: str) -> None:
@@ -141,10 +143,15 @@ def _readKeepalive(table: Table) -> Keepalive:
     )
 
 
+def _guestSocket(name: str) -> str:
+    return f"/run/chanproxy-guests/{name}/guest.sock"
+
+
 def readContainer(name: str, table: Table) -> Container:
     """A container's table, with the tables of its channels."""
     freezer = table.text("freezer", _checkFreezer, f"cgroup:/sys/fs/cgroup/{name}")
     adoption = readAdoption(table, freezer)
+    written = table.text("control", parseControl, _guestSocket(name), required=False)
     container = Container(
         name,
         freezer,
@@ -157,6 +164,7 @@ def readContainer(name: str, table: Table) -> Container:
         int(table.number("watched-processes", 256, 0, 65536, whole=True)),
         adoption,
         table.seconds("max-asleep", 0 if adoption is None else BREATH, LONGEST_LINGER, "never"),
+        parseControl(written) if written else None,
     )
     table.end()
     return container
@@ -270,6 +278,8 @@ def checkTogether(
     freezers: dict[str, list[str]] = {}
     for container in containers:
         base = join("containers", container.name)
+        if container.control is not None:
+            listens.append((f"{base}.control", container.control))
         if container.freezer not in ("", "none"):
             freezers.setdefault(plain(container.freezer), []).append(f"{base}.freezer")
         for channel in container.channels:
@@ -278,7 +288,9 @@ def checkTogether(
             connect = parseAddress(channel.connect, False) if channel.connect else None
             if listen is not None:
                 listens.append((f"{key}.listen", listen))
-            for ours, where in ((f"{key}.listen", listen), ("control", control)):
+            ends = [(f"{key}.listen", listen), ("control", control)]
+            ends.append((f"{base}.control", container.control))
+            for ours, where in ends:
                 if connect is not None and where is not None and _dialsItself(where, connect):
                     problems.append(
                         Problem(

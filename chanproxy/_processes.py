@@ -13,6 +13,8 @@ import signal
 
 from attrs import frozen
 
+from chanproxy._words import named
+
 # One search, not a line at a time: it is done for every process of every sleeping container.
 _STATUS = re.compile(
     rb"Name:\t([^\n]*).*?\nState:\t(.).*?\nThreads:\t(\d+)\n.*?"
@@ -24,6 +26,13 @@ _STATUS = re.compile(
 _TIMER = re.compile(rb"^signal: (\d+)/.*\nnotify: (?:signal|thread)/", re.MULTILINE)
 
 _NONE = b"0" * 16
+
+_ESCAPED = re.compile(rb"\\([n\\])")
+"""Of a name the kernel escapes these two, C{proc_task_name} in C{fs/proc/array.c}."""
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    return b"\n" if found[1] == b"n" else found[1]
 
 
 def _read(pid: int | str, name: str) -> bytes:
@@ -51,6 +60,7 @@ class ProcessStatus:
     """
     A look at C{/proc/PID/status}.  Signals are bit masks, the first signal is bit 0.
 
+    @ivar name: quoted, see L{named}.
     @ivar state: one letter, see proc(5).
     @ivar threads: how many the process has.
     @ivar pending: signals for the process or its main thread that are not delivered yet; of
@@ -99,7 +109,7 @@ class ProcessStatus:
             raise OSError(errno.ENOTSUP, f"/proc/{pid}/status does not tell of signals")
         name, state, threads, thread, process, blocked, ignored = found.groups()
         return cls(
-            name.decode(errors="replace"),
+            named(_ESCAPED.sub(_unescaped, name)),
             state.decode(),
             int(threads),
             int(thread, 16) | (int(process, 16) if shared else 0),

@@ -7,7 +7,62 @@ Knows nothing of where the values are from.
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
+
+LONGEST_NAME = 256
+"""
+Characters of a name that are shown: more than a thread's (15) or a socket's path (107) has, and a
+file name's most; a path of thousands would push all else out of its line.
+"""
+
+_PLAIN = re.compile(r"[ !-+\--Z^-~]*")
+"""What prints in ASCII, without what has a meaning in our lines: commas, brackets, backslash."""
+
+_MARKS = {ord(mark): f"\\x{ord(mark):02x}" for mark in ",[]"} | {ord("\\"): "\\\\"}
+
+
+def safe(text: str) -> str:
+    """
+    A line of ours that may hold what others wrote, for a log, a pipe or a terminal.
+
+    What would end the line, move a cursor, turn the direction of reading, or is no UTF-8, is
+    written as an escape.  Doing so twice changes nothing more.
+    """
+    if text.isprintable():
+        return text
+    shown = []
+    for character in text:
+        if character.isprintable():
+            shown.append(character)
+        elif "\udc80" <= character <= "\udcff":
+            # A byte that was no UTF-8, see os.fsdecode.
+            shown.append(f"\\x{ord(character) & 0xFF:02x}")
+        else:
+            shown.append(character.encode("unicode_escape").decode("ascii"))
+    return "".join(shown)
+
+
+def named(name: str | bytes) -> str:
+    """
+    A name that others chose (a thread's, a path), for a place inside of a line of ours.
+
+    As L{safe}; and it cannot pass for more than one name, for what separates them (a comma) and
+    what stands behind one (C{[12]}) is an escape in it.  Cut at L{LONGEST_NAME} characters.  To be
+    done once, where the name comes in: doing it twice escapes the escapes.
+    """
+    text = os.fsdecode(name)
+    if len(text) > LONGEST_NAME:
+        return f"{named(text[:LONGEST_NAME])}..."
+    if _PLAIN.fullmatch(text):
+        return text
+    return safe(text.translate(_MARKS))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in one text, with commas between them and none inside."""
+    return ",".join(name.replace(",", "\\x2c") for name in names)
 
 
 def brief(value: object) -> str:

@@ -79,6 +79,42 @@ EVERYTHING = Rights(None, None, administers=True)
 """For root, and for the user that the service itself runs as: they could stop it anyway."""
 
 
+@frozen
+class User:
+    """
+    Whose limits a caller has, and how people call it.
+
+    @ivar key: tells users apart.
+    @ivar who: one connection.
+    @ivar account: all connections of that user.
+    """
+
+    key: object
+    who: str
+    account: str
+
+
+class OneContainer:
+    """
+    What everybody may do who has come by the socket of one container: that one's methods, root too.
+
+    They are trusted with no counter: whoever holds one can have the service wait.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.container: str | None = name
+
+    def rights(self, credentials: Credentials) -> Rights:
+        """The same for all."""
+        assert self.container is not None
+        return Rights(frozenset([self.container]))
+
+    def user(self, credentials: Credentials) -> User:
+        """All of them are one user."""
+        who = f"process {credentials.pid} of user {credentials.uid} in {self.container}"
+        return User(self.container, who, f"those in {self.container}")
+
+
 class AccessError(ValueError):
     """
     The system does not know a user or a group; the text has a line for each.
@@ -102,7 +138,13 @@ class _Grant:
 
 
 class Access:
-    """The access entries of a configuration, resolved once: a new user needs a restart."""
+    """
+    The access entries of a configuration, resolved once: a new user needs a restart.
+
+    @ivar container: the only one that there is for callers; none: they say which.
+    """
+
+    container: str | None = None
 
     def __init__(self, entries: Iterable[config.AccessEntry]) -> None:
         """
@@ -121,6 +163,11 @@ class Access:
             None if "*" in entry.containers else frozenset(entry.containers),
             entry.trusted,
         )
+
+    def user(self, credentials: Credentials) -> User:
+        """By its user."""
+        uid = credentials.uid
+        return User(uid, f"process {credentials.pid} of user {uid}", f"user {uid}")
 
     def rights(self, credentials: Credentials) -> Rights:
         """Everything for root and for ourselves; else what all entries that name the peer give."""

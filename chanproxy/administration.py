@@ -81,6 +81,7 @@ class ServiceManager(Manager):
             "freezer": parameters.text("freezer", mostBytes=4096),
             "linger": parameters.number("linger", None, 0, config.LONGEST_LINGER),
             "suspend": parameters.choice("suspend", "auto", "auto", "manual", "off", "dry_run"),
+            "control": parameters.text("control", None, mostBytes=4096),
             "channels": parameters.tree("channels"),
             "wake-on": parameters.choice("wake_on", "channels", "channels", "sockets"),
             "timeouts": parameters.text("timeouts", None),

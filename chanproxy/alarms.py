@@ -29,6 +29,12 @@ class Alarms:
         self._poller = Poller(reactor)
         self._timers: dict[str, tuple[int, float]] = {}
 
+    def __len__(self) -> int:
+        return len(self._timers)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._timers
+
     def all(self) -> dict[str, float]:
         """Names and Unix times of what is set."""
         return {name: at for name, (_, at) in self._timers.items()}

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from chanproxy import _syscalls
+from chanproxy._words import safe
 from chanproxy.rundirectory import runtimeDirectory
 from chanproxy.varlink import encodeCall, parseReply
 from chanproxy.varlinkerrors import MANAGER, VarlinkError
@@ -104,7 +105,7 @@ def call(
             try:
                 reply = parseReply(data)
             except VarlinkError as error:
-                click.echo(f"{error.error}: {error}", err=True)
+                click.echo(safe(f"{error.error}: {error}"), err=True)
                 return 1
             print(json.dumps(reply.parameters), flush=True)
             if not reply.continues:

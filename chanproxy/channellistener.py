@@ -27,7 +27,9 @@ from chanproxy import config
 from chanproxy._batch import PeekBuffer
 from chanproxy._channelconfig import whyNotTogether
 from chanproxy._socketchannel import SocketChannel
+from chanproxy._words import safe
 from chanproxy.container import Container
+from chanproxy.descriptors import whyScarce
 from chanproxy.endpointchannel import EndpointChannel
 from chanproxy.endpointfactory import EndpointFactory
 from chanproxy.endpointfactory import dial as dialEndpoint
@@ -48,6 +50,9 @@ from chanproxy.kinds import (
 from chanproxy.listening import openListening, whyNotBindable
 from chanproxy.ports import ChannelPort, kindOf
 from chanproxy.proxy import CannotPair, ContainerProtocol, RemoteProtocol
+
+CONNECTION = 3
+"""Descriptors that a connection takes: its two ends, and its counter."""
 
 
 class CannotStart(Exception):
@@ -184,7 +189,15 @@ class ChannelListener(Factory):
         if isinstance(self._listening, OtherAddressSpec):
             self._open(self._listening)
         else:
-            port = ChannelPort(self._reactor, self._listening, self, self._buffer, bare=True)
+            port = ChannelPort(
+                self._reactor,
+                self._listening,
+                self,
+                self._buffer,
+                bare=True,
+                room=self._whyNoRoom,
+                lines=self._limits.logLines,
+            )
             try:
                 port.startListening()
             except CannotListenError as error:
@@ -197,6 +210,11 @@ class ChannelListener(Factory):
                 name=self._name,
                 channel=self._channel.name,
             )
+
+    def _whyNoRoom(self) -> str:
+        """Why no connection can be accepted now; empty: one can."""
+        wrong = self._container.whyNoRoom(CONNECTION, owner=True)
+        return whyScarce() if wrong is None else str(wrong)
 
     def _open(self, spec: OtherAddressSpec) -> None:
         endpoint = _server(self._reactor, spec)
@@ -216,7 +234,7 @@ class ChannelListener(Factory):
                 self._log.error(
                     "{name}: does not listen: {why}",
                     name=self._name,
-                    why=failure.getErrorMessage(),
+                    why=safe(failure.getErrorMessage()),
                 )
 
     def _listens(self, port: IListeningPort) -> None:
@@ -267,10 +285,12 @@ class ChannelListener(Factory):
         if not dial.called:
             # Perhaps the backlog is full: only an awake container empties it.
             self._noticed.hold()
+            self._container.dialling += 1
             self._dials[dial] = accepted
 
             def over(result: object) -> object:
                 del self._dials[dial]
+                self._container.dialling -= 1
                 self._noticed.release()
                 return result
 
@@ -322,7 +342,7 @@ class ChannelListener(Factory):
         except Exception:
             self._hangUp(dialled)
             raise
-        self._log.info("{name}: open", name=name)
+        self._container.lines.info("{name}: open", name=name)
 
     def _firstHandled(self) -> None:
         if self._unhandled:
@@ -339,11 +359,11 @@ class ChannelListener(Factory):
         self, failure: Failure, name: str, accepted: ContainerProtocol | RemoteProtocol
     ) -> None:
         if not failure.check(CancelledError):
-            self._log.warn(
+            self._container.lines.warn(
                 "{name}: connection closed: {why} "
                 "(containers.{container}.channels.{channel}.{key})",
                 name=name,
-                why=failure.getErrorMessage(),
+                why=safe(failure.getErrorMessage()),
                 key="descriptors" if failure.check(CannotPair) else "connect",
                 container=self._container.name,
                 channel=self._channel.name,

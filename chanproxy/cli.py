@@ -9,6 +9,7 @@ import sys
 import click
 
 from chanproxy import __version__
+from chanproxy._words import safe
 from chanproxy.callcommand import command as callCommand
 from chanproxy.runcommand import hold, run
 from chanproxy.tracecommand import trace
@@ -39,9 +40,9 @@ def thaw(everything: bool, search: bool) -> None:
         more, wrong = thawMarked(thawNow, everything)
         thawed, failed = thawed + more, failed + wrong
     for spec in thawed:
-        click.echo(f"thawed {spec}")
+        click.echo(f"thawed {safe(spec)}")
     for sentence in failed:
-        click.echo(f"NOT thawed: {sentence}", err=True)
+        click.echo(f"NOT thawed: {safe(sentence)}", err=True)
     if not thawed and not failed:
         nor = ", and nothing else is left so" if search else ""
         click.echo(f"nothing is recorded as frozen in {runtimeDirectory()}{nor}")

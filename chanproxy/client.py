@@ -303,6 +303,7 @@ class ManagerClient:
         timeouts: str | None = None,
         maxAsleep: float | None = None,
         lifetime: str = "service",
+        control: str | None = None,
     ) -> Deferred[Mapping[str, Any]]:
         """
         Have the service run one more container.
@@ -310,6 +311,7 @@ class ManagerClient:
         @param linger: seconds.
         @param suspend: C{auto}, C{manual}, C{off} or C{dry_run}.
         @param channels: by name, each with the keys of the configuration.
+        @param control: where it has a control socket of its own, for who is inside.
         @param wakeOn: C{channels}, or C{sockets}: by whatever its own threads wait for as well.
         @param timeouts: with C{sockets}: which of its times wake it: C{10s}, those and all but
             shorter habits; C{all}; or C{ignore}.
@@ -324,6 +326,7 @@ class ManagerClient:
                 "linger": linger,
                 "suspend": suspend,
                 "channels": channels,
+                "control": control,
                 "wake_on": wakeOn,
                 "timeouts": timeouts,
                 "max_asleep": maxAsleep,

@@ -31,7 +31,9 @@ from chanproxy.addresses import (
     parseControl,
 )
 from chanproxy.endpointchannel import BUFFER
+from chanproxy.fewlines import LINES
 from chanproxy.framing import FRAME_BYTES, HEADER_BYTES
+from chanproxy.freezers._files import CGROUPS, PROCESSES
 from chanproxy.guarding import SECONDS
 from chanproxy.kinds import OtherAddressSpec, parseAddress
 from chanproxy.policies import DEFAULT
@@ -43,6 +45,12 @@ LARGEST_MESSAGE = 64 * 1024 * 1024
 
 MOST_SOURCES = 1_000_000
 """More wake sources or wake locks than this are a mistake."""
+
+MOST_DESCRIPTORS = 2**30
+"""C{fs.nr_open} can be raised to about this."""
+
+MOST_PROCESSES = 2**22
+"""C{PID_MAX_LIMIT}, C{linux/threads.h}."""
 
 _IDENTIFIERS = 2**32 - 2
 """The largest user or group; the kernel keeps the one after it for none."""
@@ -76,6 +84,11 @@ class Limits:
     @ivar wakeWatchers: the most watchers of one container.
     @ivar traceBytes: the largest trace, in bytes.
     @ivar containers: up to how many containers others can be added while running.
+    @ivar containerDescriptors: that one container may take of the service's; 0: a quarter.
+    @ivar userDescriptors: that the calls of one user may have the service keep; 0: a sixteenth.
+    @ivar logLines: in a minute, about what the peers of one socket or container do.
+    @ivar cgroups: of one container, up to which they are looked through.
+    @ivar processes: likewise.
     @ivar endpointBuffer: bytes that wait in one direction of an endpoint of Twisted's.
     """
 
@@ -90,6 +103,11 @@ class Limits:
     containers: int = 1024
     traceBytes: int = 64 * 1024 * 1024
     endpointBuffer: int = BUFFER
+    containerDescriptors: int = 0
+    userDescriptors: int = 0
+    logLines: int = LINES
+    cgroups: int = CGROUPS
+    processes: int = PROCESSES
 
 
 @frozen
@@ -175,6 +193,11 @@ def _readLimits(table: Table) -> Limits:
         whole("containers", 1024, 0, MOST_SOURCES),
         whole("trace-bytes", 64 * 1024 * 1024, 4096, 2**40),
         whole("endpoint-buffer", BUFFER, 1024, LARGEST_MESSAGE),
+        whole("container-descriptors", 0, 0, MOST_DESCRIPTORS),
+        whole("user-descriptors", 0, 0, MOST_DESCRIPTORS),
+        whole("log-lines", LINES, 0, MOST_SOURCES),
+        whole("cgroups", CGROUPS, 1, MOST_SOURCES),
+        whole("processes", PROCESSES, 1, MOST_PROCESSES),
     )
     table.end()
     return limits

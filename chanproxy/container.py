@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chanproxy import policies, trace
+from chanproxy import descriptors, policies, trace
+from chanproxy.adopt.adopted import Room
 from chanproxy.adopt.adopter import Adopter
 from chanproxy.adopt.deadlines import IGNORE, NotYet
 from chanproxy.adopt.drywatch import DryWatch
@@ -25,6 +26,8 @@ from chanproxy.adopt.subject import StillBusy
 from chanproxy.alarms import Alarms
 from chanproxy.answered import UNANSWERED
 from chanproxy.counter import MAXIMUM, MessageCounter
+from chanproxy.descriptors import TooManyDescriptors
+from chanproxy.fewlines import LINES, FewLines
 from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezewatch import FreezeWatch
 from chanproxy.handled import SILENCE, Ledger, Noticed, Reports
@@ -70,6 +73,8 @@ class Bounds:
     @ivar signalInterval: seconds between looks for signals that wait for a frozen process, at the
         most; 0 for none.  See L{SleepWatch}.
     @ivar watchedProcesses: how many processes are watched while frozen.
+    @ivar descriptors: of this process, that it may take in all; 0: no limit.
+    @ivar logLines: in a minute, about its connections.
     """
 
     wakeSources: int = SOURCES
@@ -79,6 +84,8 @@ class Bounds:
     freezeLimit: float = 30.0
     signalInterval: float = 2.0
     watchedProcesses: int = 256
+    descriptors: int = 0
+    logLines: int = LINES
 
 
 @define(eq=False)
@@ -112,6 +119,8 @@ class Container:
     @ivar mode: as it was made with.
     @ivar watchers: who is told of it.
     @ivar alarms: times at which it is woken.
+    @ivar lines: where it is said what its connections do.
+    @ivar dialling: connections that were accepted for it, and are still being connected on.
     """
 
     _log = Logger()
@@ -144,6 +153,7 @@ class Container:
         """
         freezer.check()
         bounds = bounds or Bounds()
+        self._bounds = bounds
         self._adoption = adoption
         self._real = freezer
         if adoption is not None:
@@ -167,9 +177,11 @@ class Container:
             raise
         self.linger = linger
         self.mode = mode
+        self.dialling = 0
+        self.lines = FewLines(self._log, reactor, name, bounds.logLines)
         self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
         self.ledger = Ledger()
-        self._adopter = None if adoption is None else self._adopt(adoption, bounds)
+        self._adopter = None if adoption is None else self._adopt(adoption)
         self.suspension = Suspension(
             name,
             reactor,
@@ -211,13 +223,13 @@ class Container:
         self._noticed: list[tuple[Noticed, MessageCounter]] = []
         self._shown = "awake"
 
-    def _adopt(self, adoption: Adoption, bounds: Bounds) -> Adopter:
+    def _adopt(self, adoption: Adoption) -> Adopter:
         return Adopter(
             self.name,
             self._reactor,
             self._real,
             adoption,
-            bounds.wakeSources,
+            self._roomToAdopt,
             self.sources.attach,
             stopped=self.mode != "dry-run",
         )
@@ -257,6 +269,46 @@ class Container:
                 self._log.warn("{name}: paused by somebody else, and left so", name=self.name)
         except FreezerError as error:
             self._log.error("{name}: left frozen: {error}", name=self.name, error=error)
+
+    def _roomToAdopt(self) -> Room:
+        spare, limit = descriptors.spare(), self._bounds.descriptors
+        rooms = [
+            Room(self._bounds.wakeSources, spare=spare),
+            Room(spare, "raise the limit (ulimit -n)", spare),
+        ]
+        if limit:
+            left = max(limit - self.descriptors, 0)
+            rooms.append(Room(left, "raise limits.container-descriptors", spare))
+        return min(rooms, key=lambda room: room.count)
+
+    @property
+    def descriptors(self) -> int:
+        """How many of this process's are for it: some, of its own, are not counted."""
+        # The counter of a channel, and a wake source's duplicate, are sources.
+        ends = 2 * (len(self._proxies) + self.dialling)
+        return self.sources.descriptors + ends + len(self.alarms) + len(self.watchers)
+
+    def whyNoRoom(self, count: int, owner: bool = False) -> TooManyDescriptors | None:
+        """
+        What is wrong with taking so many descriptors more; nothing, if there is room.
+
+        @param owner: for somebody who may do everything: the reserve is for such calls, too.
+        """
+        taken, limit = self.descriptors, self._bounds.descriptors
+        if limit and taken + count > limit:
+            return TooManyDescriptors(
+                "limits.container-descriptors",
+                f"{self.name} takes {taken} descriptors, of {limit} for one container; end some of "
+                "its channels, wake sources, alarms or watchers, or raise "
+                "limits.container-descriptors",
+            )
+        if not owner and count > descriptors.spare():
+            return TooManyDescriptors(
+                "RLIMIT_NOFILE",
+                f"{descriptors.left()} descriptors are left of {descriptors.limit()}, and are "
+                "kept for wakes, connections and root; raise the limit (ulimit -n)",
+            )
+        return None
 
     @property
     def passedOver(self) -> tuple[str, ...]:
@@ -334,6 +386,7 @@ class Container:
         self._noticed.clear()
         self.sources.close()
         self._release()
+        self.lines.close()
         if failed is not None:
             raise failed
         if self._record is not None:
@@ -546,7 +599,7 @@ class Container:
                 del self._counters[proxy.name]
                 opened.close()
             proxy.counter.close()
-        self._log.info(
+        self.lines.info(
             "{name}: ended; messages in {into}, out {out}",
             name=proxy.name,
             into=proxy.inbound.messages,

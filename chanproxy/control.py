@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
@@ -18,16 +20,37 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy import varlink
+from chanproxy._batch import PeekBuffer
 from chanproxy._syscalls import closeAll
-from chanproxy.access import Access, Credentials, credentialsOf
+from chanproxy.access import Credentials, Rights, User, credentialsOf
+from chanproxy.addresses import SeqpacketAddressSpec
+from chanproxy.crowds import Account, Crowd
 from chanproxy.describe import fitting
+from chanproxy.descriptors import left, whyScarce
+from chanproxy.fewlines import FewLines
 from chanproxy.handed import Handed
-from chanproxy.interfaces import ChannelBroken, IWakeWatcher, MessageRefused
-from chanproxy.manager import Caller, Manager, Reply
+from chanproxy.interfaces import ChannelBroken, ChanproxyReactor, IWakeWatcher, MessageRefused
+from chanproxy.manager import Caller, Manager, Reply, noAccess
+from chanproxy.ports import ChannelPort
 from chanproxy.transport import MessageProtocol
 from chanproxy.varlink import Call
 from chanproxy.varlinkerrors import CallTooLarge, InternalError, LimitExceeded, VarlinkError
 from chanproxy.watchers import WatcherGone
+
+STRANGERS = 1024
+"""
+Bytes of a call that are read for somebody who has no access, who may only ask what answers here:
+that is known before anything is made of them.
+"""
+
+
+class IAccess(Protocol):
+    """Who may do what; see L{chanproxy.access.Access}."""
+
+    @property
+    def container(self) -> str | None: ...
+    def rights(self, credentials: Credentials) -> Rights: ...
+    def user(self, credentials: Credentials) -> User: ...
 
 
 class ControlConnection(MessageProtocol):
@@ -42,25 +65,31 @@ class ControlConnection(MessageProtocol):
         self._stream: _Stream | None = None
         self._lost = False
         self._paused = False
+        self._account: Account | None = None
+        self._waits = False
 
     def connectionMade(self) -> None:
         """Somebody connected: who it is stays as it is now."""
         with socket.socket(fileno=os.dup(self.transport.fileno())) as looked:
             credentials = credentialsOf(looked)
-        who = f"process {credentials.pid} of user {credentials.uid}"
-        if not self._factory.admit(self, credentials):
-            self._log.warn("control: {who} refused: too many connections", who=who)
+        who = self._factory.access.user(credentials).who
+        rights = self._factory.access.rights(credentials)
+        account = self._factory.admit(self, credentials, rights)
+        if account is None:
+            self._factory.lines.warn("control: {who} refused: too many connections", who=who)
             self._send(
                 LimitExceeded(
-                    "limits.control-connections", "there are too many connections; try later"
+                    "limits.control-connections",
+                    "there are too many connections; try later, or raise "
+                    "limits.control-connections",
                 ).encode()
             )
             self.transport.loseConnection()
             return
-        rights = self._factory.access.rights(credentials)
         if not rights.any:
-            self._log.warn("control: {who} has no access", who=who)
-        self._caller = Caller(who, rights, self._watch)
+            self._factory.lines.warn("control: {who} has no access", who=who)
+        self._account = account
+        self._caller = Caller(who, rights, self._watch, account, self._factory.access.container)
 
     def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
         """A call."""
@@ -71,22 +100,43 @@ class ControlConnection(MessageProtocol):
             # attached to one, and would stay open in our own queue when it has gone.
             handed.close()
             return
+        began = time.monotonic()
+        try:
+            self._received(caller, data, handed)
+        finally:
+            handed.close()
+            caller.account.charge(time.monotonic() - began)
+            self._waitForTurn(caller.account)
+
+    def _waitForTurn(self, account: Account) -> None:
+        """Whoever has taken more than its share is heard again when that is made up for."""
+        if account.owes and not self._lost and not self._waits:
+            self._waits = True
+            self._pause()
+            account.wait(self._goOn)
+
+    def _goOn(self) -> None:
+        self._waits = False
+        self._resume()
+
+    def _received(self, caller: Caller, data: bytes, handed: Handed) -> None:
         call: Call | None = None
         try:
+            if not caller.rights.any and len(data) > STRANGERS:
+                raise noAccess(caller.who)
             call = varlink.parseCall(data)
             result = self._factory.manager.dispatch(caller, call, handed)
         except VarlinkError as error:
             self._fail(call, error)
         except OSError as error:
             # Out of descriptors or memory; the client may try again.
-            self._fail(call, LimitExceeded("RLIMIT_NOFILE", f"not now: {error.strerror}"))
+            text = f"not now: {error.strerror}; raise the limit of open files (ulimit -n)"
+            self._fail(call, LimitExceeded("RLIMIT_NOFILE", text))
         except Exception:
             self._log.failure("control: {who}: a call failed", who=caller.who)
             self._fail(call, InternalError())
         else:
             self._answer(call, result)
-        finally:
-            handed.close()
 
     def _answer(self, call: Call, result: Reply | Deferred[Reply] | None) -> None:
         if isinstance(result, Reply):
@@ -144,7 +194,7 @@ class ControlConnection(MessageProtocol):
         self.transport.waitGone()
 
     def _resume(self) -> None:
-        if self._lost or self._pending is not None or self._stream is not None:
+        if self._lost or self._waits or self._pending is not None or self._stream is not None:
             return
         if not self.transport.pending:
             self._paused = False
@@ -194,6 +244,8 @@ class ControlConnection(MessageProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client has gone, or was dropped."""
         self._lost = True
+        if self._account is not None:
+            self._account.leave(self._goOn)
         self._factory.left(self)
         if self._stream is not None:
             self._stream.remove(self._stream)
@@ -220,43 +272,89 @@ class _Stream:
         self._connection.hangUp()
 
 
+LAST = 8
+"""Descriptors that are left when root cannot connect any more either: a call needs some."""
+
+
+def controlPort(
+    reactor: ChanproxyReactor,
+    spec: SeqpacketAddressSpec,
+    factory: ControlFactory,
+    lines: int,
+    room: Callable[[], str] = lambda: whyScarce() if left() <= LAST else "",
+) -> ChannelPort:
+    """
+    What listens.
+
+    @param lines: see L{FewLines}.
+    @param room: see L{ChannelPort}; as it is, root can connect when only the reserve is left.
+    """
+    return ChannelPort(
+        reactor,
+        spec,
+        factory,
+        PeekBuffer(factory.messageBytes),
+        room=room,
+        lines=lines,
+    )
+
+
 class ControlFactory(Factory):
     """Makes a L{ControlConnection} of each client."""
 
     noisy = False
 
     def __init__(
-        self, manager: Manager, access: Access, messageBytes: int, connections: int
+        self,
+        manager: Manager,
+        access: IAccess,
+        messageBytes: int,
+        crowd: Crowd,
+        lines: FewLines,
     ) -> None:
         """
         @param messageBytes: the largest call, for people; the transport's buffer enforces it.
-        @param connections: how many may be open; an eighth of them for each user but root and
-            ourselves.
+        @param crowd: what callers may take.
+        @param lines: where it is said who was refused.
         """
         self.manager = manager
         self.access = access
         self.messageBytes = messageBytes
-        self._limit = connections
-        self._open: dict[ControlConnection, int] = {}
+        self.lines = lines
+        self._crowd = crowd
+        self._open: dict[ControlConnection, Account] = {}
 
     def buildProtocol(self, address: IAddress | None) -> ControlConnection:
         """A client connected."""
         return ControlConnection(self)
 
-    def admit(self, connection: ControlConnection, credentials: Credentials) -> bool:
-        """Whether there is room for one more connection of this user."""
-        mine = sum(1 for uid in self._open.values() if uid == credentials.uid)
-        own = credentials.uid in (0, os.geteuid())
-        if len(self._open) >= self._limit or (not own and mine >= max(self._limit // 8, 1)):
-            return False
-        self._open[connection] = credentials.uid
-        return True
+    def admit(
+        self, connection: ControlConnection, credentials: Credentials, rights: Rights
+    ) -> Account | None:
+        """
+        Whether there is room for one more connection.
+
+        @return: what its calls are charged to.
+        """
+        user = self.access.user(credentials)
+        account = self._crowd.account(user.key, user.account, rights.administers, rights.any)
+        if not self._crowd.admit(account):
+            return None
+        self._open[connection] = account
+        return account
 
     def left(self, connection: ControlConnection) -> None:
         """A connection has ended."""
-        self._open.pop(connection, None)
+        account = self._open.pop(connection, None)
+        if account is not None:
+            self._crowd.left(account)
 
     def closeAll(self) -> None:
         """The service stops."""
         for connection in list(self._open):
             connection.transport.loseConnection()
+
+    def stopFactory(self) -> None:
+        """Nobody connects any more."""
+        self.lines.close()
+        self._crowd.close()

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from chanproxy._words import safe
 from chanproxy.container import Container
 from chanproxy.statistics import SuspendStatistics
 from chanproxy.wake import Source
@@ -26,6 +27,7 @@ REASON_SHOWN = 256
 
 def shortened(text: str) -> str:
     """A reason, or its beginning."""
+    text = safe(text)
     return text if len(text) <= REASON_SHOWN else f"{text[:REASON_SHOWN]}..."
 
 

@@ -9,10 +9,24 @@ from __future__ import annotations
 import os
 import resource
 
+
+class TooManyDescriptors(Exception):
+    """
+    A limit of descriptors is reached; nothing was taken.
+
+    @ivar limit: its key, or C{RLIMIT_NOFILE}.
+    """
+
+    def __init__(self, limit: str, text: str) -> None:
+        super().__init__(text)
+        self.limit = limit
+
+
 RESERVE = 512
 """
-Descriptors that new connections leave free: two messages with as many as the kernel carries (253,
-L{chanproxy._syscalls.SCM_MAX_FD}).  Never more than a quarter of the limit.
+Descriptors that new connections leave free, for wakes, for calls by root and for messages: two
+messages with as many as the kernel carries (253, L{chanproxy._syscalls.SCM_MAX_FD}).  Never more
+than a quarter of the limit.
 """
 
 
@@ -43,7 +57,26 @@ def left() -> int:
     return max(limit() - used(), 0)
 
 
+def reserve() -> int:
+    """How many new connections leave free."""
+    return min(RESERVE, limit() // 4)
+
+
 def scarce() -> bool:
     """Whether only the reserve is left, so that no new connection should be accepted."""
-    most = limit()
-    return most - used() <= min(RESERVE, most // 4)
+    return limit() - used() <= reserve()
+
+
+def spare() -> int:
+    """
+    How many can be opened for what others could do without: what is given by calls, and what
+    sleeping containers are watched by.  Half of the reserve more stays free, for new connections.
+    """
+    return max(left() - reserve() - reserve() // 2, 0)
+
+
+def whyScarce() -> str:
+    """Why no connection should be accepted, and what to do; empty when one can be."""
+    if not scarce():
+        return ""
+    return f"{left()} descriptors are left of {limit()}; raise the limit (ulimit -n)"

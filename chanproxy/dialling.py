@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import itertools
 import os
 import select
 import socket
@@ -43,8 +44,54 @@ from chanproxy.ports import addressOf, serve
 CONNECT_PAUSE = 0.01
 """Seconds between tries at a server whose backlog is full; the kernel has no event for it."""
 
+AT_ONCE = 16
+"""Of those that wait for room, how many try in one turn, as long as each finds some."""
+
 _CLOEXEC = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _NOWHERE = UNIXAddress(None)
+
+
+class Queue:
+    """
+    Those who wait for room in the backlog of one server: first come, first served.
+
+    Only the first of them tries, again and again; so what waiting costs does not depend on how many
+    they are.
+    """
+
+    def __init__(self, reactor: ChanproxyReactor) -> None:
+        self._reactor = reactor
+        self._waiting: dict[Attempt, None] = {}
+        self._call: IDelayedCall | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def wait(self, attempt: Attempt) -> None:
+        """It found no room."""
+        self._waiting[attempt] = None
+        self._arm(CONNECT_PAUSE)
+
+    def leave(self, attempt: Attempt) -> None:
+        """It waits no more.  Idempotent."""
+        self._waiting.pop(attempt, None)
+        if not self._waiting and self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _arm(self, seconds: float) -> None:
+        if self._call is None and self._waiting:
+            self._call = self._reactor.callLater(seconds, self._try)
+
+    def _try(self) -> None:
+        self._call = None
+        for attempt in list(itertools.islice(self._waiting, AT_ONCE)):
+            # One before it may have ended it.
+            if attempt in self._waiting and not attempt.tryAgain():
+                self._arm(CONNECT_PAUSE)
+                return
+            self._waiting.pop(attempt, None)
+        self._arm(0)
 
 
 @implementer(IResolutionReceiver)
@@ -84,8 +131,10 @@ class Attempt:
         timeout: float,
         bare: bool,
         identity: Identity | None = None,
+        queue: Queue | None = None,
     ) -> None:
         """
+        @param queue: of all that connect to the same server; none: it waits by itself.
         @param timeout: seconds until it fails.
         @param bare: see L{serve}.
         @param identity: connect under this user and group.
@@ -97,6 +146,8 @@ class Attempt:
         self._deadline = reactor.seconds() + timeout
         self._bare = bare
         self._identity = identity
+        self._queue = Queue(reactor) if queue is None else queue
+        self._queued = False
         self._later: IDelayedCall | None = None
         self._resolving: _Resolving | None = None
         self._connecting: socket.socket | None = None
@@ -109,8 +160,20 @@ class Attempt:
 
     # The kinds.
 
-    def _tryUnix(self) -> None:
-        self._later = None
+    def tryAgain(self) -> bool:
+        """
+        There may be room now.
+
+        @return: whether the next one may try: this one has found room, or is over.
+        """
+        return self._tryUnix()
+
+    def _tryUnix(self) -> bool:
+        """@return: it waits no more."""
+        if self._queue and not self._queued:
+            # Who came later does not come before those who wait.
+            self._enqueue()
+            return False
         spec = self._spec
         if isinstance(spec, PathSpec):
             packets = isinstance(spec, SeqpacketAddressSpec)
@@ -122,7 +185,8 @@ class Attempt:
             connecting = self._open(socket.AF_VSOCK, socket.SOCK_STREAM)
             place = (spec.cid, spec.port)
         if connecting is None:
-            return
+            self._stopWaiting()
+            return True
         self._connecting = connecting
         try:
             if self._identity is None:
@@ -132,18 +196,38 @@ class Attempt:
                     connecting.connect(place)
         except BlockingIOError as error:
             if error.errno == errno.EINPROGRESS:
+                self._stopWaiting()
                 self._wait(place)
-                return
+                return True
             self._drop()
-            if self._reactor.seconds() < self._deadline:
-                self._later = self._reactor.callLater(CONNECT_PAUSE, self._tryUnix)
-            else:
-                self._failed(errno.EAGAIN, "its backlog stayed full")
+            self._enqueue()
+            return False
         except OSError as error:
             self._drop()
+            self._stopWaiting()
             self._failed(error.errno, error.strerror or str(error))
         else:
+            self._stopWaiting()
             self._connected(place)
+        return True
+
+    def _enqueue(self) -> None:
+        if not self._queued:
+            self._queued = True
+            left = max(self._deadline - self._reactor.seconds(), 0)
+            self._later = self._reactor.callLater(left, self._late)
+            self._queue.wait(self)
+
+    def _late(self) -> None:
+        self._later = None
+        self._stopWaiting()
+        self._failed(errno.EAGAIN, "its backlog stayed full")
+
+    def _stopWaiting(self) -> None:
+        if self._queued:
+            self._queued = False
+            self._queue.leave(self)
+            self._stopClock()
 
     def _resolve(self, spec: TcpAddressSpec) -> None:
         with contextlib.suppress(ValueError):
@@ -259,6 +343,7 @@ class Attempt:
             self._drop()
 
     def _cancel(self, result: Deferred[IProtocol]) -> None:
+        self._stopWaiting()
         self._stopClock()
         self._giveUp()
 

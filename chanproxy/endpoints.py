@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from chanproxy._batch import PeekBuffer
 from chanproxy.addresses import PathSpec, SeqpacketAddressSpec, seqpacketSpec
-from chanproxy.dialling import Attempt
+from chanproxy.dialling import Attempt, Queue
 from chanproxy.identity import Identity
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kinds import TcpAddressSpec, VsockAddressSpec
@@ -76,6 +76,7 @@ class ChannelClientEndpoint:
         self._spec = spec
         self._buffer = buffer or PeekBuffer()
         self._timeout = timeout
+        self._queue = Queue(reactor)
 
     def connect(
         self, protocolFactory: IProtocolFactory, identity: Identity | None = None
@@ -93,6 +94,7 @@ class ChannelClientEndpoint:
             self._timeout,
             self.bare,
             identity,
+            self._queue,
         ).result
 
 

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chanproxy._words import safe
 from chanproxy.handled import Ledger
 from chanproxy.interfaces import FreezerNotReady, IFreezer
 from chanproxy.lifecycle import AlreadySuspended, NotIdle, Resumed, WakeLocksExist
@@ -245,7 +246,7 @@ class IdleWatch:
                 "{name}: stays awake, next try in {pause} s: {why}",
                 name=self._name,
                 pause=self._backoff,
-                why=failure.getErrorMessage(),
+                why=safe(failure.getErrorMessage()),
             )
             self._call = self._clock.callLater(self._backoff, self._fromNow)
             self._backoff = min(self._backoff * 2, BACKOFF[1])

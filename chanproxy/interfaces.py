@@ -6,7 +6,7 @@ Imports nothing else of the package; everything else may import this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -350,6 +350,17 @@ class IFreezer(Interface):
         How much the container has used the processor so far, in microseconds.
 
         @raise FreezerError: it is not known.
+        """
+
+
+class ISlicedFreezer(IFreezer):
+    """A freezer for which to list processes may take long, and that need not do so at once."""
+
+    def listing() -> Generator[None, None, Sequence[int]]:
+        """
+        As L{IFreezer.processes}, a part at a time.
+
+        @return: gives L{None} where others may have their turn, and returns what was found.
         """
 
 

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chanproxy._words import listed, safe
 from chanproxy.interfaces import IFreezer
 from chanproxy.recovery import FrozenRecord
 from chanproxy.statistics import SuspendStatistics
@@ -53,7 +54,7 @@ class WakeLocksExist(Exception):
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(",".join(names))
+        super().__init__(listed(names))
         self.names = tuple(names)
 
 
@@ -419,7 +420,7 @@ def _tryAgain(inputs: LifeCycle, core: Core, why: Failure) -> None:
         "{name}: not thawed, trying again in {pause} s: {why}",
         name=core.name,
         pause=core.pause,
-        why=why.value,
+        why=safe(str(why.value)),
     )
 
     def again() -> None:

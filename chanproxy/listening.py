@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
+from chanproxy._words import named
 from chanproxy.addresses import PathSpec, SeqpacketAddressSpec
 from chanproxy.kinds import AddressSpec, OtherAddressSpec, SystemdAddressSpec, TcpAddressSpec
 
@@ -75,21 +76,21 @@ def _whyNotPath(spec: PathSpec) -> str | None:
     path = spec.path
     if path.startswith("@"):
         return None
-    directory = os.path.dirname(path) or "."
+    directory, shown = os.path.dirname(path) or ".", named(path)
     if not os.path.isdir(directory):
-        return f"there is no directory {directory}; create it"
+        return f"there is no directory {named(directory)}; create it"
     if not os.access(directory, os.W_OK | os.X_OK):
-        return f"no permission to create {path}; run as another user, or chown {directory}"
+        return f"no permission to create {shown}; run as another user, or chown {named(directory)}"
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return None
     if not stat.S_ISSOCK(mode):
-        return f"{path} exists and is no socket; remove it, or choose another path"
+        return f"{shown} exists and is no socket; remove it, or choose another path"
     if isAlive(path):
-        return f"{path} is in use by a living process; stop it, or choose another path"
+        return f"{shown} is in use by a living process; stop it, or choose another path"
     if not spec.unlink:
-        return f"{path} is a stale socket file, no process listens there; remove it, or unlink=yes"
+        return f"{shown} is a stale socket file, no process listens there; remove it, or unlink=yes"
     return None
 
 
@@ -134,7 +135,7 @@ def openListening(spec: AddressSpec) -> socket.socket:
 def describe(spec: AddressSpec) -> str:
     """An address, for people."""
     if isinstance(spec, PathSpec):
-        return spec.path
+        return named(spec.path)
     if isinstance(spec, OtherAddressSpec):
         return spec.description
     if isinstance(spec, SystemdAddressSpec):
@@ -147,7 +148,7 @@ def describe(spec: AddressSpec) -> str:
 def _openPath(spec: PathSpec) -> socket.socket:
     path = spec.path
     if not path.startswith("@") and os.path.lexists(path):
-        _log.info("{path} was left by a process that is gone: replaced", path=path)
+        _log.info("{path} was left by a process that is gone: replaced", path=named(path))
         os.unlink(path)
     packets = isinstance(spec, SeqpacketAddressSpec)
     kind = socket.SOCK_SEQPACKET if packets else socket.SOCK_STREAM

@@ -20,7 +20,9 @@ from chanproxy.access import Rights
 from chanproxy.alarms import TooManyAlarms
 from chanproxy.container import Container
 from chanproxy.counter import CounterError, MessageCounter
+from chanproxy.crowds import Account
 from chanproxy.describe import description, fitting, portion, summary
+from chanproxy.descriptors import TooManyDescriptors
 from chanproxy.handed import Handed, polledSafely
 from chanproxy.handled import Reports
 from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
@@ -53,6 +55,9 @@ from chanproxy.wake import (
 from chanproxy.wakelocks import TooManyWakeLocks, WakeLockError
 from chanproxy.watchers import PipeWatcher, TooManyWatchers
 
+_PROXY = 3
+"""Descriptors that a channel takes: its two ends, and its counter."""
+
 LONGEST = 10 * 365 * 86400.0
 """Seconds: ten years; a longer timeout is a mistake in the unit."""
 
@@ -76,12 +81,16 @@ class Caller:
 
     @ivar who: for people: process and user.
     @ivar watch: makes the connection a watcher, which answers again and again.
+    @ivar account: its user's.
+    @ivar home: the container that its socket is for; none: it says which one it means.
     @ivar ending: what else to do when it is gone, by a name for taking it back.
     """
 
     who: str
     rights: Rights
     watch: Callable[[Callable[[IWakeWatcher], None]], IWakeWatcher]
+    account: Account
+    home: str | None = None
     sources: dict[WakeSource, Container] = field(factory=dict, init=False)
     proxies: set[ChannelProxy] = field(factory=set, init=False)
     holding: set[Container] = field(factory=set, init=False)
@@ -140,9 +149,7 @@ class Manager:
         if method is None:
             raise MethodNotFound(call.method)
         if not caller.rights.any and call.interface == MANAGER:
-            raise PermissionDenied(
-                f"{caller.who} has no access; the configuration gives it in a table [access.NAME]"
-            )
+            raise noAccess(caller.who)
         return method(self, caller, call, Parameters(call.parameters), handed)
 
     def methods(self) -> Mapping[str, Mapping[str, Method]]:
@@ -150,8 +157,16 @@ class Manager:
         return METHODS
 
     def _container(self, caller: Caller, parameters: Parameters) -> Container:
-        name = parameters.text("container")
+        if caller.home is None:
+            name = parameters.text("container")
+        else:
+            name = parameters.text("container", caller.home)
         if not caller.rights.allows(name):
+            if caller.home is not None:
+                raise PermissionDenied(
+                    f"{caller.who} has no access to the container {name!r}: this socket is for "
+                    f"{caller.home} alone"
+                )
             raise PermissionDenied(
                 f"{caller.who} has no access to the container {name!r}; "
                 "the configuration gives it in a table [access.NAME]"
@@ -160,6 +175,20 @@ class Manager:
         if name not in containers:
             raise ContainerNotFound(name)
         return containers[name]
+
+    def _expectRoom(self, caller: Caller, container: Container, count: int) -> None:
+        """
+        See that so many descriptors may be kept.
+
+        @raise VarlinkError: they may not; it names the limit.
+        """
+        wrong = container.whyNoRoom(count, caller.rights.administers)
+        try:
+            if wrong is not None:
+                raise wrong
+            caller.account.expect(count)
+        except TooManyDescriptors as error:
+            raise LimitExceeded(error.limit, str(error)) from error
 
     # org.varlink.service
 
@@ -213,6 +242,7 @@ class Manager:
             raise InvalidParameter(
                 "initial", "a shared counter is given with its value; make the eventfd with 1"
             )
+        self._expectRoom(caller, container, _PROXY)
         handed.channel("container_channel")
         handed.channel("remote_channel")
         handed.different("remote_channel", "container_channel")
@@ -235,6 +265,7 @@ class Manager:
             if isinstance(error, WakeSourceError):
                 raise _sourceError("counter", name, error) from error
             raise
+        caller.account.keep(_PROXY, lambda: not proxy.ended)
         if lifetime == "connection":
             caller.proxies.add(proxy)
             proxy.whenEnded().addCallback(lambda _: caller.proxies.discard(proxy))
@@ -280,6 +311,7 @@ class Manager:
                 f"{caller.who} may give sockets, pipes, eventfds, timerfds, signalfds, pidfds and "
                 "inotify descriptors only: asking others for events can take for ever",
             )
+        self._expectRoom(caller, container, 1)
         mask = 0
         for event in events:
             mask |= EVENTS[event]
@@ -287,6 +319,7 @@ class Manager:
             source = container.sources.addDescriptor(name, descriptor, mask)
         except WakeSourceError as error:
             raise _sourceError("source", name, error) from error
+        caller.account.keep(1, lambda: source in container.sources)
         if lifetime == "connection":
             caller.sources[source] = container
         return Reply()
@@ -325,7 +358,9 @@ class Manager:
         except TooManyWatchers as error:
             raise LimitExceeded("limits.wake-watchers", str(error)) from error
         if pipe:
+            self._expectRoom(caller, container, 2)
             watcher = PipeWatcher(self._reactor, container.watchers)
+            caller.account.keep(1, lambda: not watcher.ended)
             return Reply(descriptors=[watcher.handOver()])
         if not call.more or call.oneway:
             raise ExpectedMore()
@@ -342,6 +377,7 @@ class Manager:
         held: WakeSource | None = None
         if len(handed):
             handed.expect("wake_locks")
+            self._expectRoom(caller, container, 1)
             descriptor = handed.peek("wake_locks")
             if not caller.rights.trusts(container.name) and not polledSafely(descriptor):
                 raise InvalidParameter("wake_locks", "give a socket, a pipe or an eventfd")
@@ -437,10 +473,15 @@ class Manager:
         if at is None:
             container.alarms.cancel(name)
             return Reply()
+        known = name in container.alarms
+        if not known:
+            self._expectRoom(caller, container, 1)
         try:
             container.alarms.set(name, at)
         except TooManyAlarms as error:
             raise LimitExceeded("limits.wake-locks", str(error)) from error
+        if not known:
+            caller.account.keep(1, lambda: name in container.alarms)
         return Reply()
 
     def listContainers(
@@ -488,6 +529,13 @@ METHODS: dict[str, dict[str, Method]] = {
         "Describe": Manager.describe,
     },
 }
+
+
+def noAccess(who: str) -> PermissionDenied:
+    """For those who may do nothing at all."""
+    return PermissionDenied(
+        f"{who} has no access; the configuration gives it in a table [access.NAME]"
+    )
 
 
 def lifetimeOf(parameters: Parameters) -> str:

@@ -10,6 +10,8 @@ import errno
 import os
 import socket
 import struct
+import time
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -26,11 +28,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chanproxy import descriptors
 from chanproxy._batch import PeekBuffer
 from chanproxy._closing import closeSocket
 from chanproxy._socketchannel import SocketChannel
 from chanproxy.addresses import PathSpec
+from chanproxy.descriptors import whyScarce
+from chanproxy.fewlines import LINES, FewLines
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kinds import AddressSpec
 from chanproxy.listening import describe, kernelPath, openListening
@@ -40,6 +43,9 @@ from chanproxy.transport import SeqpacketTransport
 
 ACCEPT_PAUSE = 0.1
 """Seconds to wait with accepting, when this process is out of descriptors."""
+
+TURN, TURN_SECONDS = 64, 0.002
+"""Connections that are accepted, and seconds that may pass, before others have their turn."""
 
 _UNIX: dict[int, type[SocketChannel]] = {
     socket.SOCK_SEQPACKET: SeqpacketChannel,
@@ -80,15 +86,24 @@ class ChannelPort:
         factory: IProtocolFactory,
         buffer: PeekBuffer,
         bare: bool = False,
+        room: Callable[[], str] = whyScarce,
+        lines: int = LINES,
     ) -> None:
-        """@param bare: see L{serve}."""
+        """
+        @param bare: see L{serve}.
+        @param room: why no connection can be accepted now; empty: one can.
+        @param lines: see L{FewLines}: who was refused.
+        """
         self._reactor = reactor
         self._spec = spec
         self._path = describe(spec)
+        self._file = ""
         self._factory = factory
         self._buffer = buffer
         self._bare = bare
-        self._scarce = False
+        self._room = room
+        self._lines = FewLines(self._log, reactor, self._path, lines)
+        self._full = ""
         self._socket: socket.socket | None = None
         self._host: IAddress = UNIXAddress(None)
         self._inode: tuple[int, int] | None = None
@@ -102,8 +117,9 @@ class ChannelPort:
         @raise CannotListenError: with what is wrong and what to do; nothing is left behind.
         """
         listening = openListening(self._spec)
-        if isinstance(self._spec, PathSpec) and not self._path.startswith("@"):
-            status = os.lstat(self._path)
+        if isinstance(self._spec, PathSpec) and not self._spec.path.startswith("@"):
+            self._file = self._spec.path
+            status = os.lstat(self._file)
             self._inode = (status.st_dev, status.st_ino)
         self._socket = listening
         self._host = addressOf(listening.family, listening.getsockname())
@@ -130,8 +146,9 @@ class ChannelPort:
 
     def doRead(self) -> None:
         """Accept what is there, a turn's worth at most."""
-        for _ in range(64):
-            if self._socket is None or self._waitsForDescriptors():
+        end = time.monotonic() + TURN_SECONDS
+        for _ in range(TURN):
+            if self._socket is None or time.monotonic() > end or self._waitsForRoom():
                 return
             try:
                 connected, peer = self._socket.accept()
@@ -142,26 +159,20 @@ class ChannelPort:
                 return
             self._accepted(connected, peer)
 
-    def _waitsForDescriptors(self) -> bool:
-        """Accept no more while descriptors are scarce: those that are left are for messages."""
-        scarce = descriptors.scarce()
-        if scarce and not self._scarce:
-            self._log.warn(
-                "{path}: accepting pauses, {left} descriptors are left of {limit}; raise the limit "
-                "(ulimit -n)",
-                path=self._path,
-                left=descriptors.left(),
-                limit=descriptors.limit(),
-            )
-        elif self._scarce and not scarce:
-            self._log.info("{path}: accepting goes on", path=self._path)
-        self._scarce = scarce
-        if scarce:
+    def _waitsForRoom(self) -> bool:
+        """Accept no more for now: what is left is for others."""
+        full = self._room()
+        if full and not self._full:
+            self._lines.warn("{path}: accepting pauses: {why}", path=self._path, why=full)
+        elif self._full and not full:
+            self._lines.info("{path}: accepting goes on", path=self._path)
+        self._full = full
+        if full:
             self._rest()
-        return scarce
+        return bool(full)
 
     def _pause(self, error: OSError) -> None:
-        self._log.warn(
+        self._lines.warn(
             "{path}: cannot accept for now: {error}", path=self._path, error=error.strerror
         )
         self._rest()
@@ -206,7 +217,7 @@ class ChannelPort:
             or (bool(mode & 0o060) and gid == os.getegid())
         )
         if not allowed:
-            self._log.warn(
+            self._lines.warn(
                 "{path}: process {pid} of user {uid} refused; mode is {mode}",
                 path=self._path,
                 pid=pid,
@@ -229,13 +240,14 @@ class ChannelPort:
         self._reactor.removeReader(self)
         if self._paused is not None:
             self._paused.cancel()
+        self._lines.close()
         closeSocket(self._socket)
         self._socket = None
         if self._inode is not None:
             try:
-                status = os.lstat(self._path)
+                status = os.lstat(self._file)
                 if (status.st_dev, status.st_ino) == self._inode:
-                    os.unlink(self._path)
+                    os.unlink(self._file)
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     self._log.warn("{path} stays: {error}", path=self._path, error=error)

@@ -19,6 +19,7 @@ import click
 
 from chanproxy._channelconfig import LONGEST_LINGER
 from chanproxy._tables import secondsOf
+from chanproxy._words import safe
 from chanproxy.callcommand import defaultSocket
 from chanproxy.children import CannotRun, runChild
 from chanproxy.freezers._mounts import cgroupMounts, findCgroup
@@ -43,7 +44,7 @@ _words = {"allow_interspersed_args": False}
 
 
 def _fail(text: str, status: int = FAILED) -> None:
-    click.echo(f"chanproxy: {text}", err=True)
+    click.echo(safe(f"chanproxy: {text}"), err=True)
     sys.exit(status)
 
 
@@ -74,7 +75,8 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
             try:
                 guest.releaseWakeLock(lock)
             except ServiceGone as error:
-                click.echo(f"chanproxy: {container} was not held to the end: {error}", err=True)
+                text = f"chanproxy: {container} was not held to the end: {error}"
+                click.echo(safe(text), err=True)
     sys.exit(status)
 
 

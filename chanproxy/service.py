@@ -22,15 +22,19 @@ from chanproxy._batch import PeekBuffer
 from chanproxy._clashes import plain, whyNotApart
 from chanproxy._closing import closer
 from chanproxy._record import Record
+from chanproxy._words import safe
 from chanproxy.access import Access, AccessError
 from chanproxy.addresses import SeqpacketAddressSpec
 from chanproxy.administration import ServiceManager
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.channellistener import CannotStart, ChannelListener, whyNotStartable
 from chanproxy.container import Bounds, Container
-from chanproxy.control import ControlFactory
-from chanproxy.freezers import makeFreezer
+from chanproxy.control import ControlFactory, controlPort
+from chanproxy.crowds import Crowd, Terms
+from chanproxy.fewlines import FewLines
+from chanproxy.freezers import Breadth, makeFreezer
 from chanproxy.guarding import Guard
+from chanproxy.guestport import GuestPort
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.listening import whyNotBindable
 from chanproxy.ports import ChannelPort
@@ -132,6 +136,8 @@ def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) ->
         wrong = whyNotAdopt() if container.adoption is not None else None
         if wrong is not None:
             problems.append(Problem(f"{path}.wake-on", wrong))
+        if container.control is not None and (wrong := whyNotBindable(container.control)):
+            problems.append(Problem(f"{path}.control", wrong))
         for channel in container.channels:
             for key, wrong in whyNotStartable(reactor, channel):
                 where = f"{path}.channels.{channel.name}.{key}"
@@ -191,6 +197,8 @@ def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
         freezeLimit=container.freezeLimit,
         signalInterval=container.signalInterval,
         watchedProcesses=container.watchedProcesses,
+        descriptors=limits.containerDescriptors or descriptors.limit() // 4,
+        logLines=limits.logLines,
     )
 
 
@@ -216,6 +224,7 @@ class ChanproxyService(Service):
         self.containers: dict[str, Container] = {}
         self._places: dict[str, str] = {}
         self._listeners: list[ChannelListener] = []
+        self._guests: list[GuestPort] = []
         self._control: ChannelPort | None = None
         self._clients: ControlFactory | None = None
         self._buffer: PeekBuffer | None = None
@@ -230,9 +239,13 @@ class ChanproxyService(Service):
         """
         thawed, failed = thawRecorded(lambda spec: thawNow(spec, self._reactor), everything=False)
         for spec in thawed:
-            self._log.warn("{spec}: left frozen by a predecessor that died; thawed", spec=spec)
+            self._log.warn(
+                "{spec}: left frozen by a predecessor that died; thawed", spec=safe(spec)
+            )
         for sentence in failed:
-            self._log.error("what a predecessor wrote down is not thawed: {why}", why=sentence)
+            self._log.error(
+                "what a predecessor wrote down is not thawed: {why}", why=safe(sentence)
+            )
         schedule(self._configuration.scheduling)
         problems: list[Problem] = []
         limits = self._configuration.limits
@@ -302,7 +315,9 @@ class ChanproxyService(Service):
         self._places.pop(f"containers.{name}.freezer", None)
         mine = [listener for listener in self._listeners if listener.container is container]
         self._listeners = [listener for listener in self._listeners if listener not in mine]
-        return self._stop([container], mine)
+        guests = [port for port in self._guests if port.container is container]
+        self._guests = [port for port in self._guests if port not in guests]
+        return self._stop([container], [*mine, *guests])
 
     def _startContainer(
         self,
@@ -313,7 +328,8 @@ class ChanproxyService(Service):
     ) -> None:
         path = f"containers.{container.name}"
         try:
-            freezer = makeFreezer(container.freezer, self._reactor)
+            breadth = Breadth(limits.cgroups, limits.processes)
+            freezer = makeFreezer(container.freezer, self._reactor, breadth)
             place = _placeOf(freezer)
             clash = whyNotApart(place, self._places) if place else None
             if clash is not None:
@@ -337,6 +353,14 @@ class ChanproxyService(Service):
         self.containers[container.name] = made
         if place:
             self._places[f"{path}.freezer"] = place
+        if container.control is not None:
+            guests = GuestPort(self._reactor, made, container.control, limits, buffer)
+            try:
+                guests.start()
+            except CannotStart as error:
+                problems.append(Problem(f"{path}.{error.key}", str(error)))
+            else:
+                self._guests.append(guests)
         for channel in container.channels:
             try:
                 listener = ChannelListener(self._reactor, made, channel, limits, buffer)
@@ -362,8 +386,12 @@ class ChanproxyService(Service):
             problems.append(Problem("control", str(error)))
             return
         manager = ServiceManager(self._reactor, self, buffer)
-        clients = ControlFactory(manager, access, limits.controlBytes, limits.controlConnections)
-        port = ChannelPort(self._reactor, control, clients, PeekBuffer(limits.controlBytes))
+        each = limits.userDescriptors or descriptors.limit() // 16
+        terms = Terms(limits.controlConnections, each)
+        lines = FewLines(self._log, self._reactor, "control", limits.logLines)
+        crowd = Crowd(self._reactor, terms)
+        clients = ControlFactory(manager, access, limits.controlBytes, crowd, lines)
+        port = controlPort(self._reactor, control, clients, limits.logLines)
         try:
             port.startListening()
         except CannotListenError as error:
@@ -380,6 +408,7 @@ class ChanproxyService(Service):
         containers, self.containers = self.containers, {}
         listeners, self._listeners = self._listeners, []
         self._places.clear()
+        guests, self._guests = self._guests, []
         # Before the control socket is closed: who waits for a resume is answered.
         self._thaw(containers.values())
         self._buffer = None
@@ -388,7 +417,7 @@ class ChanproxyService(Service):
             control.append(self._control.stopListening())
             self._clients.closeAll()
             self._control = self._clients = None
-        stopped = self._stop(list(containers.values()), listeners, control)
+        stopped = self._stop(list(containers.values()), [*listeners, *guests], control)
         self._signals.close()
         return stopped.addBoth(_closed)
 
@@ -398,12 +427,12 @@ class ChanproxyService(Service):
             try:
                 container.suspension.stop()
             except FreezerError as error:
-                self._log.error("{name}: {error}", name=container.name, error=error)
+                self._log.error("{name}: {error}", name=container.name, error=safe(str(error)))
 
     def _stop(
         self,
         containers: list[Container],
-        listeners: list[ChannelListener],
+        listeners: Sequence[ChannelListener | GuestPort],
         others: Sequence[Deferred[None]] = (),
     ) -> Deferred[object]:
         self._thaw(containers)

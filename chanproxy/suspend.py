@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chanproxy._words import listed
 from chanproxy.interfaces import FreezerError, IFreezer
 from chanproxy.lifecycle import (
     BREATH,
@@ -268,7 +269,7 @@ class Suspension:
             wokenAt = time.monotonic_ns()
             if found is not None and any(source.kind == "adopted" for source in sources):
                 core.explaining = partial(_explained, found, sources, wokenAt)
-            self._machine.resume(",".join(_names(sources)))
+            self._machine.resume(listed(_names(sources)))
         elif self._core.state == "suspending":
             self._machine.interrupted(_refused(sources))
         for source in sources:
@@ -283,14 +284,14 @@ def notIdle(failure: Failure) -> NotIdle:
 def _refused(sources: list[Source]) -> Exception:
     names = _names(sources)
     if any(source.kind == "adopted" for source in sources):
-        return NotIdle(f"busy: {','.join(names)}: what it waits for is there")
+        return NotIdle(f"busy: {listed(names)}: what it waits for is there")
     return WakeLocksExist(names)
 
 
 def _explained(found: SourceGroup, sources: Sequence[Source], wokenAt: int) -> str:
     adopted = [each for each in sources if isinstance(each, WakeSource) and each.adopted]
     others = [each.name for each in sources if each not in adopted]
-    return ",".join(sorted([*others, *found.explain(adopted, wokenAt)]))
+    return listed(sorted([*others, *found.explain(adopted, wokenAt)]))
 
 
 def _names(sources: list[Source]) -> list[str]:

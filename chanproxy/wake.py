@@ -109,6 +109,9 @@ class SourceGroup(Protocol):
 
     epoll: select.epoll
 
+    def __len__(self) -> int:
+        """How many they are."""
+
     @property
     def sources(self) -> list[WakeSource]:
         """All of them."""
@@ -323,6 +326,11 @@ class WakeSources:
     def attached(self) -> list[WakeSource]:
         """The sources of the group, if there is one."""
         return [] if self._group is None else self._group.sources
+
+    @property
+    def descriptors(self) -> int:
+        """How many there are for all sources, those of the group as well."""
+        return len(self) + (0 if self._group is None else len(self._group))
 
     @property
     def _gateEvents(self) -> int:

@@ -24,6 +24,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from chanproxy import config
+from chanproxy._words import safe
 from chanproxy.commandcgroup import CommandCgroup, CommandFailed
 from chanproxy.idle import LINGERING
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IWakeWatcher
@@ -55,7 +56,7 @@ class _Printer:
             self._print(f"awake: {why}")
 
     def _print(self, text: str) -> None:
-        print(f"{self._name}: {text}", flush=True)
+        print(safe(f"{self._name}: {text}"), flush=True)
 
     def stateChanged(self, state: str, reason: str) -> None:
         """See L{IWakeWatcher}."""

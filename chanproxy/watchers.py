@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from chanproxy._poller import Poller
+from chanproxy._words import safe
 from chanproxy.interfaces import IWakeWatcher
 from chanproxy.suspend import Suspension
 
@@ -76,7 +77,8 @@ class WakeWatchers:
 
     def _changed(self, state: str, reason: str) -> None:
         if state in ("awake", "asleep") and state != self._state:
-            self._state, self._reason = state, reason
+            # Names in it come from everywhere, and each watcher has its own lines to keep apart.
+            self._state, self._reason = state, safe(reason)
             for watcher in list(self._watchers):
                 if watcher in self._watchers:
                     self._tell(watcher)
@@ -128,6 +130,11 @@ class PipeWatcher:
             os.close(self._writing)
             raise
         watchers.add(self)
+
+    @property
+    def ended(self) -> bool:
+        """Nobody is told any more."""
+        return self._writing < 0
 
     def handOver(self) -> int:
         """The read end, now the caller's; to be asked for once."""

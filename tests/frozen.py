@@ -24,11 +24,12 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from chanproxy.adopt.adopted import Adopted
+from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.calls import callNames
 from chanproxy.adopt.deadlines import IGNORE
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
+from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.threads import Gone, position, threadsOf, threadStat
 from chanproxy.adopt.times import Times
 from chanproxy.wake import SourceGroup
@@ -182,10 +183,10 @@ class Subject:
         return Inspector(
             "web",
             clock,
-            lambda: self.pids,
+            inOne(lambda: self.pids),
             Times.make("web", clock, timeouts),
             Ignored(ignore),
-            limit,
+            lambda: Room(limit),
             attach,
             blind,
             stopped,

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
 
 from chanproxy._batch import PeekBuffer
 from chanproxy.access import Access
@@ -17,9 +18,10 @@ from chanproxy.addresses import SeqpacketAddressSpec
 from chanproxy.administration import ServiceManager
 from chanproxy.config import AccessEntry, Configuration
 from chanproxy.container import Bounds, Container
-from chanproxy.control import ControlFactory
+from chanproxy.control import ControlFactory, controlPort
+from chanproxy.crowds import Crowd, Terms
+from chanproxy.fewlines import FewLines
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.ports import ChannelPort
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.freezers import FakeFreezer
 from tests.sides import turns
@@ -46,6 +48,8 @@ class Station:
         bounds: Bounds | None = None,
         messageBytes: int = 65536,
         connections: int = 256,
+        descriptors: int = 0,
+        lines: int = 60,
         mode: str = "manual",
     ) -> None:
         self.reactor = reactor
@@ -59,10 +63,14 @@ class Station:
                 reactor, name, freezer, 0.05, mode, recorded=False, bounds=bounds
             )
         self.manager = ServiceManager(reactor, self._service, PeekBuffer())
-        self.factory = ControlFactory(self.manager, Access(access), messageBytes, connections)
-        self._port = ChannelPort(
-            reactor, SeqpacketAddressSpec(self.path), self.factory, PeekBuffer(messageBytes)
+        self.factory = ControlFactory(
+            self.manager,
+            Access(access),
+            messageBytes,
+            Crowd(reactor, Terms(connections, descriptors)),
+            FewLines(Logger("control"), reactor, "control", lines),
         )
+        self._port = controlPort(reactor, SeqpacketAddressSpec(self.path), self.factory, lines)
         self._port.startListening()
         self._clients: list[Client] = []
 

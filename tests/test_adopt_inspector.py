@@ -34,6 +34,7 @@ from chanproxy import _syscalls
 from chanproxy.adopt import processors
 from chanproxy.adopt.deadlines import ALL, NotYet
 from chanproxy.adopt.inspector import TRACED_AT_ONCE
+from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.wake import WakeSources
 from tests.cgroups import TemporaryCgroup
@@ -757,7 +758,7 @@ def test_thirtyTwoBits() -> None:
         until(lambda: _call(subject.pid) == 7)
         subject.freeze()
         inspector = subject.inspector()
-        inspector._processes = lambda: [subject.pid]
+        inspector._listing = inOne(lambda: [subject.pid])
         with pytest.raises(StillBusy, match=rf"waits32\[{subject.pid}\] is a 32-bit program"):
             subject.look(inspector)
         subject.thaw()
@@ -856,7 +857,7 @@ def test_killedBeforeTheLook() -> None:
         killed.process.kill()
         killed.process.wait()
         inspector = subject.inspector()
-        inspector._processes = lambda: listed
+        inspector._listing = inOne(lambda: listed)
         assert names(subject.look(inspector)) == [f"web/waits[{subject.pid}] unix"]
 
 
@@ -902,7 +903,8 @@ def test_limit() -> None:
         subject = stack.enter_context(waits("poll", thing.theirs))
         assert subject.line() == "ready"
         subject.waitFor("poll" if X86 else "ppoll").freeze()
-        assert len(names(subject.look(subject.inspector(limit=1)))) == 1
+        # The stream, and the end of the process itself.
+        assert len(names(subject.look(subject.inspector(limit=2)))) == 1
         with pytest.raises(StillBusy, match=r"more than 0 descriptors; raise limits\.wake-sources"):
             subject.look(subject.inspector(limit=0))
 
@@ -916,7 +918,7 @@ def test_outOfDescriptors() -> None:
         subject.waitFor("epoll_wait" if X86 else "epoll_pwait").freeze()
         inspector = subject.inspector()
         listed = subject.pids
-        inspector._processes = lambda: listed
+        inspector._listing = inOne(lambda: listed)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         before = set(os.listdir("/proc/self/fd"))
         highest = max(map(int, before))
@@ -951,9 +953,11 @@ def test_outOfDescriptors() -> None:
 BLINDLY = """
 import ctypes, os, sys
 from twisted.internet.task import Clock
+from chanproxy.adopt.adopted import Room
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.rights import whyNotAdopt
+from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.times import Times
 
 os.setgroups([])
@@ -965,7 +969,7 @@ pids = list(map(int, sys.argv[2:]))
 for blind in (False, True):
     clock = Clock()
     times = Times.make("web", clock, float("inf"))
-    inspector = Inspector("web", clock, lambda: pids, times, Ignored(()), 9,
+    inspector = Inspector("web", clock, inOne(lambda: pids), times, Ignored(()), lambda: Room(9),
         lambda adopted: None, blind)
     look = inspector.look()
     look.addCallback(lambda found: sorted(source.name for source in found.sources))

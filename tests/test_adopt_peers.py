@@ -73,7 +73,7 @@ def test_unixPeers(tmp_path: Path) -> None:
         client.connect(path)
         with server.accept()[0] as accepted, open("/proc/self/comm") as file:
             command = f"{file.read().strip()}[{os.getpid()}]"
-            shown = f"{tmp_path}/a\\n\\x1b[31mb\\xff"
+            shown = f"{tmp_path}/a\\n\\x1b\\x5b31mb\\xff"
             assert str(describePeer(accepted.fileno())) == f"unix {shown} from {command}"
             assert str(describePeer(client.fileno())) == f"unix {shown} to {command}"
             assert str(describePeer(server.fileno())) == f"unix {shown} listening"

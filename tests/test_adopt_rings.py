@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from chanproxy.adopt.connections import Connections
 from chanproxy.adopt.foresight import Foresight
+from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import threadsOf
 from chanproxy.adopt.times import Times
@@ -69,10 +70,10 @@ def test_worker() -> None:
         (worker,) = set(threadsOf(subject.pid)) - {subject.pid}
         text = rf"busy: \S+\[{worker}\] works for an io_uring"
         times = Times.make("web", Clock(), 10.0)
-        foresight = Foresight(times, lambda: subject.pids, Connections("web", 0))
+        foresight = Foresight(times, inOne(lambda: subject.pids), Connections("web", 0))
         with pytest.raises(StillBusy, match=text):
             list(foresight.round(refuse=True))
-        leaving = Foresight(times, lambda: subject.pids, Connections("web", 0), True)
+        leaving = Foresight(times, inOne(lambda: subject.pids), Connections("web", 0), True)
         list(leaving.round(refuse=True))
         subject.freeze()
         with pytest.raises(StillBusy, match=text):

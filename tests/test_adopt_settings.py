@@ -243,6 +243,9 @@ class _Nothing:
         self.epoll = select.epoll()
         self.sources: list[Any] = []
 
+    def __len__(self) -> int:
+        return 0
+
     def poll(self) -> list[Any]:
         return []
 

@@ -11,7 +11,7 @@ import pytest
 from attrs import define
 from twisted.internet.defer import Deferred, succeed
 
-from chanproxy.adopt.adopted import Adopted
+from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.deadlines import NotYet
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.counter import MessageCounter
@@ -32,7 +32,7 @@ class Found(Adopted):
     """What a look found: a pipe, and what the test says."""
 
     def __init__(self, world: World) -> None:
-        super().__init__(10)
+        super().__init__(Room(10))
         self._world = world
         self.watchdog = world.watchdog
         self.thaws = 0

@@ -195,7 +195,8 @@ def test_unknownKeyLikeNoOther() -> None:
     assert problems(f"{MINIMAL}[limits]\nzzz = 1") == [
         "limits.zzz: is not known; known are message-bytes, message-descriptors, connect-timeout, "
         "control-bytes, control-connections, wake-sources, wake-locks, wake-watchers, containers, "
-        "trace-bytes, endpoint-buffer"
+        "trace-bytes, endpoint-buffer, container-descriptors, user-descriptors, log-lines, "
+        "cgroups, processes"
     ]
 
 
@@ -701,7 +702,8 @@ def test_reference() -> None:
     (editor,) = read.containers
     assert editor.adoption == Adoption(ignore=("udp:*:5353",))
     assert editor.maxAsleep == BREATH
-    bare = attrs.evolve(editor, channels=(), adoption=None, maxAsleep=0)
+    assert editor.control is not None
+    bare = attrs.evolve(editor, channels=(), adoption=None, maxAsleep=0, control=None)
     assert bare == Container("editor", editor.freezer)
     (rpc,) = editor.channels
     assert rpc == Channel(rpc.name, rpc.listen, rpc.connect)

@@ -190,6 +190,7 @@ async def test_connections(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         accepted(await root.call("ListContainers"))
         # One that goes makes room.
         mine[0].close()
-        await until(reactor, lambda: list(station.factory._open.values()).count(USER) == 1)
+        accounts = station.factory._open
+        await until(reactor, lambda: sum(a.who == f"user {USER}" for a in accounts.values()) == 1)
         (again,) = connectedAs(station.path, USER)
         accepted(await station.client(again).call("ListContainers"))

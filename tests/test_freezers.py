@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import stat
@@ -18,7 +19,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
-from chanproxy.freezers import DryRunFreezer, NullFreezer, makeFreezer
+from chanproxy.freezers import Breadth, DryRunFreezer, NullFreezer, makeFreezer
 from chanproxy.freezers._mounts import CgroupMount, cgroupMounts, findCgroup, holdsUs
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import (
@@ -432,13 +433,49 @@ class TestRealCgroup:
             process = cgroup.spawn(["sleep", "1000"])
             with open(os.path.join(levels[-1], "cgroup.procs"), "w") as file:
                 file.write(str(process.pid))
-            freezer = CgroupFreezer(cgroup.path, theReactor())
+            breadth = Breadth(cgroups=DEEP + 1)
+            freezer = CgroupFreezer(cgroup.path, theReactor(), breadth)
             assert freezer.processes() == [process.pid]
             assert freezer.unfrozenTasks() != []
+            with pytest.raises(FreezerError, match=f"more than {DEEP} cgroups are in it; raise"):
+                CgroupFreezer(cgroup.path, theReactor(), Breadth(DEEP)).processes()
             cgroup.kill()
         finally:
             for level in reversed(levels[1:]):
                 os.rmdir(level)
+
+    def test_tooMuchInside(self, cgroup: TemporaryCgroup) -> None:
+        """More cgroups or processes than allowed: refused by name, before they are looked at."""
+        inside = [os.path.join(cgroup.path, f"x{number}") for number in range(3000)]
+        for path in inside:
+            os.mkdir(path)
+        try:
+            pids = {cgroup.spawn(["sleep", "1000"]).pid for _ in range(5)}
+            freezer = CgroupFreezer(cgroup.path, theReactor())
+            before = time.thread_time()
+            for look in (freezer.processes, freezer.hiddenProcesses, freezer.unfrozenTasks):
+                with pytest.raises(
+                    FreezerError, match=r"than 512 cgroups .*; raise limits\.cgroups"
+                ):
+                    look()
+            assert time.thread_time() - before < 0.05
+            wide = CgroupFreezer(cgroup.path, theReactor(), Breadth(3001, 5))
+            assert set(wide.processes()) == pids
+            # A part at a time: each is a small one.
+            longest, before, steps = 0.0, time.thread_time(), wide.listing()
+            with contextlib.suppress(StopIteration):
+                while True:
+                    next(steps)
+                    longest = max(longest, time.thread_time() - before)
+                    before = time.thread_time()
+            assert longest < 0.02
+        finally:
+            for path in inside:
+                os.rmdir(path)
+        with pytest.raises(FreezerError, match=r"than 4 processes .*; raise limits\.processes"):
+            CgroupFreezer(cgroup.path, theReactor(), Breadth(processes=4)).processes()
+        with pytest.raises(FreezerError, match="than 4 processes"):
+            CgroupFreezer(cgroup.path, theReactor(), Breadth(processes=4)).hiddenProcesses()
 
     def test_threaded(self, cgroup: TemporaryCgroup) -> None:
         """A threaded cgroup does not list processes; the one above it does."""

@@ -534,7 +534,7 @@ os.setgroups([]); os.setgid(65534); os.setuid(65534)
 remote = socket.socket(fileno=int(sys.argv[2]))
 with Guest("editor", sys.argv[1]) as guest:
     try:
-        guest.createProxy("rpc", remote)
+        guest.createProxy("rpc", remote, 0, "shared")
     except CallRefused as error:
         print(error.error, flush=True)
     channel, counter = guest.createProxy("rpc", remote, 1, "handled")

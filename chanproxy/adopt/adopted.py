@@ -12,7 +12,7 @@ import select
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from attrs import define
+from attrs import define, frozen
 from twisted.logger import Logger
 
 from chanproxy import _syscalls
@@ -28,6 +28,20 @@ _log = Logger()
 
 Places = Collection[tuple[int, int]]
 """Descriptors of processes."""
+
+
+@frozen
+class Room:
+    """
+    How many descriptors may be adopted.
+
+    @ivar more: what to do about it when that is not enough.
+    @ivar spare: how many a look may open for itself, and close again.
+    """
+
+    count: int
+    more: str = "raise limits.wake-sources"
+    spare: int = 2**30
 
 
 @define
@@ -49,7 +63,7 @@ class Adopted:
     """
     The adopted sources of one sleep.
 
-    @ivar limit: descriptors that it may hold.
+    @ivar room: descriptors that it may hold.
     @ivar label: which of the container's own times wakes it; empty for none.
     @ivar whose: the process and thread that wait for that.
     @ivar rests: what is left of times that the kernel counts anew when the container runs again.
@@ -59,12 +73,12 @@ class Adopted:
     @ivar watchdog: seconds within which a process has to report to a watchdog; None: none does.
     """
 
-    def __init__(self, limit: int, reading: Reading | None = None) -> None:
+    def __init__(self, room: Room, reading: Reading | None = None) -> None:
         """
         @param reading: the container's.
         @raise OSError: out of descriptors.
         """
-        self.limit = limit
+        self.room = room
         self.epoll = select.epoll()
         self.label = ""
         self.whose: tuple[int, int] | None = None

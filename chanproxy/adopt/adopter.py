@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from chanproxy.adopt.adopted import Room
 from chanproxy.adopt.connections import Connections
 from chanproxy.adopt.deadlines import BRIEF, WORTH
 from chanproxy.adopt.drywatch import DryWatch
@@ -20,7 +21,7 @@ from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.sampler import Sampler
 from chanproxy.adopt.settings import Adoption
-from chanproxy.adopt.slices import Sliced
+from chanproxy.adopt.slices import Sliced, listingOf
 from chanproxy.adopt.times import Times
 from chanproxy.adopt.usage import Usage
 from chanproxy.interfaces import IFreezer
@@ -39,12 +40,12 @@ class Adopter:
         reactor: IReactorTime,
         freezer: IFreezer,
         adoption: Adoption,
-        limit: int,
+        room: Callable[[], Room],
         attach: Callable[[SourceGroup], None],
         stopped: bool = True,
     ) -> None:
         """
-        @param limit: descriptors that may be adopted.
+        @param room: how many descriptors may be adopted now.
         @param attach: see L{Inspector}.
         @param stopped: see L{Inspector}.
         """
@@ -61,16 +62,17 @@ class Adopter:
         connections = Connections(name, adoption.unanswered)
         ignored = Ignored(adoption.ignore)
         rings = "io_uring" in ignored.kinds()
-        self._foresight = Foresight(times, freezer.processes, connections, rings)
+        listing = listingOf(freezer)
+        self._foresight = Foresight(times, listing, connections, rings)
         self._sampler = Sampler(reactor, times.observer, self._foresight, freezer.cpuTime)
 
         self._inspector = Inspector(
             name,
             reactor,
-            freezer.processes,
+            listing,
             times,
             ignored,
-            limit,
+            room,
             attach,
             adoption.blind,
             stopped,

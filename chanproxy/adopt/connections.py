@@ -17,9 +17,9 @@ from attrs import define, field, frozen
 from chanproxy import _syscalls
 from chanproxy._borrowed import borrowed
 from chanproxy._closing import closeDuplicate
+from chanproxy._words import safe
 from chanproxy.adopt.epolls import parse, textOf
 from chanproxy.adopt.flow import LISTEN, OPEN, Flow, Flowing, counts
-from chanproxy.adopt.naming import safe
 from chanproxy.adopt.peers import Listeners, ends, ephemeral, internet
 from chanproxy.adopt.subject import Subject
 from chanproxy.adopt.threads import Gone
@@ -73,7 +73,9 @@ class Watched:
 
 def watchedOf(subject: Subject) -> Watched:
     """A process that is being looked into, with what its threads wait on."""
-    descriptors = {fd for wait in subject.waits.values() for fd, _ in wait.descriptors}
+    # Threads that poll the same share their table.
+    tables = {id(wait.descriptors): wait.descriptors for wait in subject.waits.values()}
+    descriptors = {fd for table in tables.values() for fd, _ in table}
     return Watched(subject.pid, subject.label, subject.memory.pidfd, tuple(descriptors))
 
 
@@ -194,7 +196,7 @@ class Connections:
         finally:
             closeDuplicate(duplicate)
         server = self._listeners.of(process.pid).shown(*here) or internet(*here)
-        label = f"{self._name}/{safe(process.label)} tcp {server}"
+        label = safe(f"{self._name}/{process.label} tcp {server}")
         return InFlight(f"{label} {waiting[0].format(internet(*there))}", waiting[1])
 
     def _waitsFor(self, inode: int, known: _Connection, flow: Flow) -> tuple[str, float] | None:

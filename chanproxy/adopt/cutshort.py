@@ -20,7 +20,7 @@ from attrs import define
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chanproxy._processes import ProcessStatus
-from chanproxy.adopt.decode import NotWaiting, decode, mayWait
+from chanproxy.adopt.decode import TIMES, NotWaiting, decode, mayWait
 from chanproxy.adopt.processors import Processor
 from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.socketlimits import RECEIVING, limitIn
@@ -238,7 +238,7 @@ class CutShort:
             name = self._processor.name(where.number)
             if name != cut.call or not mayWait(name):
                 return False
-            within = decode(name, where.arguments, memory.read, _noClock).within
+            within = decode(name, where.arguments, memory.read, _noClock, TIMES).within
             if name in RECEIVING:
                 within = limitIn(memory.pidfd, cut.argument, name)
             return within == cut.asked

@@ -11,7 +11,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from attrs import evolve, frozen
 
@@ -23,6 +23,15 @@ Clock = Callable[[int], int]
 MOST_POLLED = 65536
 """Descriptors of one poll(2) or select(2) that are looked at; more is called busy."""
 
+MOST_ENTRIES = 2 * MOST_POLLED
+"""
+Of all that the threads of a container poll and select, those of equal tables counted once: twice
+what a container may be watched by.  Some 20 megabytes while they are looked at.
+"""
+
+Entries = tuple[tuple[int, int], ...]
+"""Numbers of descriptors, each with its poll events."""
+
 _SECOND = 1_000_000_000
 
 _NONBLOCKING, _EXITED = 1, 4
@@ -31,6 +40,45 @@ _NONBLOCKING, _EXITED = 1, 4
 
 class NotWaiting(Exception):
     """The thread waits for nothing that can be watched; the text says what it does."""
+
+
+class Tables:
+    """
+    What the threads of one container poll, in one look: equal tables are one, and all together have
+    a limit.
+
+    @ivar skipped: they are of no interest, and not even read.
+    """
+
+    def __init__(self, most: int = MOST_ENTRIES, skipped: bool = False) -> None:
+        """@param most: entries of all that differ."""
+        self.skipped = skipped
+        self._most = most
+        self._count = 0
+        self._known: dict[Hashable, Entries] = {}
+
+    def of(self, raw: Hashable, make: Callable[[], Entries]) -> Entries:
+        """
+        The entries of a table.
+
+        @param raw: the table, as the kernel was given it.
+        @raise NotWaiting: there are too many.
+        """
+        known = self._known.get(raw)
+        if known is None:
+            known = make()
+            self._count += len(known)
+            if self._count > self._most:
+                raise NotWaiting(
+                    "polls, with the container's other threads, more descriptors than are "
+                    f"looked at, {MOST_ENTRIES} in all"
+                )
+            self._known[raw] = known
+        return known
+
+
+TIMES = Tables(skipped=True)
+"""For those who want to know of a call's time only."""
 
 
 @frozen
@@ -78,7 +126,7 @@ class Wait:
     """
 
     call: str
-    descriptors: tuple[tuple[int, int], ...] = ()
+    descriptors: Entries = ()
     within: int | None = None
     relative: bool = False
     children: Children | None = None
@@ -108,20 +156,25 @@ def mayWait(call: str) -> bool:
 
 
 def decode(
-    call: str, arguments: Sequence[int], read: Read, clock: Clock = time.clock_gettime_ns
+    call: str,
+    arguments: Sequence[int],
+    read: Read,
+    clock: Clock = time.clock_gettime_ns,
+    tables: Tables | None = None,
 ) -> Wait:
     """
     Tell what a thread waits for.
 
     @param arguments: the call's six, unsigned.
     @param clock: the process's.
+    @param tables: of this look; without them each is for itself.
     @raise NotWaiting: nothing; it works.
     @raise OSError: its memory cannot be read.
     """
     decoder = _DECODERS.get(call)
     if decoder is None:
         raise NotWaiting(f"is in {call}, which cannot be watched")
-    return decoder(_Asked(call, arguments, read, clock))
+    return decoder(_Asked(call, arguments, read, clock, tables or Tables()))
 
 
 @frozen
@@ -132,6 +185,7 @@ class _Asked:
     arguments: Sequence[int]
     read: Read
     clock: Clock
+    tables: Tables
 
     def __getitem__(self, index: int) -> int:
         return self.arguments[index]
@@ -195,13 +249,22 @@ def _poll(asked: _Asked) -> Wait:
     count = asked[1] & 0xFFFFFFFF
     if count > MOST_POLLED:
         raise NotWaiting(f"polls {count} descriptors, more than are looked at")
-    table = asked.read(asked[0], 8 * count) if count else b""
-    # struct pollfd; a negative descriptor stands for none.
-    entries = tuple((fd, events) for fd, events, _ in struct.iter_unpack("=iHH", table) if fd >= 0)
+    entries = _polled(asked, count) if count and not asked.tables.skipped else ()
     if asked.call == "poll":
         return Wait(asked.call, entries, _milliseconds(asked[2]), True)
     rest = Rest(asked[2], 1) if asked[2] else None
     return Wait(asked.call, entries, asked.duration(2), True, rest=rest)
+
+
+def _polled(asked: _Asked, count: int) -> Entries:
+    table = asked.read(asked[0], 8 * count)
+
+    def make() -> Entries:
+        # struct pollfd; a negative descriptor stands for none.
+        unpacked = struct.iter_unpack("=iHH", table)
+        return tuple((fd, events) for fd, events, _ in unpacked if fd >= 0)
+
+    return asked.tables.of(table, make)
 
 
 _SETS = (select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI)
@@ -211,19 +274,28 @@ def _select(asked: _Asked) -> Wait:
     count = asked[0] & 0xFFFFFFFF
     if count > MOST_POLLED:
         raise NotWaiting(f"selects among {count} descriptors, more than are looked at")
-    wanted: dict[int, int] = {}
-    for address, event in zip(asked.arguments[1:4], _SETS, strict=True):
-        if not address or not count:
-            continue
-        bits = int.from_bytes(asked.read(address, (count + 63) // 64 * 8), "little")
-        bits &= (1 << count) - 1
-        while bits:
-            fd = (bits & -bits).bit_length() - 1
-            wanted[fd] = wanted.get(fd, 0) | event
-            bits &= bits - 1
+    entries = _selected(asked, count) if count and not asked.tables.skipped else ()
     unit = 1000 if asked.call == "select" else 1
     rest = Rest(asked[4], unit) if asked[4] else None
-    return Wait(asked.call, tuple(wanted.items()), asked.duration(4, unit), True, rest=rest)
+    return Wait(asked.call, entries, asked.duration(4, unit), True, rest=rest)
+
+
+def _selected(asked: _Asked, count: int) -> Entries:
+    size = (count + 63) // 64 * 8
+    sets = tuple(asked.read(each, size) if each else b"" for each in asked.arguments[1:4])
+
+    def make() -> Entries:
+        wanted: dict[int, int] = {}
+        for raw, event in zip(sets, _SETS, strict=True):
+            # By bytes: taking bits off one number of thousands of them takes their square.
+            for index, byte in enumerate(raw):
+                for bit in range(8) if byte else ():
+                    fd = 8 * index + bit
+                    if byte >> bit & 1 and fd < count:
+                        wanted[fd] = wanted.get(fd, 0) | event
+        return tuple(wanted.items())
+
+    return asked.tables.of((count, sets), make)
 
 
 _FUTEX_WAIT, _FUTEX_LOCK_PI, _FUTEX_WAIT_BITSET = 0, 6, 9

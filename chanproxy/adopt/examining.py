@@ -15,7 +15,7 @@ from chanproxy import _syscalls
 from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.epolls import PIECE, Member, isSame, membersOf
 from chanproxy.adopt.fragile import Treatment, treatmentOf
-from chanproxy.adopt.naming import Ignored, describeLink, safe
+from chanproxy.adopt.naming import Ignored, describeLink
 from chanproxy.adopt.rings import whyNotCompleted
 from chanproxy.adopt.strangers import isKernels, isMember
 from chanproxy.adopt.subject import StillBusy, Subject
@@ -110,7 +110,7 @@ class Examiner:
         if depth > NEST:
             # So deep in one another they cannot be watched as a whole; more is said there.
             return Inside(apart=True)
-        label = safe(table.subject.label)
+        label = table.subject.label
         try:
             members = yield from membersOf(table.subject.pid, fd)
         except OSError as error:
@@ -146,7 +146,7 @@ class Examiner:
             not link or (counted is not None and not isSame(pid, fd, member, counted))
         ):
             raise StillBusy(
-                f"busy: {safe(table.subject.label)}: what its epoll {fd} knows as descriptor "
+                f"busy: {table.subject.label}: what its epoll {fd} knows as descriptor "
                 f"{member.fd} has another number by now"
             )
         if member.isFile and not self._isHarmless(table, member, link):
@@ -154,7 +154,7 @@ class Examiner:
                 # Then it is seen which, and none of them is asked.
                 return True
             raise StillBusy(
-                f"busy: {safe(table.subject.label)}: what its epoll {fd} knows as descriptor "
+                f"busy: {table.subject.label}: what its epoll {fd} knows as descriptor "
                 f"{member.fd} cannot be watched"
             )
         if not link:
@@ -219,7 +219,7 @@ def checkRing(table: Table, fd: int) -> None:
     except ProcessLookupError:
         return
     except OSError as error:
-        text = f"{safe(table.subject.label)}: io_uring {fd}: {error.strerror}"
+        text = f"{table.subject.label}: io_uring {fd}: {error.strerror}"
         raise StillBusy(text) from error
     try:
         why = whyNotCompleted(duplicate)
@@ -228,6 +228,4 @@ def checkRing(table: Table, fd: int) -> None:
     finally:
         closeDuplicate(duplicate)
     if why:
-        raise StillBusy(
-            f"busy: {safe(table.subject.label)} has an io_uring, descriptor {fd}: {why}"
-        )
+        raise StillBusy(f"busy: {table.subject.label} has an io_uring, descriptor {fd}: {why}")

@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from contextlib import ExitStack
 
+from chanproxy._words import named
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, Watched
 from chanproxy.adopt.deadlines import Timed, lookAfterOthers
-from chanproxy.adopt.decode import Clock, NotWaiting, decode, mayWait
+from chanproxy.adopt.decode import (
+    MOST_ENTRIES,
+    Clock,
+    Entries,
+    NotWaiting,
+    Tables,
+    decode,
+    mayWait,
+)
 from chanproxy.adopt.inflight import refuseAwaited
-from chanproxy.adopt.naming import safe
 from chanproxy.adopt.observer import Seen
+from chanproxy.adopt.slices import Listing
 from chanproxy.adopt.socketlimits import limitIn
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import (
@@ -39,19 +48,23 @@ class Foresight:
     def __init__(
         self,
         times: Times,
-        processes: Callable[[], Sequence[int]],
+        listing: Listing,
         connections: Connections,
         leavesRings: bool = False,
     ) -> None:
         """
-        @param processes: lists the container's.
+        @param listing: of the container's processes.
         @param leavesRings: what io_urings do is of no interest.
         """
         self._leavesRings = leavesRings
         self._times = times
         self._connections = connections
-        self._processes = processes
+        self._listing = listing
         self._clocks: dict[int, Clock] = {}
+        self._tables = Tables()
+        self._numbers: dict[int, tuple[int, ...]] = {}
+        # What threads wait on, each once; kept by what is known of them, from round to round.
+        self._waited: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def round(self, refuse: bool) -> Generator[None, None, list[Timed]]:
         """
@@ -65,8 +78,12 @@ class Foresight:
         @raise FreezerError: the processes cannot be listed.
         """
         now = time.monotonic_ns()
-        pids = set(self._processes())
+        pids = set((yield from self._listing()))
         self._times.observer.keepOnly(pids)
+        self._waited = {waited: waited for waited in self._times.observer.waited()}
+        # What is kept from earlier rounds has its part of what all may have.
+        kept = sum(len(waited) for waited in self._waited if len(waited) > 1)
+        self._tables, self._numbers = Tables(MOST_ENTRIES - kept), {}
         self._clocks = {pid: clock for pid, clock in self._clocks.items() if pid in pids}
         timed: list[Timed] = []
         seen: dict[int, dict[int, Seen]] = {}
@@ -115,10 +132,11 @@ class Foresight:
                 try:
                     pidfd = os.pidfd_open(pid)
                     stack.callback(os.close, pidfd)
-                    label = f"{safe(threadStat(pid, pid).name)}[{pid}]"
+                    label = f"{named(threadStat(pid, pid).name)}[{pid}]"
                 except (Gone, ProcessLookupError):
                     continue
-                every = {fd for each in threads.values() for fd in each.descriptors}
+                waited = {id(each.descriptors): each.descriptors for each in threads.values()}
+                every = {fd for each in waited.values() for fd in each}
                 watched.append(Watched(pid, label, pidfd, tuple(every)))
             yield from refuseAwaited(self._connections, watched)
 
@@ -136,7 +154,7 @@ class Foresight:
         # What has ended, or is the kernel's own, or stopped by a signal, waits for nothing that a
         # freeze could harm.
         if not stat.asleepForGood and stat.state not in "Tt":
-            label = f"{safe(stat.name)}[{tid}]"
+            label = f"{named(stat.name)}[{tid}]"
             if seen.held:
                 raise StillBusy(f"busy: {label} has been thawed, and has not run yet")
             if stat.state == "D":
@@ -149,7 +167,9 @@ class Foresight:
                 if not mayWait(name):
                     raise StillBusy(f"busy: {label} is in {name}, which cannot be watched")
                 try:
-                    wait = decode(name, where.arguments, memory.read, self._clockOf(pid))
+                    wait = decode(
+                        name, where.arguments, memory.read, self._clockOf(pid), self._tables
+                    )
                     if name == "connect":
                         limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
                         wait = wait if limit is None else wait.limited(limit)
@@ -160,13 +180,24 @@ class Foresight:
                 except OSError as error:
                     raise StillBusy(f"busy: {label}: its memory cannot be read: {error}") from error
                 seen.onlyTime = wait.onlyTime
-                seen.descriptors = tuple(fd for fd, _ in wait.descriptors)
+                seen.descriptors = self._shared(wait.descriptors)
         else:
             if stat.isRingWorker and not self._leavesRings:
-                raise StillBusy(f"busy: {safe(stat.name)}[{tid}] works for an io_uring")
+                raise StillBusy(f"busy: {named(stat.name)}[{tid}] works for an io_uring")
             # A worker shows the call that it was made in, for ever.
             seen.timing, seen.onlyTime, seen.descriptors = None, True, ()
         seen.calm = seen.ran
+
+    def _shared(self, entries: Entries) -> tuple[int, ...]:
+        """The numbers of descriptors: one object for all threads that wait on the same."""
+        known = self._numbers.get(id(entries))
+        if known is None:
+            numbers = tuple(fd for fd, _ in entries)
+            known = self._waited.setdefault(numbers, numbers)
+            # Of tables only: those live as long as this round.
+            if len(entries) > 1:
+                self._numbers[id(entries)] = known
+        return known
 
     def _timed(self, pid: int, tid: int, seen: Seen, alone: bool) -> Timed | None:
         timing = seen.timing
@@ -190,5 +221,7 @@ class Foresight:
             if known is not None and known.at is not None:
                 at = known.at
         period = seen.period if seen.isHabit(timing) else 0
-        label = f"{self._times.name}/{safe(threadStat(pid, tid).name)}[{tid}] {timing.call} timeout"
+        label = (
+            f"{self._times.name}/{named(threadStat(pid, tid).name)}[{tid}] {timing.call} timeout"
+        )
         return Timed(pid, tid, label, at, length, alone, period)

@@ -15,14 +15,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chanproxy import _syscalls
-from chanproxy.adopt.adopted import Adopted
+from chanproxy._words import named
+from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, watchedOf
-from chanproxy.adopt.decode import NotWaiting, Wait, decode, mayWait
+from chanproxy.adopt.decode import NotWaiting, Tables, Wait, decode, mayWait
 from chanproxy.adopt.inflight import refuseAwaited
-from chanproxy.adopt.naming import Ignored, describeLink, safe
+from chanproxy.adopt.naming import Ignored, describeLink
 from chanproxy.adopt.processors import Call, UnknownProgram
-from chanproxy.adopt.slices import Sliced
+from chanproxy.adopt.slices import Listing, Sliced
 from chanproxy.adopt.socketlimits import RECEIVING
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.taking import Taker
@@ -45,6 +46,9 @@ _ENDED = frozenset(
 )
 """Calls that a freeze ends, so that their time has to be known from before."""
 
+_EACH = 2
+"""Descriptors that a look keeps open for each process: itself, and its memory."""
+
 TRACED_AT_ONCE = 32
 """Threads that are stopped side by side."""
 
@@ -60,10 +64,10 @@ class Inspector:
         self,
         name: str,
         clock: IReactorTime,
-        processes: Callable[[], Sequence[int]],
+        listing: Listing,
         times: Times,
         ignored: Ignored,
-        limit: int,
+        room: Callable[[], Room],
         attach: Callable[[Adopted], None],
         blind: bool = False,
         stopped: bool = True,
@@ -71,9 +75,9 @@ class Inspector:
         connections: Connections | None = None,
     ) -> None:
         """
-        @param processes: lists the container's.
+        @param listing: of the container's processes.
         @param times: what is known of the times that its threads wait for.
-        @param limit: descriptors that may be adopted.
+        @param room: how many descriptors may be adopted now.
         @param attach: called with what will be filled by a look, so that it is polled already.
         @param blind: accept processes that may not be looked into.
         @param stopped: the container is frozen when it is looked at.  If not, what is found holds
@@ -84,10 +88,10 @@ class Inspector:
         """
         self._name = name
         self._clock = clock
-        self._processes = processes
+        self._listing = listing
         self._times = times
         self._ignored = ignored
-        self._limit = limit
+        self._room = room
         self._attach = attach
         self._blind = blind
         self._stopped = stopped
@@ -99,6 +103,7 @@ class Inspector:
         self.signalWaiters: tuple[tuple[int, int], ...] = ()
         self._releasing: IDelayedCall | None = None
         self._since = 0
+        self._tables = Tables()
 
     def look(self, frozenSince: int | None = None) -> Deferred[SourceGroup]:
         """
@@ -124,9 +129,10 @@ class Inspector:
         """One look; gives L{None} where others may have their turn, and returns what was found."""
         subjects: list[Subject] = []
         self._since = time.monotonic_ns()
+        self._tables = Tables()
         adopted = self._adopt()
         try:
-            listed = self._list()
+            listed = yield from self._list(adopted.room.spare)
             for pid in listed:
                 self._enter(pid, subjects)
                 yield None
@@ -142,7 +148,7 @@ class Inspector:
                 self._name, adopted, self._ignored, self._stopped, self._views, frozenSince
             )
             yield from taker.takeAll(subjects)
-            if set(self._processes()) - set(listed):
+            if set((yield from self._listing())) - set(listed):
                 raise StillBusy("busy: a process came in")
             self._setTime(adopted, subjects)
             if not self._stopped:
@@ -160,14 +166,19 @@ class Inspector:
 
     def _adopt(self) -> Adopted:
         try:
-            adopted = Adopted(self._limit, self._times.reading)
+            adopted = Adopted(self._room(), self._times.reading)
             self._attach(adopted)
         except OSError as error:
             raise StillBusy(f"out of descriptors: {error.strerror}") from error
         return adopted
 
-    def _list(self) -> Sequence[int]:
-        pids = self._processes()
+    def _list(self, spare: int) -> Generator[None, None, Sequence[int]]:
+        pids = yield from self._listing()
+        if _EACH * len(pids) > spare:
+            raise StillBusy(
+                f"busy: it has {len(pids)} processes, and to look into them takes {_EACH} "
+                f"descriptors each; {spare} may be taken; raise the limit (ulimit -n)"
+            )
         if not pids:
             raise StillBusy("none of its processes can be seen from here")
         hidden = 0 if self._blind else self._hidden()
@@ -198,11 +209,11 @@ class Inspector:
         except PermissionError:
             if not self._blind:
                 raise StillBusy(
-                    f"{safe(name)}[{pid}] may not be looked into: that takes CAP_SYS_PTRACE; "
+                    f"{named(name)}[{pid}] may not be looked into: that takes CAP_SYS_PTRACE; "
                     'or write unseen = "blind", and it is left out'
                 ) from None
         except OSError as error:
-            raise StillBusy(f"{safe(name)}[{pid}]: {error.strerror}") from error
+            raise StillBusy(f"{named(name)}[{pid}]: {error.strerror}") from error
 
     def _sightAll(self, subject: Subject) -> None:
         """A cheap first look: whoever is in no call that waits works."""
@@ -237,15 +248,17 @@ class Inspector:
         stat = threadStat(subject.pid, tid)
         # One that is stopped waits for SIGCONT; that it goes on is looked for while it sleeps.
         if stat.isRingWorker and "io_uring" not in self._ignored.kinds():
-            raise StillBusy(f"busy: {safe(stat.name)}[{tid}] works for an io_uring")
+            raise StillBusy(f"busy: {named(stat.name)}[{tid}] works for an io_uring")
         if stat.asleepForGood or stat.state == "T":
             return False
         if number >= 0:
-            raise StillBusy(f"busy: {safe(stat.name)}[{tid}] is in {name}, which cannot be watched")
+            raise StillBusy(
+                f"busy: {named(stat.name)}[{tid}] is in {name}, which cannot be watched"
+            )
         # One that has stopped only just now may count as running still: its registers tell.
         unknown = self._stopped if where is None else self._processor.forgetful
         if not unknown:
-            raise StillBusy(f"busy: {safe(stat.name)}[{tid}]")
+            raise StillBusy(f"busy: {named(stat.name)}[{tid}]")
         return True
 
     def _waitsOf(self, subject: Subject, tids: Sequence[int]) -> None:
@@ -274,7 +287,7 @@ class Inspector:
             raise NotWaiting("runs")
         name = self._times.nameOf(subject.pid, tid, where.number, where.arguments)
         subject.calls[tid] = Call(name, where.arguments, where.instruction)
-        return decode(name, where.arguments, subject.memory.read, subject.clock)
+        return decode(name, where.arguments, subject.memory.read, subject.clock, self._tables)
 
     def _waitOf(self, subject: Subject, tid: int, registers: Sequence[int]) -> Wait:
         call = self._processor.interrupted(registers, subject.memory.read)
@@ -287,7 +300,7 @@ class Inspector:
         subject.calls[tid] = call
         if call.lost:
             return self._anyEpoll(subject, call.name)
-        return decode(call.name, call.arguments, subject.memory.read, subject.clock)
+        return decode(call.name, call.arguments, subject.memory.read, subject.clock, self._tables)
 
     def _anyEpoll(self, subject: Subject, name: str) -> Wait:
         """Which epoll it is has been lost: it may be any of the subject's."""
@@ -304,7 +317,7 @@ class Inspector:
             name = threadStat(subject.pid, tid).name
         except (Gone, OSError):
             name = subject.name
-        return f"{safe(name)}[{tid}]"
+        return f"{named(name)}[{tid}]"
 
     def _setTime(self, adopted: Adopted, subjects: Sequence[Subject]) -> None:
         timed = self._times.ofAll(subjects, self._since, self._stopped)

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from chanproxy import _syscalls
 from chanproxy._borrowed import borrowed
+from chanproxy._words import named
 
 _KINDS = {
     socket.SOCK_STREAM: "stream",
@@ -45,6 +46,8 @@ WORDS = (
 )
 """The kinds there are."""
 
+_OURS = ("tcp", "udp", "vsock")
+
 _ANONYMOUS = {
     "eventfd": "eventfd",
     "timerfd": "timerfd",
@@ -62,9 +65,9 @@ class Description:
     What a descriptor is.
 
     @ivar kind: one of L{WORDS}.
-    @ivar address: of a socket, where it is or whom it speaks to; or a path.
+    @ivar address: of a socket, where it is or whom it speaks to; or a path.  As it is: not quoted.
     @ivar more: C{listening}, or nothing.
-    @ivar whole: what is shown instead of both, when it is known who is at the other end.
+    @ivar whole: what is shown instead of both, when it is known who is at the other end; quoted.
     """
 
     kind: str
@@ -78,28 +81,10 @@ class Description:
         return self.kind in ("tcp", "udp", "unix", "vsock", "netlink", "socket", "pipe")
 
     def __str__(self) -> str:
-        parts = (self.kind, self.whole) if self.whole else (self.kind, self.address, self.more)
-        return safe(" ".join(part for part in parts if part))
-
-
-def safe(text: str) -> str:
-    """
-    Foreign text, for one line of a log.
-
-    What would end the line, move a terminal's cursor or is no UTF-8 is written as an escape.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    shown = []
-    for character in text:
-        if character.isprintable() or character == " ":
-            shown.append(character)
-        elif "\udc80" <= character <= "\udcff":
-            # A byte that was no UTF-8, see os.fsdecode.
-            shown.append(f"\\x{ord(character) & 0xFF:02x}")
-        else:
-            shown.append(character.encode("unicode_escape").decode("ascii"))
-    return "".join(shown)
+        # Of the internet, an address is ours, and has brackets.
+        address = self.address if self.kind in _OURS else named(self.address)
+        parts = (self.kind, self.whole) if self.whole else (self.kind, address, self.more)
+        return " ".join(part for part in parts if part)
 
 
 def describe(descriptor: int) -> Description:

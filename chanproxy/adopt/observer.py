@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 
 from attrs import define, field, frozen
 
 from chanproxy.adopt.calls import RESTART
-from chanproxy.adopt.decode import Clock, NotWaiting, Wait, decode, mayWait
+from chanproxy.adopt.decode import TIMES, Clock, NotWaiting, Wait, decode, mayWait
 from chanproxy.adopt.lastran import lastRan
 from chanproxy.adopt.processors import Processor
 from chanproxy.adopt.restarted import Restarted
@@ -342,6 +343,11 @@ class Observer:
         """What is known of a thread."""
         return self._seen.get(pid, {}).get(tid)
 
+    def waited(self) -> Iterable[tuple[int, ...]]:
+        """What all threads waited on when that was last looked at, each object once."""
+        seen = (each for threads in self._seen.values() for each in threads.values())
+        return {id(each.descriptors): each.descriptors for each in seen}.values()
+
     def keepOnly(self, pids: set[int]) -> None:
         """Forget processes that are gone."""
         for pid in [pid for pid in self._seen if pid not in pids]:
@@ -443,7 +449,7 @@ class Observer:
         if where.number < 0 or not mayWait(name):
             return None
         try:
-            wait = decode(name, where.arguments, memory.read, clock)
+            wait = decode(name, where.arguments, memory.read, clock, TIMES)
             if name in RECEIVING:
                 limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
                 wait = wait if limit is None else wait.limited(limit)

@@ -17,6 +17,7 @@ from functools import cache
 from attrs import evolve, frozen
 
 from chanproxy._borrowed import borrowed
+from chanproxy._words import named
 from chanproxy.adopt.naming import Description, describe, pathOf
 
 KEPT = 5.0
@@ -186,12 +187,12 @@ def _unixConnection(looked: socket.socket) -> str:
         return ""
     credentials = looked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     (pid,) = struct.unpack_from("=i", credentials)
-    path = pathOf(here or there)
+    path = named(pathOf(here or there))
     if not pid:
         return path
     try:
         with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:
-            name = os.fsdecode(file.read().removesuffix(b"\n"))
+            name = named(file.read().removesuffix(b"\n"))
     except OSError:
         name = "process"
     return f"{path} {'from' if here else 'to'} {name}[{pid}]"

@@ -8,7 +8,7 @@ Knows nothing of what the work is.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -17,12 +17,32 @@ from twisted.logger import Logger
 
 from chanproxy.adopt.deadlines import NotYet
 from chanproxy.adopt.subject import StillBusy
-from chanproxy.interfaces import FreezerError
+from chanproxy.interfaces import FreezerError, IFreezer, ISlicedFreezer
 
 SLICE = 0.004
 """Seconds that work may take at a time, before others have their turn."""
 
 T = TypeVar("T")
+
+Listing = Callable[[], Generator[None, None, Sequence[int]]]
+"""Lists processes, a part at a time."""
+
+
+def listingOf(freezer: IFreezer) -> Listing:
+    """How a freezer lists its processes."""
+    if ISlicedFreezer.providedBy(freezer):
+        return ISlicedFreezer(freezer).listing
+    return inOne(freezer.processes)
+
+
+def inOne(processes: Callable[[], Sequence[int]]) -> Listing:
+    """All of them in one part."""
+
+    def listing() -> Generator[None, None, Sequence[int]]:
+        yield None
+        return processes()
+
+    return listing
 
 
 class Sliced(Generic[T]):
@@ -59,7 +79,7 @@ class Sliced(Generic[T]):
         except (StillBusy, NotYet):
             self.result.errback()
         except (OSError, FreezerError) as error:
-            self.result.errback(StillBusy(f"it cannot be looked into: {error}"))
+            self.result.errback(StillBusy(f"busy: it cannot be looked into: {error}"))
         except Exception:
             # Whatever it is, the container has to run.
             self._log.failure("a look into a container failed")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from chanproxy._words import named
 from chanproxy.adopt.decode import Clock, Wait
-from chanproxy.adopt.naming import safe
 from chanproxy.adopt.processors import Call
 from chanproxy.adopt.threads import Memory
 
@@ -51,7 +51,7 @@ class Subject:
     @property
     def label(self) -> str:
         """For people."""
-        return f"{safe(self.name)}[{self.pid}]"
+        return f"{named(self.name)}[{self.pid}]"
 
     @property
     def onlyTime(self) -> bool:

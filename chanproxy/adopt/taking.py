@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 
 from chanproxy import _syscalls
 from chanproxy._closing import closeDuplicate
+from chanproxy._words import named
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.decode import Children, NotWaiting, Wait
 from chanproxy.adopt.edges import edgeOf
@@ -20,7 +21,7 @@ from chanproxy.adopt.epolls import Member, isSame
 from chanproxy.adopt.examining import NEST, Examiner, Inside, Table, checkRing
 from chanproxy.adopt.explaining import Origin
 from chanproxy.adopt.fragile import Treatment, treatmentOf
-from chanproxy.adopt.naming import Description, Ignored, describeLink, safe
+from chanproxy.adopt.naming import Description, Ignored, describeLink
 from chanproxy.adopt.peers import Listeners, describePeer
 from chanproxy.adopt.socketlimits import limitOf
 from chanproxy.adopt.strangers import isKernels
@@ -89,18 +90,22 @@ class Taker:
             pass
         if self._stopped:
             # Should it be killed, its peers have to see that at once.
-            self._addEnd(safe(subject.label), subject.memory.keepPidfd())
+            self._addEnd(subject.label, subject.memory.keepPidfd())
 
     def _takeWaits(self, table: Table, inside: set[int]) -> Generator[None, None, None]:
         subject = table.subject
+        polled: set[int] = set()
         for tid, wait in subject.waits.items():
-            for fd, events in wait.descriptors:
+            # Threads that poll the same share their table; those of other calls may have a limit.
+            known = len(wait.descriptors) > 1 and id(wait.descriptors) in polled
+            polled.add(id(wait.descriptors))
+            for fd, events in () if known else wait.descriptors:
                 within = yield from self._take(table, wait, fd, events)
                 if within is not None:
                     try:
                         subject.waits[tid] = wait.limited(within)
                     except NotWaiting as error:
-                        raise StillBusy(f"busy: {safe(subject.label)} {error}") from None
+                        raise StillBusy(f"busy: {subject.label} {error}") from None
                 yield None
             if wait.children is not None:
                 self._takeChildren(subject, wait.children, inside)
@@ -126,11 +131,7 @@ class Taker:
         if key in self._taken:
             return None
         self._taken.add(key)
-        if len(self._adopted) >= self._adopted.limit:
-            raise StillBusy(
-                f"it waits on more than {self._adopted.limit} descriptors; "
-                "raise limits.wake-sources"
-            )
+        self._expectRoom()
         duplicate = self._duplicate(table, fd)
         if duplicate is None:
             return None
@@ -164,10 +165,10 @@ class Taker:
             return None
         origin = Origin(subject.pid, fd, description, inside.members)
         try:
-            self._adopt(safe(subject.label), duplicate, events, origin, edge)
+            self._adopt(subject.label, duplicate, events, origin, edge)
         except OSError as error:
             why = _whyNotPolled(description, error)
-            raise StillBusy(f"busy: {safe(subject.label)} {why}") from error
+            raise StillBusy(f"busy: {subject.label} {why}") from error
         return within
 
     def _duplicate(self, table: Table, fd: int) -> int | None:
@@ -177,7 +178,7 @@ class Taker:
         @return: None when the process has ended, or it is ignored and cannot be.
         @raise StillBusy: it cannot be, or must not.
         """
-        subject, label = table.subject, safe(table.subject.label)
+        subject, label = table.subject, table.subject.label
         try:
             link = table.link(fd)
             if not isKernels(subject.memory.thread, fd, link):
@@ -220,7 +221,7 @@ class Taker:
         self, table: Table, fd: int, description: Description, treatment: Treatment
     ) -> None:
         """Watch what must not be polled by a duplicate."""
-        label = safe(table.subject.label)
+        label = table.subject.label
         if treatment is Treatment.REFUSE:
             raise StillBusy(
                 f"busy: {label} waits for a {description}, which tells whoever polls it only once"
@@ -250,7 +251,7 @@ class Taker:
         Watched so most are level-triggered: an edge that the program has been told of already is
         told once more.
         """
-        label = safe(table.subject.label)
+        label = table.subject.label
         if depth >= NEST:
             raise StillBusy(f"busy: {label} has epolls in epolls, too deep to watch")
         for member in members:
@@ -276,7 +277,7 @@ class Taker:
                 if kin.ended:
                     # Between its parent's last look and the freeze, or after that.
                     raise StillBusy(
-                        f"busy: {safe(subject.label)} waits for process {pid}, which has ended"
+                        f"busy: {subject.label} waits for process {pid}, which has ended"
                     )
                 self._addChild(pid)
         except Gone:
@@ -290,9 +291,20 @@ class Taker:
             return
         except OSError as error:
             raise StillBusy(f"out of descriptors: {error.strerror}") from error
-        self._addEnd(safe(f"{name}[{pid}]"), pidfd)
+        self._addEnd(f"{named(name)}[{pid}]", pidfd)
+
+    def _expectRoom(self) -> None:
+        room = self._adopted.room
+        if len(self._adopted) >= room.count:
+            raise StillBusy(f"busy: it waits on more than {room.count} descriptors; {room.more}")
 
     def _addEnd(self, label: str, pidfd: int) -> None:
+        """@param pidfd: closed also when there is an error."""
+        try:
+            self._expectRoom()
+        except StillBusy:
+            os.close(pidfd)
+            raise
         self._adopted.add(f"{self._container}/{label} ended", pidfd, select.EPOLLIN, False)
 
 

@@ -175,7 +175,7 @@ def threadStat(pid: int, tid: int) -> ThreadStat:
     # The name may contain anything, so the fields are counted from its closing parenthesis.
     head, _, tail = text.rpartition(b")")
     fields = tail.split()
-    name = head.partition(b"(")[2].decode(errors="backslashreplace")
+    name = head.partition(b"(")[2].decode(errors="surrogateescape")
     return ThreadStat(name, fields[0].decode(), int(fields[6]), int(fields[19]) * _TICK)
 
 

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
+from chanproxy._words import named
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.cutshort import CutShort
 from chanproxy.adopt.deadlines import Deadlines, Timed, lookAfterOthers
 from chanproxy.adopt.decode import NotWaiting, Wait
-from chanproxy.adopt.naming import safe
 from chanproxy.adopt.observer import Observer, Timing
 from chanproxy.adopt.processors import Call, Processor, processor
 from chanproxy.adopt.reading import Reading
@@ -153,7 +153,7 @@ class Times:
             name = threadStat(subject.pid, tid).name
         except (Gone, OSError):
             name = subject.name
-        return f"{self.name}/{safe(name)}[{tid}] {wait.call} timeout"
+        return f"{self.name}/{named(name)}[{tid}] {wait.call} timeout"
 
     def _end(self, subject: Subject, tid: int, wait: Wait, since: int, left: bool) -> int:
         """

@@ -11,8 +11,12 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
+from chanproxy._words import named
 from chanproxy.adopt.threads import Gone, threadsOf, threadStat, timesRun
 from chanproxy.interfaces import FreezerError
+
+MOST = 2048
+"""Threads of which it is counted how often they run: some 20 milliseconds."""
 
 BUSY_CPU = 0.05
 """Share of one processor, by default, above which a container is at work."""
@@ -89,7 +93,7 @@ class Usage:
         if most / passed <= self._busySwitches:
             return ""
         try:
-            name = threadStat(*worst).name
+            name = named(threadStat(*worst).name)
         except (Gone, OSError):
             name = "a thread"
         return (
@@ -110,6 +114,8 @@ class Usage:
             except (Gone, OSError):
                 continue
             for tid in tids:
+                if len(runs) >= MOST:
+                    return runs
                 # One that has ended meanwhile does not run any more.
                 with contextlib.suppress(Gone, OSError):
                     _, runs[pid, tid] = timesRun(pid, tid)

@@ -6,19 +6,21 @@ Knows the kinds by name only; each kind is a module of its own.
 
 from __future__ import annotations
 
+from chanproxy.freezers._files import Breadth
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezers.null import NullFreezer
 from chanproxy.interfaces import ChanproxyReactor, IFreezer
 
-__all__ = ["DryRunFreezer", "NullFreezer", "makeFreezer"]
+__all__ = ["Breadth", "DryRunFreezer", "NullFreezer", "makeFreezer"]
 
 
-def makeFreezer(spec: str, reactor: ChanproxyReactor) -> IFreezer:
+def makeFreezer(spec: str, reactor: ChanproxyReactor, breadth: Breadth | None = None) -> IFreezer:
     """
     Make the freezer that a configuration string names.
 
     @param spec: C{cgroup:PATH}, C{none}, or the prefix of a plugin and its argument.
+    @param breadth: how much is looked through, for a cgroup's processes.
     @raise ValueError: anything else; the text is a sentence for the user.
     """
     kind, colon, argument = spec.partition(":")
@@ -29,7 +31,7 @@ def makeFreezer(spec: str, reactor: ChanproxyReactor) -> IFreezer:
             raise ValueError(
                 "The freezer 'cgroup' needs the path of a cgroup, such as cgroup:editor."
             )
-        return CgroupFreezer(argument, reactor)
+        return CgroupFreezer(argument, reactor, breadth)
     from chanproxy.plugins import freezerFactories
 
     others = freezerFactories()

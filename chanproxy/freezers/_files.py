@@ -14,6 +14,12 @@ from attrs import frozen
 
 from chanproxy.interfaces import FreezerError, FreezerNotReady
 
+CGROUPS, PROCESSES = 512, 4096
+"""
+How many cgroups and processes of one container are looked through, by default: the first take some
+25 milliseconds, the others less.
+"""
+
 GONE = (errno.ENOENT, errno.ENODEV, errno.ENOTDIR)
 """The errors of a cgroup that does not exist, or no longer."""
 
@@ -41,10 +47,28 @@ def readOnce(path: str) -> bytes:
         os.close(fd)
 
 
+class TooMuchInside(FreezerError):
+    """A container has more cgroups or processes than are looked through; the text names both."""
+
+
+@frozen
+class Breadth:
+    """
+    How much of a container is looked through.
+
+    @ivar cgroups: its own and all below it.
+    @ivar processes: in all of them.
+    """
+
+    cgroups: int = CGROUPS
+    processes: int = PROCESSES
+
+
 def cgroupsFrom(
     directory: str,
     failed: Callable[[OSError], object] = lambda error: None,
     skip: Callable[[str], bool] = lambda directory: False,
+    most: int | None = None,
 ) -> Iterator[str]:
     """
     A cgroup and all below it, each before those inside it.
@@ -53,8 +77,10 @@ def cgroupsFrom(
 
     @param failed: called with the error when one cannot be looked into.
     @param skip: whether one is left out, with all below it.
+    @param most: how many there may be; None: any number, for those who cannot do without.
+    @raise TooMuchInside: there are more; found out before all of them are looked at.
     """
-    left = [directory]
+    left, count = [directory], 1
     while left:
         inside = left.pop()
         if skip(inside):
@@ -62,11 +88,33 @@ def cgroupsFrom(
         yield inside
         try:
             # As a rule there is none, and the kernel counts them (set_nlink in fs/kernfs/inode.c).
-            if os.stat(inside).st_nlink > 2:
-                with os.scandir(inside) as entries:
-                    left += [each.path for each in entries if each.is_dir(follow_symlinks=False)]
+            within = os.stat(inside).st_nlink - 2
+            if within <= 0:
+                continue
+            count += within
+            if most is not None and count > most:
+                raise TooMuchInside(f"more than {most} cgroups are in it; raise limits.cgroups")
+            with os.scandir(inside) as entries:
+                left += [each.path for each in entries if each.is_dir(follow_symlinks=False)]
         except OSError as error:
             failed(error)
+
+
+def processesIn(directory: str, most: int) -> list[int]:
+    """
+    The processes of one cgroup, without those below it.
+
+    @param most: how many are read; one more than that says that there are more.
+    @raise OSError: it cannot be read.
+    """
+    text = b""
+    with open(os.path.join(directory, "cgroup.procs"), "rb", buffering=0) as file:
+        # A line has eight bytes at most.
+        while piece := file.read(65536):
+            text += piece
+            if text.count(b"\n") > most:
+                break
+    return [int(pid) for pid in text.split(b"\n")[:-1][: most + 1]]
 
 
 @frozen

@@ -14,7 +14,7 @@ import errno
 import os
 import re
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
@@ -22,13 +22,17 @@ from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
 from chanproxy._poller import Poller
+from chanproxy._words import named
 from chanproxy.freezers._claims import Claim, inHands
 from chanproxy.freezers._files import (
     GONE,
+    Breadth,
     Events,
+    TooMuchInside,
     cgroupsFrom,
     explained,
     noRight,
+    processesIn,
     readLines,
     readOnce,
 )
@@ -47,6 +51,7 @@ from chanproxy.interfaces import (
     FreezerError,
     FreezerNotReady,
     IExclusiveFreezer,
+    ISlicedFreezer,
     IThawedByDescriptor,
 )
 
@@ -65,6 +70,10 @@ _STOPPED_IN = frozenset(
 )
 
 
+_TASKS = 1024
+"""Threads that are looked at to name those that are not frozen: some 20 milliseconds."""
+
+
 @frozen
 class _Kept:
     """The descriptors that a freeze keeps open for its thaw; owner: the freezer."""
@@ -77,7 +86,7 @@ class _Kept:
         os.close(self.events)
 
 
-@implementer(IExclusiveFreezer, IThawedByDescriptor)
+@implementer(IExclusiveFreezer, ISlicedFreezer, IThawedByDescriptor)
 class CgroupFreezer:
     """
     Freezes one cgroup v2 and everything below it.
@@ -85,7 +94,9 @@ class CgroupFreezer:
     @ivar spec: C{cgroup:} and the path as it was given.
     """
 
-    def __init__(self, path: str, reactor: IReactorFDSet) -> None:
+    def __init__(self, path: str, reactor: IReactorFDSet, breadth: Breadth | None = None) -> None:
+        """@param breadth: how much is looked through to find its processes."""
+        self._breadth = breadth or Breadth()
         self.spec = f"cgroup:{path}"
         self._path = path
         self._reactor = reactor
@@ -432,12 +443,16 @@ class CgroupFreezer:
     def unfrozenTasks(self) -> list[str]:
         """See L{IFreezer.unfrozenTasks}.  Best effort: it needs the right to trace the tasks."""
         tasks: list[str] = []
-        for directory in cgroupsFrom(self._find()[0], skip=_isFrozen):
+        most, looked = self._breadth, 0
+        for directory in cgroupsFrom(self._find()[0], skip=_isFrozen, most=most.cgroups):
             for thread in readLines(os.path.join(directory, "cgroup.threads")):
+                looked += 1
+                if looked > _TASKS:
+                    return tasks
                 wchan = "".join(readLines(f"/proc/{thread}/wchan"))
                 # A thread of another pid namespace is listed as 0.
                 if wchan not in _STOPPED_IN and thread != "0":
-                    name = "".join(readLines(f"/proc/{thread}/comm")) or "?"
+                    name = named(readOnce(f"/proc/{thread}/comm").removesuffix(b"\n")) or "?"
                     where = "running" if wchan in ("", "0") else f"in {wchan}"
                     tasks.append(f"{name}[{thread}] {where}")
         return tasks
@@ -446,27 +461,36 @@ class CgroupFreezer:
         """
         See L{IFreezer.processes}.
 
-        @raise FreezerError: the cgroup is there, but cannot be read.
+        @raise FreezerError: the cgroup is there, but cannot be read; or has too much inside.
         """
+        return _atOnce(self.listing())
+
+    def listing(self) -> Generator[None, None, list[int]]:
+        """See L{ISlicedFreezer.listing}; raises as L{processes} does."""
         # A process of another pid namespace is listed as 0.
-        return [pid for pid in self._listed() if pid]
+        return [pid for pid in (yield from self._listed()) if pid]
 
     def hiddenProcesses(self) -> int:
         """See L{IFreezer.hiddenProcesses}."""
-        return self._listed().count(0)
+        return _atOnce(self._listed()).count(0)
 
-    def _listed(self) -> list[int]:
+    def _listed(self) -> Generator[None, None, list[int]]:
         found: dict[int, None] = {}
         hidden = 0
-        for directory in cgroupsFrom(self._find()[0], self._unlisted):
+        most = self._breadth
+        for directory in cgroupsFrom(self._find()[0], self._unlisted, most=most.cgroups):
             try:
-                with open(os.path.join(directory, "cgroup.procs"), "rb", buffering=0) as file:
-                    pids = [int(pid) for pid in file.readall().split()]
+                pids = processesIn(directory, most.processes - len(found) - hidden)
             except OSError as error:
                 self._unlisted(error)
                 continue
+            yield None
             hidden += pids.count(0)
             found.update(dict.fromkeys(pid for pid in pids if pid))
+            if len(found) + hidden > most.processes:
+                raise TooMuchInside(
+                    f"more than {most.processes} processes are in it; raise limits.processes"
+                )
         return [*found, *[0] * hidden]
 
     def cpuTime(self) -> int:
@@ -481,6 +505,15 @@ class CgroupFreezer:
         # A threaded cgroup does not say; the domain above it has listed its processes.
         if error.errno not in (*GONE, errno.EOPNOTSUPP):
             raise explained(self.spec, str(error.filename), error)
+
+
+def _atOnce(steps: Generator[None, None, list[int]]) -> list[int]:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            found: list[int] = stop.value
+            return found
 
 
 def _isFrozen(directory: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from chanproxy.guest._counters import Counter
 from chanproxy.guest._errors import CallRefused, GuestError, ServiceGone
-from chanproxy.guest._wire import Connection, closeAll, defaultPath
+from chanproxy.guest._wire import GUEST, Connection, closeAll, defaultPath
 
 T = TypeVar("T")
 
@@ -99,16 +99,18 @@ class Guest:
         self, container: str | None = None, path: str | None = None, patience: float = 10.0
     ) -> None:
         """
-        @param container: the name it has in the service; C{$CHANPROXY_CONTAINER} if not given.
-        @param path: the control socket; C{$CHANPROXY_CONTROL} if not given, or root's default.
+        @param container: the name it has in the service; C{$CHANPROXY_CONTAINER} if not given.  On
+            the container's own socket, L{GUEST}, it need not be known.
+        @param path: the control socket; C{$CHANPROXY_CONTROL} if not given, or the container's own
+            if there is one, or root's default.
         @param patience: seconds to wait for an answer.
         @raise GuestError: nobody says which container it is.
         """
         name = container or os.environ.get("CHANPROXY_CONTAINER")
-        if not name:
-            raise GuestError("which container is this? Give its name, or set CHANPROXY_CONTAINER")
-        self.container = name
         self.path = path or defaultPath()
+        if not name and self.path != GUEST:
+            raise GuestError("which container is this? Give its name, or set CHANPROXY_CONTAINER")
+        self.container = name or None
         self._patience = patience
         self._connection: Connection | None = None
         self._lock = threading.Lock()
@@ -157,7 +159,7 @@ class Guest:
         name: str,
         remote: socket.socket | int,
         initial: int = 0,
-        kind: str = "shared",
+        kind: str | None = None,
         lifetime: str = "service",
     ) -> tuple[socket.socket, Counter]:
         """
@@ -167,10 +169,18 @@ class Guest:
         @param remote: a connected packet socket to the peer outside.  Close it afterwards: the
             service has its own.
         @param initial: 0, or 1: awake until the first message is marked as handled, this one.
-        @param kind: C{shared}, for who is trusted with the counter itself; or C{handled}.
+        @param kind: C{shared}, for who is trusted with the counter itself; or C{handled}; if not
+            given, what this guest may have.
         @param lifetime: C{service}, or C{connection}: ends with this guest's connection.
         @return: our end of the channel, and its counter.
         """
+        if kind is None:
+            try:
+                return self.createProxy(name, remote, initial, "shared", lifetime)
+            except CallRefused as refused:
+                if refused.error != "PermissionDenied":
+                    raise
+            return self.createProxy(name, remote, initial, "handled", lifetime)
         if initial not in (0, 1):
             raise ValueError("a counter starts from 0 or from 1")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

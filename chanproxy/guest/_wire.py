@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,9 +26,22 @@ _SCM_MAX_FD = 253
 """The kernel's limit of descriptors on one packet, C{net/scm.h}."""
 
 
+GUEST = "/run/chanproxy/guest.sock"
+"""Where a container has the control socket that is its own, unless somebody says otherwise."""
+
+
 def defaultPath() -> str:
-    """Where the service listens: C{$CHANPROXY_CONTROL}, or root's default."""
-    return os.environ.get("CHANPROXY_CONTROL") or "/run/chanproxy/control.sock"
+    """
+    Where the service listens: C{$CHANPROXY_CONTROL}, or the container's own socket, or root's.
+    """
+    said = os.environ.get("CHANPROXY_CONTROL")
+    return said or (GUEST if os.path.exists(GUEST) else "/run/chanproxy/control.sock")
+
+
+def _timeval(seconds: float) -> bytes:
+    # Zero would stand for no limit.
+    whole, part = divmod(max(int(seconds * 1_000_000), 1), 1_000_000)
+    return struct.pack("@ll", whole, part)
 
 
 class Connection:
@@ -41,9 +55,12 @@ class Connection:
         """
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(patience)
         try:
+            # A socket with a timeout of Python's does not wait where many want to connect.
+            if patience is not None:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(patience))
             self._socket.connect("\0" + path[1:] if path.startswith("@") else path)
+            self._socket.settimeout(patience)
         except OSError as error:
             self._socket.close()
             raise self._gone(error.strerror or str(error)) from error
