@@ -77,7 +77,7 @@ class Attacked:
             f'[containers.victim.channels.c]\nlisten = "seqpacket:{directory}/victim"\n'
             f'connect = "seqpacket:{directory}/echo"\n'
             f'[containers.other]\nfreezer = "{self.other.spec}"\nlinger = 0.02\n'
-            'wake-on = "sockets"\n'
+            'wake-on = "sockets"\nunanswered = 0\n'
             '[containers.open]\nfreezer = "none"\n'
             f'[containers.open.channels.c]\nlisten = "seqpacket:{directory}/out"\n'
             f'connect = "seqpacket:{directory}/in"\n'
