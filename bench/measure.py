@@ -239,7 +239,7 @@ def _isListening(address: str) -> bool:
     if not os.path.exists(place):
         return False
     # haproxy binds a name with something added, and renames: the kernel shows the old one.
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+    for line in Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]:
         fields = line.split()
         if fields[-1].startswith(place) and int(fields[3], 16) & _ACCEPTING:
             return True

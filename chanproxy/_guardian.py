@@ -19,6 +19,9 @@ ASK, ANSWER, LOOK, NEW = b"?", b"!", b"l", b"n"
 """What is said: by us; by the service; that something sleeps; a container's number, its name after
 it, and the descriptor that thaws it beside it."""
 
+MARK = "user.chanproxy.frozen"
+"""What is taken off when the service cannot any more: see L{chanproxy.freezers._marks}."""
+
 _MSG = 4096
 
 
@@ -45,7 +48,7 @@ class _Guardian:
             left = None if due is None else max(due - time.monotonic(), 0) * 1000
             if poller.poll(left):
                 if not self._hear():
-                    self._thaw("it has ended")
+                    self._thaw("it has ended", True)
                     return
             elif due is not None:
                 self._tick()
@@ -85,11 +88,15 @@ class _Guardian:
         elif not self._told:
             # Once; it may freeze again only when it has turned.
             self._told = True
-            self._thaw(f"it has not turned for {self._seconds:g} s")
+            self._thaw(f"it has not turned for {self._seconds:g} s", False)
 
-    def _thaw(self, why: str) -> None:
+    def _thaw(self, why: str, ended: bool) -> None:
         # All are thawed before anything is said.
         thawed = [number for number in self._asleep() if self._write(self._freezers[number][0])]
+        if ended:
+            # A service that lives does it itself, and may have frozen it again by now.
+            for number in thawed:
+                _unmark(self._freezers[number][0])
         for number in thawed:
             try:
                 os.write(2, f"chanproxy: {self._freezers[number][1]}: thawed: {why}\n".encode())
@@ -102,6 +109,14 @@ class _Guardian:
         except OSError:
             # It is gone.
             return False
+
+
+def _unmark(descriptor: int) -> None:
+    try:
+        os.removexattr(descriptor, MARK)
+    except OSError:
+        # It had none, or is gone.
+        return
 
 
 def main() -> None:

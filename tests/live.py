@@ -59,7 +59,7 @@ def until(what: str, condition: Callable[[], object], patience: float = PATIENCE
 def listens(path: Path) -> bool:
     """Whether somebody listens on a packet socket."""
     # Without connecting, which would wake a container: proc(5), flag __SO_ACCEPTCON.
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+    for line in Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]:
         fields = line.split()
         if fields[7:] == [str(path)] and int(fields[3], 16) & 0x10000:
             return True

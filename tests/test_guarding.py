@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chanproxy._guardian import MARK
 from tests.cgroups import TemporaryCgroup, unusable
 from tests.frozen import until
 from tests.live import guardiansOf
@@ -96,6 +97,8 @@ def test_killed(service: Service) -> None:
     assert time.monotonic() - began < 0.5
     until(lambda: not _guards(guardian))
     assert "thawed: it has ended" in service.said.read_text()
+    # Or a pause of somebody else's, who comes now, would be taken for ours by the next start.
+    assert os.listxattr(f"{service.cgroup.path}/cgroup.freeze") == []
 
 
 def test_hangs(service: Service) -> None:
@@ -105,6 +108,8 @@ def test_hangs(service: Service) -> None:
     until(lambda: not service.wanted, SECONDS + 1)
     assert time.monotonic() - began > SECONDS / 2
     assert "it has not turned for 1 s" in service.said.read_text()
+    # It lives, and is to see to that itself.
+    assert os.listxattr(f"{service.cgroup.path}/cgroup.freeze") == [MARK]
     service.process.send_signal(signal.SIGCONT)
     until(lambda: service.asleep, 10)
     # It sleeps on, as it should.

@@ -195,6 +195,22 @@ def test_pausedAtStart(live: Live) -> None:
     assert not live.cgroup.frozen()
 
 
+def test_pausedAfterAKill(live: Live) -> None:
+    """What the guardian of a killed service has thawed, and others then pause, is theirs."""
+    live.start()
+    live.waitFrozen()
+    assert live.service is not None
+    live.service.kill()
+    until("thawed", lambda: not live.cgroup.frozen())
+    until("unmarked", lambda: not marked(live.cgroup))
+    live.end(signal.SIGKILL)
+    live.cgroup.write("cgroup.freeze", "1")
+    until("paused", live.cgroup.frozen)
+    live.start()
+    live.end()
+    assert live.cgroup.frozen()
+
+
 def test_pausedAtStop(live: Live) -> None:
     """A service that starts, stops, is killed and starts beside a pause does not end it."""
     live.cgroup.write("cgroup.freeze", "1")

@@ -13,10 +13,10 @@ import errno
 import os
 from collections.abc import Iterator
 
+from chanproxy._guardian import MARK
 from chanproxy.freezers._files import cgroupsFrom, readOnce
 from chanproxy.freezers._mounts import cgroupMounts
 
-_NAME = "user.chanproxy.frozen"
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EPERM)
 """
 Before Linux 5.7 a cgroup has no attributes of this kind: C{kernfs_user_xattr_handler} is of then.
@@ -32,7 +32,7 @@ def mark(fd: int) -> None:
     @raise OSError: it cannot be marked: do not freeze it, for nobody could tell afterwards.
     """
     try:
-        os.setxattr(fd, _NAME, b"1")
+        os.setxattr(fd, MARK, b"1")
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
@@ -43,7 +43,7 @@ def unmark(fd: int) -> None:
     # With a mark left behind, the pause of somebody else would be taken for ours: no harm worth
     # an error on the way of a thaw.
     with contextlib.suppress(OSError):
-        os.removexattr(fd, _NAME)
+        os.removexattr(fd, MARK)
 
 
 def marked(fd: int | str) -> bool | None:
@@ -55,7 +55,7 @@ def marked(fd: int | str) -> bool | None:
     @raise OSError: it is gone, or may not be read.
     """
     try:
-        os.getxattr(fd, _NAME)
+        os.getxattr(fd, MARK)
     except OSError as error:
         if error.errno == errno.ENODATA:
             return False
