@@ -209,8 +209,11 @@ class ControlConnection(MessageProtocol):
         if self.transport.peerGone() and (self._paused or self._stream is not None):
             # It waits for no answer any more, and what it still had to say depends on one.
             self.transport.abortConnection()
-        else:
-            MessageProtocol.channelReadable(self)
+            return
+        if self._account is not None:
+            # Others may have taken what is for all of them.
+            self._waitForTurn(self._account)
+        MessageProtocol.channelReadable(self)
 
     def messagesEnded(self) -> None:
         """The client sends no more: it is answered what it asked; a watcher hears on."""

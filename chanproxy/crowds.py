@@ -19,7 +19,7 @@ from chanproxy.descriptors import TooManyDescriptors
 SHARE, ALTOGETHER = 0.05, 0.25
 """Of a processor: what the calls of one user may take, and those of all users but the owners."""
 
-BURST, BURSTS = 0.005, 0.02
+BURST, BURSTS = 0.005, 0.01
 """
 Seconds that may be taken before a share is looked at, by one and by all: the longest call takes as
 much as one.

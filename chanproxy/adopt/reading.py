@@ -38,6 +38,10 @@ STARTING = 2.0
 """Seconds that the first one of all may take to start: a tenth of one, as a rule."""
 
 
+PIECE = _readmemory.MOST - 4
+"""Bytes that are read at a time."""
+
+
 class _Hangs(Exception):
     """There was no answer."""
 
@@ -173,9 +177,14 @@ class Reading:
 
         @raise OSError: they are not all there, we may not look, or nobody answers.
         """
-        found = self._ask(pid, _readmemory.READ, address, size)
-        if len(found) != size:
-            raise OSError(errno.EIO, f"no memory at {address:#x}")
+        found = b""
+        while len(found) < size:
+            # A poll table may have more than fits into one answer.
+            piece = min(size - len(found), PIECE)
+            more = self._ask(pid, _readmemory.READ, address + len(found), piece)
+            found += more
+            if len(more) != piece:
+                raise OSError(errno.EIO, f"no memory at {address + len(found):#x}")
         return found
 
     def write(self, pid: int, address: int, data: bytes) -> None:
