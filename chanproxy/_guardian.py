@@ -24,6 +24,12 @@ MARK = "user.chanproxy.frozen"
 
 _MSG = 4096
 
+PATIENCE = 10
+"""As many times as long a service may merely wait for a processor, which others have."""
+
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
 
 class _Guardian:
     def __init__(self, seconds: float) -> None:
@@ -34,6 +40,8 @@ class _Guardian:
         self._seconds = seconds
         self._freezers: dict[int, tuple[int, str]] = {}
         self._asked = self._told = False
+        self._starved = 0
+        self._used = 0.0
 
     def run(self) -> None:
         """Until the service has ended."""
@@ -79,16 +87,25 @@ class _Guardian:
 
     def _tick(self) -> None:
         if not self._asked:
-            self._asked = True
+            self._asked, self._starved = True, 0
+            self._used = _service()[1]
             try:
                 self._service.send(ASK, _socket.MSG_DONTWAIT)
             except OSError:
                 # It has not heard the one before.
                 return
-        elif not self._told:
+        elif not self._told and not self._merelyWaits():
             # Once; it may freeze again only when it has turned.
             self._told = True
             self._thaw(f"it has not turned for {self._seconds:g} s", False)
+
+    def _merelyWaits(self) -> bool:
+        """Whether the service would turn, had it a processor: it is no better off thawed."""
+        runs, used = _service()
+        before, self._used = self._used, used
+        self._starved += 1
+        # Who is in an endless loop shows as runnable, too, and has had its share.
+        return runs and used - before < self._pause / 2 and self._starved < 2 * PATIENCE
 
     def _thaw(self, why: str, ended: bool) -> None:
         # All are thawed before anything is said.
@@ -109,6 +126,17 @@ class _Guardian:
         except OSError:
             # It is gone.
             return False
+
+
+def _service() -> tuple[bool, float]:
+    """Whether its first thread is runnable, and the seconds of a processor that this has had."""
+    pid = os.getppid()
+    try:
+        with open(f"/proc/{pid}/task/{pid}/stat", "rb", 0) as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return False, 0.0
+    return fields[0] == b"R", (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _unmark(descriptor: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,11 +25,22 @@ pytestmark = [
 
 SECONDS = 1.0
 
+TWIST = """
+import sys
+from twisted.application.twist._twist import Twist
+Twist.main(sys.argv)
+"""
+
+LOOPS = "import signal; signal.signal(signal.SIGUSR1, lambda *_: [0 for _ in iter(int, 1)])"
+"""A signal that a service does not come back from."""
+
 
 class Service:
     """A service as a program, with a container that is asleep."""
 
-    def __init__(self, cgroup: TemporaryCgroup, directory: Path, watchdog: float) -> None:
+    def __init__(
+        self, cgroup: TemporaryCgroup, directory: Path, watchdog: float, program: str = TWIST
+    ) -> None:
         self.cgroup = cgroup
         self.said = directory / "said"
         configuration = directory / "chanproxy.toml"
@@ -39,7 +51,7 @@ class Service:
             f'connect = "seqpacket:{directory}/in"\n'
         )
         cgroup.spawn(["sleep", "1000"])
-        argv = ["-m", "twisted", "chanproxy", "--config", str(configuration)]
+        argv = ["-c", program, "chanproxy", "--config", str(configuration)]
         with self.said.open("w") as said:
             self.process = subprocess.Popen(
                 [sys.executable, *argv],
@@ -116,6 +128,44 @@ def test_hangs(service: Service) -> None:
     time.sleep(SECONDS * 2)
     assert service.asleep
     assert service.said.read_text().count("has not turned") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have more priority than others")
+def test_starved(service: Service) -> None:
+    """A service that merely gets no processor is left alone."""
+    last = max(os.sched_getaffinity(0))
+    (guardian,) = service.guardians
+    pid = service.process.pid
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            spins = f"import os; os.sched_setaffinity(0, [{last}])\nwhile True: pass"
+            hog = subprocess.Popen(["nice", "-n", "-10", sys.executable, "-c", spins])
+            stack.callback(hog.wait)
+            stack.callback(hog.kill)
+        os.sched_setaffinity(pid, {last})
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        time.sleep(4 * SECONDS)
+        assert service.wanted
+        os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+        os.sched_setaffinity(pid, os.sched_getaffinity(0))
+    # Before it was thawed for that, it has answered.
+    time.sleep(2 * SECONDS)
+    assert service.asleep
+    assert "has not turned" not in service.said.read_text()
+    assert _guards(guardian)
+
+
+def test_loops(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
+    """One that is in an endless loop is not: it has a processor, and does not turn."""
+    made = Service(cgroup, tmp_path, SECONDS, LOOPS + TWIST)
+    try:
+        until(lambda: made.asleep, 20)
+        made.process.send_signal(signal.SIGUSR1)
+        until(lambda: not made.wanted, 3 * SECONDS)
+        assert "it has not turned for 1 s" in made.said.read_text()
+    finally:
+        made.process.kill()
+        made.process.wait()
 
 
 def test_stopped(service: Service) -> None:
