@@ -210,7 +210,9 @@ def thawRecorded(
     return thawed, failed
 
 
-def thawMarked(thawNow: Callable[[str], None], everything: bool) -> tuple[list[str], list[str]]:
+def thawMarked(
+    thawNow: Callable[[str], None], everything: bool, below: str = ""
+) -> tuple[list[str], list[str]]:
     """
     Thaw what a dead service left frozen and no record names: look at each cgroup there is.
 
@@ -218,11 +220,13 @@ def thawMarked(thawNow: Callable[[str], None], everything: bool) -> tuple[list[s
 
     @param thawNow: thaws by specification, or raises L{FreezerError}.
     @param everything: also what living services have frozen; they find out by themselves.
+    @param below: a cgroup: it, and those inside it only.
     @return: what was thawed, and what could not be (sentences).
+    @raise FreezerError: that can be no cgroup.
     """
     thawed: list[str] = []
     failed: list[str] = []
-    for directory in markedCgroups():
+    for directory in markedCgroups(below):
         spec = f"cgroup:{directory}"
         try:
             if not everything and inHands(directory):

@@ -157,7 +157,11 @@ def test_search(live: Live) -> None:
     lose(live)
     assert thaw(live) == (0, [])
     assert live.cgroup.frozen()
-    assert thaw(live, "--search") == (0, [f"thawed cgroup:{live.cgroup.path}"])
+    status, lines = thaw(live, "--search", "/proc")
+    assert (status, lines) == (1, [])
+    # Only there, for others on this machine have left theirs frozen on purpose.
+    found = thaw(live, "--search", live.cgroup.path)
+    assert found == (0, [f"thawed cgroup:{live.cgroup.path}"])
     until("thawed", lambda: not live.cgroup.frozen())
     live.start()
     live.waitFrozen()
@@ -167,11 +171,12 @@ def test_search(live: Live) -> None:
         claim.claim()
         outer.leaveFrozen()
         inner.leaveFrozen()
-        assert thaw(live, "--search") == (0, [])
-        assert live.cgroup.frozen()
+        assert thaw(live, "--search", outer.path) == (0, [])
         until("thawed", lambda: not outer.frozen())
         assert inner.read("cgroup.freeze") == "1\n"
         claim.release()
+    assert thaw(live, "--search", live.cgroup.path) == (0, [])
+    assert live.cgroup.frozen()
 
 
 def test_pausedAtStart(live: Live) -> None:
@@ -219,7 +224,7 @@ def test_pausedAtStop(live: Live) -> None:
         live.start()
         live.end(number)
         assert live.cgroup.frozen()
-    assert thaw(live, "--all", "--search")[1] == []
+    assert thaw(live, "--all", "--search", live.cgroup.path)[1] == []
     assert live.cgroup.frozen()
     assert "echo: paused by somebody else, and left so" in live.log.read_text()
 

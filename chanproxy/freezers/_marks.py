@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from chanproxy._guardian import MARK
 from chanproxy.freezers._files import cgroupsFrom, readOnce
-from chanproxy.freezers._mounts import cgroupMounts
+from chanproxy.freezers._mounts import cgroupMounts, findCgroup
 
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EPERM)
 """
@@ -74,13 +74,18 @@ def isPaused(directory: str) -> bool:
         return False
 
 
-def markedCgroups() -> Iterator[str]:
-    """The directories of all cgroups that can be seen, are frozen, and have our mark."""
+def markedCgroups(below: str = "") -> Iterator[str]:
+    """
+    The directories of all cgroups that can be seen, are frozen, and have our mark.
+
+    @param below: a cgroup, as a configuration names it: it, and those inside it only.
+    @raise FreezerError: it cannot be one.
+    """
     seen: set[tuple[int, int]] = set()
-    for mount in cgroupMounts():
-        if mount.kind != "cgroup2":
-            continue
-        for directory in cgroupsFrom(mount.point):
+    mounts = cgroupMounts()
+    tops = [mount.point for mount in mounts if mount.kind == "cgroup2"]
+    for top in [findCgroup(below, mounts)[0]] if below else tops:
+        for directory in cgroupsFrom(top):
             freeze = os.path.join(directory, "cgroup.freeze")
             try:
                 if not marked(freeze) or readOnce(freeze).strip() != b"1":
