@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.threads import deferToThread
 
+from chanproxy._closing import closer
 from chanproxy._syscalls import SCM_MAX_FD
 from chanproxy.config import AccessEntry
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.wake import EVENTS
 from tests.fuzzing import KINDS, MESSAGE_BYTES, Crowd, Pool, Talker, inReactor
-from tests.leaks import nothingCritical, nothingLeft
-from tests.sides import asynchronous, turns
+from tests.leaks import nothingCritical, nothingLeft, openDescriptors
+from tests.sides import asynchronous, turns, until
 from tests.station import MANAGER, Station
 
 pytestmark = pytest.mark.lasts(40)
@@ -269,6 +270,8 @@ async def fuzzed(reactor: ChanproxyReactor) -> AsyncIterator[tuple[Fuzzed, Pool]
             for name in station.containers:
                 # What they need to sleep they keep.
                 await all_.call("SuspendContainer", container=name, timeout=0)
+            await until(reactor, lambda: not closer.pending)
+            before = set(openDescriptors())
             with nothingLeft(reactor):
                 with Pool() as pool:
                     all_.talkers += map(all_.newcomer, range(TALKERS))
@@ -281,6 +284,8 @@ async def fuzzed(reactor: ChanproxyReactor) -> AsyncIterator[tuple[Fuzzed, Pool]
                 # Proxies end with the pool's ends of their channels.
                 await turns(reactor, 10)
                 await all_.served()
+                # Whoever had taken more than its share is seen to have gone when it has its turn.
+                await until(reactor, lambda: set(openDescriptors()) <= before)
         finally:
             all_.close()
             await station.close()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
+from chanproxy._closing import closer
 from chanproxy.interfaces import ChannelClosed, IChannel
 from chanproxy.testing.memory import MemoryChannel as MemoryChannel
 from chanproxy.testing.peers import ChannelKind as ChannelKind
@@ -128,6 +129,8 @@ class ChannelConformance:
         """Each goes with its own message, or byte; the duplicates of a peek are the batch's."""
         source, sink = Ends(kind), Ends(kind)
         if source.channel.carriesDescriptors:
+            # It has descriptors of its own, from the first time that it is needed.
+            closer.prepare()
             with openFiles() as files:
                 before = len(os.listdir("/proc/self/fd"))
                 source.peer.send(b"plain")
