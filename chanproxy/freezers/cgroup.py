@@ -224,7 +224,8 @@ class CgroupFreezer:
         """See L{IFreezer.freeze}."""
         if self._pending is not None:
             return fail(FreezerError(f"{self.spec}: a freeze is pending already"))
-        self._forget()
+        # Not the claim: what we have frozen ourselves was not left by a predecessor.
+        self._drop()
         try:
             self._refuseOurselves()
             self._kept = kept = self._open()
@@ -431,12 +432,16 @@ class CgroupFreezer:
         for waiting in disturbed:
             waiting.callback(reason)
 
-    def _forget(self) -> None:
+    def _drop(self) -> None:
         """Give back the descriptors."""
         kept, self._kept = self._kept, None
         if kept is not None:
             self._poller.unwatch(kept.events)
             kept.close()
+
+    def _forget(self) -> None:
+        """Give back the descriptors, and what was claimed for this freeze alone."""
+        self._drop()
         if not self._claimed:
             self._unclaim()
 
