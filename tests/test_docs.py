@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -210,3 +211,35 @@ def test_wake(tmp_path: Path) -> None:
     other = subprocess.run([*draw, empty], capture_output=True, text=True, timeout=PATIENCE)
     assert other.returncode == 1
     assert "it has no wake by a message" in other.stderr
+
+
+def _tests(file: Path) -> set[str]:
+    """The names of a file's tests, as pytest writes them behind the file's."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        inner = [node]
+        prefix = ""
+        if isinstance(node, ast.ClassDef):
+            inner, prefix = node.body, f"{node.name}::"
+        for each in inner:
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.add(prefix + each.name)
+    return {name for name in found if name.rpartition("::")[2].startswith("test_")}
+
+
+def test_security() -> None:
+    """Each test that the threat model names is there, each limit is in the reference."""
+    text = (DOCS / "security.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)::([\w:]+)`", text)
+    assert len(named) > 80
+    # Every mention, written in whatever way, is one of these.
+    assert text.count("test_") == sum(f"{file}::{test}".count("test_") for file, test in named)
+    tests = Path(__file__).parent
+    missing = [f"{f}::{t}" for f, t in named if t not in _tests(tests / f)]
+    assert missing == []
+    reference = (DOCS / "configuration.md").read_text()
+    for key in re.findall(r"`limits\.([\w-]+)`", text):
+        assert f"| `{key}` |" in reference
+    for directive in re.findall(r"^(\w+)=", blocks(DOCS / "security.md", "ini")[0], re.MULTILINE):
+        # Argued, each of them.
+        assert directive == "ExecStart" or f"`{directive}=" in text
