@@ -83,16 +83,22 @@ class FreezeWatch:
 
     def _warn(self, passed: float) -> None:
         self._warning = None
+        tasks = self._tasks()
+        if self._end is None:
+            # To ask has ended the freeze: somebody has thawed it.
+            return
         self._log.warn(
             "{name}: not frozen after {passed:g} s, waiting for: {tasks}",
             name=self._name,
             passed=passed,
-            tasks=self._tasks(),
+            tasks=tasks,
         )
         self._warnAfter(passed * 2, passed)
 
     def _expire(self, last: bool) -> None:
         tasks = self._unfrozen()
+        if self._end is None:
+            return
         passed = self._clock.seconds() - self._began
         if not tasks and not last:
             # Until the limit: nobody knows better what else the caller is at.  Then once more, and

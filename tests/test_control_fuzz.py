@@ -271,7 +271,12 @@ async def fuzzed(reactor: ChanproxyReactor) -> AsyncIterator[tuple[Fuzzed, Pool]
                 # What they need to sleep they keep.
                 await all_.call("SuspendContainer", container=name, timeout=0)
             await until(reactor, lambda: not closer.pending)
-            before = set(openDescriptors())
+            before, calls = set(openDescriptors()), set(reactor.getDelayedCalls())
+
+            def settled() -> bool:
+                more = set(reactor.getDelayedCalls()) - calls
+                return not more and set(openDescriptors()) <= before
+
             with nothingLeft(reactor):
                 with Pool() as pool:
                     all_.talkers += map(all_.newcomer, range(TALKERS))
@@ -285,7 +290,7 @@ async def fuzzed(reactor: ChanproxyReactor) -> AsyncIterator[tuple[Fuzzed, Pool]
                 await turns(reactor, 10)
                 await all_.served()
                 # Whoever had taken more than its share is seen to have gone when it has its turn.
-                await until(reactor, lambda: set(openDescriptors()) <= before)
+                await until(reactor, settled)
         finally:
             all_.close()
             await station.close()

@@ -498,6 +498,20 @@ class TestRealCgroup:
 
     @needsStuck
     @steps
+    def test_thawedMeanwhile(self, cgroup: TemporaryCgroup) -> Steps:
+        """By somebody else, before it was frozen: no event tells, but whoever asks finds out."""
+        freezer = CgroupFreezer(cgroup.path, theReactor())
+        with stuckProcess(cgroup):
+            pending = freezer.freeze()
+            assert freezer.unfrozenTasks() != []
+            cgroup.write("cgroup.freeze", "0")
+            assert freezer.unfrozenTasks() == []
+            with pytest.raises(FreezeInterrupted, match="thawed by somebody else meanwhile"):
+                yield pending
+            yield freezer.thaw()
+
+    @needsStuck
+    @steps
     def test_freezeTwice(self, cgroup: TemporaryCgroup) -> Steps:
         """Freezing what is frozen works; only a pending freeze is in the way."""
         for _ in range(8):

@@ -54,6 +54,22 @@ def test_doublingWarnings() -> None:
     assert setup.clock.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize("stall", [None, 0.5])
+def test_endsWhenAsked(stall: float | None) -> None:
+    """Whoever asks for the tasks may find out that it is over; then there is nothing to say."""
+    setup = Setup(stall=stall)
+
+    def unfrozen() -> list[str]:
+        setup.watch.stop()
+        return []
+
+    setup.freezer.unfrozenTasks = unfrozen  # type: ignore[method-assign]  # as a real one may do
+    setup.watch.start()
+    assert setup.run(100) == []
+    assert setup.ends == []
+    assert setup.clock.getDelayedCalls() == []
+
+
 def test_stopIsQuiet() -> None:
     """A freeze that ends in time is not spoken of; the watch serves the next one."""
     setup = Setup(limit=4)

@@ -447,6 +447,13 @@ class CgroupFreezer:
 
     def unfrozenTasks(self) -> list[str]:
         """See L{IFreezer.unfrozenTasks}.  Best effort: it needs the right to trace the tasks."""
+        pending, kept = self._pending, self._kept
+        if pending is not None and kept is not None and not self._wanted(kept):
+            # The kernel tells of a thaw only if there was a freeze; so whoever asks finds out.
+            self._pending = None
+            self._rewatch()
+            pending.errback(FreezeInterrupted(f"{self.spec}: thawed by somebody else meanwhile"))
+            return []
         tasks: list[str] = []
         most, looked = self._breadth, 0
         for directory in cgroupsFrom(self._find()[0], skip=_isFrozen, most=most.cgroups):
