@@ -145,8 +145,9 @@ class PendingSignals:
             if memory is None or memory.started != started:
                 memory = self._known[tid] = _Memory(pid, started)
             # A thread that merely waits is sent what it does not block as soon as it is thawed.
-            # So this one is new, even if the like of it was seen before.
-            lasting = status.blocked if status.state == "S" else _ANY
+            # So this one is new, even if the like of it was seen before.  It shows as running for
+            # the moment in which a signal makes it stop anew.
+            lasting = status.blocked if status.state in "SR" else _ANY
             new = pending & ~status.ignored & ~self._passedOver & ~(memory.pending & lasting)
             memory.pending = pending
             new &= ~memory.passedOver

@@ -263,8 +263,12 @@ async def test_batchShrinks(reactor: ChanproxyReactor) -> None:
     """Near the limit a batch asks for no more descriptors than are left; all arrive."""
     pair = Pair(reactor)
     pair.remote.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 4 << 20)
+    # Pipes are closed at once, so that what is left is known.
+    reading, writing = os.pipe()
     for number in range(100):
-        socket.send_fds(pair.remote, [b"%d" % number], [0] * 10)
+        socket.send_fds(pair.remote, [b"%d" % number], [reading] * 10)
+    os.close(reading)
+    os.close(writing)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors.used() + 35, hard))
     try:
