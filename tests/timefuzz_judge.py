@@ -142,7 +142,12 @@ def _bound(event: Event, awake: Sequence[float], more: int) -> float:
         before = bisect.bisect(awake, event.due)
         # It has slept since then at most.
         slept = event.due - awake[before - 1] if before else HIDDEN
-        bound += min(HIDDEN, slept + BREATH)
+        breath = slept + BREATH
+        if event.sort == "t" and event.extra:
+            # A turn that begins anew is ended by us, and only when it is over for certain: a breath
+            # may come too soon for that, and the next one after twice as long.
+            breath = 2 * breath + BREATH
+        bound += min(HIDDEN, breath)
     if event.kind == "sleep" and event.again:
         # sleep(3) gives whole seconds each time that a signal interrupts it.
         bound += event.again
