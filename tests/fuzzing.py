@@ -28,6 +28,9 @@ from chanproxy._syscalls import SCM_MAX_FD, closeAll, timerAt
 from chanproxy.interfaces import ChanproxyReactor
 from tests.station import MANAGER, Station
 
+PATIENCE = 10.0
+"""Seconds that a service may take to do what it is asked."""
+
 T = TypeVar("T")
 
 MESSAGE_BYTES = 65536
@@ -340,13 +343,15 @@ class Crowd:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Let the service work, and listen; bounded."""
-        for _ in range(500):
+        # By time: whoever has taken more than its share is served when that is made up for.
+        end = self.reactor.seconds() + PATIENCE
+        while self.reactor.seconds() < end:
             for talker in (self.witness, *self.talkers):
                 talker.listen()
             if condition():
                 return
             await deferLater(self.reactor, 0)
-        raise AssertionError("it did not happen in 500 turns")
+        raise AssertionError(f"it did not happen within {PATIENCE:g} s")
 
     async def call(self, method: str, *descriptors: int, **parameters: Any) -> dict[str, Any]:
         """What the witness is answered."""

@@ -290,6 +290,8 @@ async def fuzzed(reactor: ChanproxyReactor) -> AsyncIterator[tuple[Fuzzed, Pool]
                 await turns(reactor, 10)
                 await all_.served()
                 # Whoever had taken more than its share is seen to have gone when it has its turn.
+                # The closer's own look, half a second later, is none of theirs.
+                closer.watchedBy(None)
                 await until(reactor, settled)
         finally:
             all_.close()
