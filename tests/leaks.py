@@ -29,6 +29,12 @@ def openDescriptors() -> dict[int, str]:
     return found
 
 
+def openFiles() -> set[str]:
+    """The numbers of this process's open descriptors, when all is closed that is to be."""
+    assert closer.drain(5), f"{closer.pending} descriptors are not closed"
+    return set(os.listdir("/proc/self/fd"))
+
+
 def threadsDone(reactor: Any) -> bool:
     """
     Wait, for five seconds at most, until its threads have let go of all that they were called for.

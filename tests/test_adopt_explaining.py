@@ -18,6 +18,7 @@ from chanproxy.adopt import explaining
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.peers import internet
 from tests.frozen import Subject, needsCgroup, until
+from tests.leaks import openFiles
 from tests.test_adopt_fragile import EPOLL_WAIT, START
 
 pytestmark = needsCgroup
@@ -73,9 +74,9 @@ def woken(subject: Subject, found: Adopted, line: str) -> list[str]:
     sources = [source for source in found.poll() if not source.name.endswith(" ended")]
     subject.thaw()
     assert subject.line() == line
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(openFiles())
     names = found.explain(sources, at)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(openFiles()) == before
     return names
 
 

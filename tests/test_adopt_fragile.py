@@ -27,6 +27,7 @@ from chanproxy.adopt.taking import Taker
 from chanproxy.adopt.views import Latch, Views
 from tests.cgroups import TemporaryCgroup
 from tests.frozen import Subject, names, needsCgroup, returned, signalled, until
+from tests.leaks import openFiles
 
 pytestmark = [
     *needsCgroup,
@@ -243,10 +244,10 @@ def test_otherFiles(path: str, views: Views) -> None:
         shown = path.replace("self", str(subject.pid))
         assert names(found) == [f"web/{_name(subject)} file {shown}"]
         assert signalled(found) == []
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(openFiles())
         views.begin()
         views.end()
-        assert len(os.listdir("/proc/self/fd")) == before - 1
+        assert len(openFiles()) == before - 1
 
 
 def test_pressure() -> None:
@@ -331,7 +332,7 @@ def test_edges(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _oneEdge(subject: Subject, client: socket.socket, name: str, known: bool) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(openFiles())
     found = subject.look()
     assert names(found) == [name]
     assert signalled(found) == ([] if known else [name])
@@ -340,7 +341,7 @@ def _oneEdge(subject: Subject, client: socket.socket, name: str, known: bool) ->
     # It came after the freeze, so nobody can know whether it was told of.
     assert signalled(subject.look()) == [name]
     subject.thaw()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(openFiles()) == before
     assert subject.line().startswith("event")
     subject.waitFor(EPOLL_WAIT)
 

@@ -51,6 +51,7 @@ from tests.frozen import (
     until,
     waits,
 )
+from tests.leaks import openFiles
 
 pytestmark = needsCgroup
 
@@ -920,7 +921,7 @@ def test_outOfDescriptors() -> None:
         listed = subject.pids
         inspector._listing = inOne(lambda: listed)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        before = set(os.listdir("/proc/self/fd"))
+        before = openFiles()
         highest = max(map(int, before))
         outcomes = []
         for spare in range(12):
@@ -944,7 +945,7 @@ def test_outOfDescriptors() -> None:
                 subject.drop()
                 for fd in filled:
                     os.close(fd)
-            assert set(os.listdir("/proc/self/fd")) == before
+            assert openFiles() == before
         assert outcomes[0]
         assert not outcomes[-1]
         assert all("open files" in text for text in outcomes if text)
@@ -1112,7 +1113,7 @@ def test_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         subject.waitFor("futex", PAUSE)
         until(lambda: _idle(subject))
         subject.drop()
-        before = set(os.listdir("/proc/self/fd"))
+        before = openFiles()
         inspector = subject.inspector()
         clock = inspector._clock = _Turns()
         look = inspector.look()
@@ -1131,4 +1132,4 @@ def test_slices(monkeypatch: pytest.MonkeyPatch) -> None:
             assert not look.called
             look.cancel()
             assert clock.getDelayedCalls() == []
-            assert set(os.listdir("/proc/self/fd")) == before
+            assert openFiles() == before

@@ -14,6 +14,7 @@ import pytest
 from chanproxy._batch import PeekBuffer
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.proxy import ContainerProtocol, RemoteProtocol
+from tests.leaks import openFiles
 from tests.managing import (
     Box,
     Channel,
@@ -56,10 +57,6 @@ def scarce(left: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def openFiles() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 async def called(
     reactor: ChanproxyReactor,
     client: Client,
@@ -88,7 +85,7 @@ async def settled(reactor: ChanproxyReactor, client: Client) -> int:
     """Descriptors that are open when all is at rest."""
     accepted(await client.call("ListContainers"))
     await turns(reactor)
-    return openFiles()
+    return len(openFiles())
 
 
 @pytest.mark.parametrize("kind", ["shared", "handled"])

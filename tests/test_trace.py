@@ -148,6 +148,8 @@ connect = "seqpacket:{directory}/in"
         await container.resume("test")
         self.peer.connect(f"{self._directory}/out")
         inside, _ = await deferToThread(self.listening.accept)
+        # A connection wakes, too: what is asleep from here on is woken by the message alone.
+        await container.resume("test")
         await until(self.reactor, lambda: container.suspension.state == "asleep")
         self.peer.send(b"hello")
         assert await deferToThread(inside.recv, 10) == b"hello"
