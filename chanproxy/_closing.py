@@ -30,6 +30,7 @@ from twisted.logger import Logger
 
 from chanproxy import _sharing
 from chanproxy._borrowed import borrowed
+from chanproxy._processes import isRunnable
 
 HANGS = 0.5
 """Seconds without a descriptor closed, after which the process that closes is given up."""
@@ -213,7 +214,7 @@ class Closer:
     def _giveUp(self, one: _Closing) -> None:
         """Go away from the table that it has, with all but what it hangs in."""
         self.givenUp = [pid for pid in self.givenUp if not _sharing.reaped(pid)]
-        if _runs(one.pid):
+        if isRunnable(one.pid):
             # It merely gets no processor.
             return
         if len(self.givenUp) >= MOST:
@@ -296,14 +297,6 @@ def _closeOne(fd: int) -> None:
     except OSError:
         # Closed before; or EIO and ENOSPC, of a file's late write, after which it is closed.
         return
-
-
-def _runs(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            return file.read().rpartition(b") ")[2].startswith(b"R")
-    except OSError:
-        return False
 
 
 def _start() -> _Closing:

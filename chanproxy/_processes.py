@@ -165,6 +165,14 @@ def parentOf(pid: int) -> int:
     return _stat(pid, 1)
 
 
+def isRunnable(pid: int) -> bool:
+    """Whether a process's main thread would run, if there were a processor for it."""
+    try:
+        return _read(pid, "stat").rpartition(b") ")[2].startswith(b"R")
+    except OSError:
+        return False
+
+
 def _stat(pid: int, index: int) -> int:
     # The name may contain anything, so the fields are counted from its closing parenthesis.
     fields = _read(pid, "stat").rpartition(b")")[2].split()

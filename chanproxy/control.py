@@ -19,14 +19,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chanproxy import varlink
+from chanproxy import config, varlink
 from chanproxy._batch import PeekBuffer
 from chanproxy._syscalls import closeAll
 from chanproxy.access import Credentials, Rights, User, credentialsOf
 from chanproxy.addresses import SeqpacketAddressSpec
-from chanproxy.crowds import Account, Crowd
+from chanproxy.crowds import Account, Crowd, Terms
 from chanproxy.describe import fitting
-from chanproxy.descriptors import left, whyScarce
+from chanproxy.descriptors import left, limit, whyScarce
 from chanproxy.fewlines import FewLines
 from chanproxy.handed import Handed
 from chanproxy.interfaces import ChannelBroken, ChanproxyReactor, IWakeWatcher, MessageRefused
@@ -362,3 +362,16 @@ class ControlFactory(Factory):
         """Nobody connects any more."""
         self.lines.close()
         self._crowd.close()
+
+
+def clientsOf(
+    reactor: ChanproxyReactor,
+    manager: Manager,
+    access: IAccess,
+    limits: config.Limits,
+    lines: FewLines,
+) -> ControlFactory:
+    """What serves those who connect, within the limits of the configuration."""
+    each = limits.userDescriptors or limit() // 16
+    crowd = Crowd(reactor, Terms(limits.controlConnections, each))
+    return ControlFactory(manager, access, limits.controlBytes, crowd, lines)

@@ -12,14 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
-from chanproxy import config, descriptors
+from chanproxy import config
 from chanproxy._batch import PeekBuffer
 from chanproxy.access import OneContainer
 from chanproxy.addresses import SeqpacketAddressSpec
 from chanproxy.channellistener import CannotStart
 from chanproxy.container import Container
-from chanproxy.control import ControlFactory, controlPort
-from chanproxy.crowds import Crowd, Terms
+from chanproxy.control import clientsOf, controlPort
 from chanproxy.fewlines import FewLines
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager import Manager
@@ -46,15 +45,9 @@ class GuestPort:
         self.container = container
         alone = {container.name: container}
         access = OneContainer(container.name)
-        each = limits.userDescriptors or descriptors.limit() // 16
         lines = FewLines(self._log, reactor, f"control of {container.name}", limits.logLines)
-        self._clients = ControlFactory(
-            Manager(reactor, lambda: alone, buffer),
-            access,
-            limits.controlBytes,
-            Crowd(reactor, Terms(limits.controlConnections, each)),
-            lines,
-        )
+        manager = Manager(reactor, lambda: alone, buffer)
+        self._clients = clientsOf(reactor, manager, access, limits, lines)
         self._port = controlPort(reactor, spec, self._clients, limits.logLines, self._whyNoRoom)
 
     def _whyNoRoom(self) -> str:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from chanproxy._words import brief
-from chanproxy.freezers._claims import inHands
+from chanproxy.freezers._claims import inHands, tryLock
 from chanproxy.freezers._marks import markedCgroups
 from chanproxy.interfaces import FreezerError
 from chanproxy.rundirectory import BadFile, isAt, openDirectory, openFile, runtimeDirectory
@@ -30,14 +30,6 @@ time that one has come to its end; so many at once there are not.
 """
 
 
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _lockedFile(directory: int, name: str) -> int | None:
     """
     A record, made if need be, locked, and still under its name.
@@ -50,7 +42,7 @@ def _lockedFile(directory: int, name: str) -> int | None:
     """
     for _ in range(_TRIES):
         fd = openFile(directory, name, make=True)
-        if not _lock(fd):
+        if not tryLock(fd, fcntl.LOCK_EX):
             os.close(fd)
             return None
         if isAt(directory, name, fd):
@@ -185,7 +177,7 @@ def thawRecorded(
 
     try:
         for name, fd in _records(opened, passOver):
-            dead = _lock(fd)
+            dead = tryLock(fd, fcntl.LOCK_EX)
             if not (dead or everything) or not isAt(opened, name, fd):
                 continue
             try:

@@ -29,8 +29,7 @@ from chanproxy.administration import ServiceManager
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.channellistener import CannotStart, ChannelListener, whyNotStartable
 from chanproxy.container import Bounds, Container
-from chanproxy.control import ControlFactory, controlPort
-from chanproxy.crowds import Crowd, Terms
+from chanproxy.control import ControlFactory, clientsOf, controlPort
 from chanproxy.fewlines import FewLines
 from chanproxy.freezers import Breadth, makeFreezer
 from chanproxy.guarding import Guard
@@ -137,7 +136,7 @@ def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) ->
         if wrong is not None:
             problems.append(Problem(f"{path}.wake-on", wrong))
         if container.control is not None and (wrong := whyNotBindable(container.control)):
-            problems.append(Problem(f"{path}.control", wrong))
+            problems.append(Problem(f"{path}.control", wrong, passing=True))
         for channel in container.channels:
             for key, wrong in whyNotStartable(reactor, channel):
                 where = f"{path}.channels.{channel.name}.{key}"
@@ -386,11 +385,8 @@ class ChanproxyService(Service):
             problems.append(Problem("control", str(error)))
             return
         manager = ServiceManager(self._reactor, self, buffer)
-        each = limits.userDescriptors or descriptors.limit() // 16
-        terms = Terms(limits.controlConnections, each)
         lines = FewLines(self._log, self._reactor, "control", limits.logLines)
-        crowd = Crowd(self._reactor, terms)
-        clients = ControlFactory(manager, access, limits.controlBytes, crowd, lines)
+        clients = clientsOf(self._reactor, manager, access, limits, lines)
         port = controlPort(self._reactor, control, clients, limits.logLines)
         try:
             port.startListening()

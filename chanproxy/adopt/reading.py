@@ -23,6 +23,7 @@ import time
 
 from attrs import define
 
+from chanproxy._processes import isRunnable
 from chanproxy.adopt import _readmemory
 
 PATIENCE = 0.01
@@ -91,7 +92,7 @@ class _Reader:
         poller.register(self.asked, select.POLLIN)
         began = time.monotonic()
         while not poller.poll(patience * 1000):
-            if time.monotonic() - began > max(STARVED, patience) or not _runs(self.pid):
+            if time.monotonic() - began > max(STARVED, patience) or not isRunnable(self.pid):
                 return bool(poller.poll(0))
         return True
 
@@ -133,15 +134,6 @@ def _fork(its: int) -> int:
         finally:
             os._exit(0)
     return pid
-
-
-def _runs(pid: int) -> bool:
-    """Whether it would run, if there were a processor for it."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            return file.read().rpartition(b") ")[2].startswith(b"R")
-    except OSError:
-        return False
 
 
 _shared: tuple[int, _Reader] | None = None

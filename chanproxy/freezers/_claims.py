@@ -30,7 +30,7 @@ class Taken(Exception):
 
     def __init__(self, fd: int) -> None:
         super().__init__()
-        self.shared = _try(fd, fcntl.LOCK_SH)
+        self.shared = tryLock(fd, fcntl.LOCK_SH)
         self.holders = _holders(os.fstat(fd))
 
 
@@ -60,7 +60,8 @@ def _openLock(directory: int) -> int:
     return os.open(name, flags | os.O_CLOEXEC, dir_fd=directory)
 
 
-def _try(fd: int, how: int) -> bool:
+def tryLock(fd: int, how: int) -> bool:
+    """Whether nobody else has that lock of flock(2); if so, the descriptor has it."""
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -75,7 +76,7 @@ def _lock(directory: int, how: int) -> int:
     @raise OSError: it may not be opened, or is gone.
     """
     fd = _openLock(directory)
-    if _try(fd, how):
+    if tryLock(fd, how):
         return fd
     taken = Taken(fd)
     os.close(fd)

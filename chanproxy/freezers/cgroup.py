@@ -231,7 +231,7 @@ class CgroupFreezer:
             self._kept = kept = self._open()
             if not Events.read(kept.events).populated:
                 raise FreezerNotReady(f"{self.spec}: no process is in it")
-            if os.pread(kept.freeze, 16, 0).strip() == b"1" and marked(kept.freeze) is False:
+            if self._wanted(kept) and marked(kept.freeze) is False:
                 raise FreezerNotReady(f"{self.spec}: paused by somebody else")
             mark(kept.freeze)
             if self._told is not None:
