@@ -74,6 +74,13 @@ def compiled(source: str, *options: str) -> str:
     return str(made)
 
 
+def quickly(act: Callable[[], object]) -> None:
+    """Do what must not wait for what takes seconds, or for ever; on a busy machine, too."""
+    began = time.monotonic()
+    act()
+    assert time.monotonic() - began < 1
+
+
 def until(condition: Callable[[], object], patience: float = 20.0) -> None:
     """Poll, with a bound, for what gives no event to us."""
     deadline = time.monotonic() + patience

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -18,7 +17,7 @@ from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.strangers import isKernels
 from chanproxy.adopt.subject import StillBusy
 from tests.cgroups import TemporaryCgroup
-from tests.frozen import Subject, needsCgroup
+from tests.frozen import Subject, needsCgroup, quickly
 from tests.fuse import fileSystem
 from tests.processes import cannotStick
 
@@ -26,9 +25,6 @@ pytestmark = [
     *needsCgroup,
     pytest.mark.skipif(bool(cannotStick()), reason=cannotStick() or "usable"),
 ]
-
-SOON = 0.3
-"""Seconds; whatever asks a server that is frozen takes for ever."""
 
 START = """
     import ctypes, fcntl, mmap, os, select, struct, sys, time
@@ -57,12 +53,6 @@ MEMORY = {
 def program(text: str, *arguments: str, cgroup: TemporaryCgroup | None = None) -> Subject:
     code = textwrap.dedent(START) + textwrap.dedent(text)
     return Subject([sys.executable, "-c", code, *arguments], subprocess.PIPE, cgroup)
-
-
-def quickly(act: Callable[[], object]) -> None:
-    began = time.monotonic()
-    act()
-    assert time.monotonic() - began < SOON
 
 
 def test_status() -> None:

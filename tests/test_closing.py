@@ -21,10 +21,12 @@ import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 from chanproxy import _closing, _sharing
 from chanproxy._closing import Closer, closeDuplicate, closeForeign, closer, closeSocket, lingers
 from chanproxy.interfaces import ChanproxyReactor
-from tests.frozen import until
+from tests.frozen import quickly, until
 from tests.fuse import fileSystem
 from tests.processes import cannotStick
 from tests.running import Running, listening, thread
+
+pytestmark = pytest.mark.punctual
 
 SOON = 0.1
 """Seconds; what does not wait takes less, also on a busy machine."""
@@ -51,13 +53,6 @@ def lingering() -> tuple[socket.socket, socket.socket]:
     while select.select([], [ours], [], 0.05)[1]:
         ours.send(bytes(65536))
     return ours, theirs
-
-
-def quickly(act: Callable[[], object]) -> None:
-    """Do what must not wait."""
-    began = time.monotonic()
-    act()
-    assert time.monotonic() - began < SOON
 
 
 def isOpen(fd: int) -> bool:
