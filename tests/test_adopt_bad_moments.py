@@ -30,7 +30,7 @@ from tests.live import PATIENCE, LiveService
 from tests.live import until as eventually
 from tests.sides import asynchronous, until
 
-pytestmark = needsCgroup
+pytestmark = [*needsCgroup, pytest.mark.punctual]
 
 
 class Home:

@@ -26,7 +26,11 @@ from tests.leaks import nothingCritical, nothingLeft, openDescriptors
 from tests.sides import asynchronous, turns, until
 from tests.station import MANAGER, Station
 
-pytestmark = pytest.mark.lasts(40)
+pytestmark = [
+    pytest.mark.lasts(40),
+    # What it says of an example that failed is what is to be seen.
+    pytest.mark.filterwarnings("ignore:Generating overly large repr"),
+]
 
 TALKERS = 3
 STRANGER = 65534

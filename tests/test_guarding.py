@@ -19,6 +19,7 @@ from tests.frozen import until
 from tests.live import guardiansOf
 
 pytestmark = [
+    pytest.mark.punctual,
     pytest.mark.cgroup,
     pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable"),
 ]

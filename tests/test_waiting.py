@@ -27,6 +27,7 @@ from tests.processes import cannotStick
 from tests.test_closing import lingering
 
 pytestmark = [
+    pytest.mark.punctual,
     *needsCgroup,
     pytest.mark.skipif(bool(cannotStick()), reason=cannotStick() or "usable"),
 ]
