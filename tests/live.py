@@ -134,6 +134,11 @@ class LiveService:
         service, self.service = self.service, None
         children = childrenOf(service.pid)
         if number == signal.SIGKILL:
+            # Or it may see that it has no guardian any more before it is killed itself.
+            service.send_signal(signal.SIGSTOP)
+            with contextlib.suppress(ChildProcessError):
+                # Unless it has ended before.
+                os.waitid(os.P_PID, service.pid, os.WSTOPPED)
             for guardian in guardiansOf(service.pid):
                 os.kill(guardian, number)
         service.send_signal(number)

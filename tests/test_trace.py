@@ -204,7 +204,9 @@ async def test_wake(reactor: ChanproxyReactor, tmp_path: Path, form: str) -> Non
     ]
     assert "container readable" in names(loop.inside)
     suspends = tops["container editor"]
-    woken = next(s for s in suspends if s.inside[-1].arguments.get("reason") == "editor/rpc#1")
+    reasons = [each.inside[-1].arguments.get("reason") for each in suspends]
+    assert "editor/rpc#1" in reasons
+    woken = suspends[reasons.index("editor/rpc#1")]
     assert names(woken.inside) == ["freeze", "asleep", "thaw"]
     # The message was counted while it slept.
     (counted,) = into.inside
