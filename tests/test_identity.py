@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -235,6 +236,16 @@ async def test_postgresql(reactor: ChanproxyReactor, open_: Path) -> None:
             timeout=60,
         )
 
+    def ask(who: str) -> subprocess.CompletedProcess[str]:
+        psql = (programs["psql"], "-X", "-w", "-h", str(open_ / "out"), "-U", "postgres")
+        end = time.monotonic() + 20
+        while True:
+            asked = run(who, *psql, "-d", "postgres", "-Atc", "select 6 * 7")
+            # It accepts a while before it answers.
+            if "starting up" not in asked.stderr or time.monotonic() > end:
+                return asked
+            time.sleep(0.05)
+
     data, socketName = str(open_ / "data"), ".s.PGSQL.5432"
     made = await thread(
         *(run, "postgres", programs["initdb"], "-D", data, "--auth=peer", "--no-sync"),
@@ -253,10 +264,7 @@ async def test_postgresql(reactor: ChanproxyReactor, open_: Path) -> None:
         ):
             running = Running(reactor, f"unix:{outside}:mode=666", f"unix:{inside}", key)
             async with running:
-                asked = await thread(
-                    *(run, who, programs["psql"], "-X", "-w", "-h", str(open_ / "out")),
-                    *("-U", "postgres", "-d", "postgres", "-Atc", "select 6 * 7"),
-                )
+                asked = await thread(ask, who)
                 if works:
                     assert asked.stdout == "42\n", asked.stderr
                 else:

@@ -17,6 +17,9 @@ from chanproxy._record import PACKETS, Record
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.seqpacket import SeqpacketChannel
 
+# Or others take the time from what is killed, and it is never met in the middle of anything.
+pytestmark = pytest.mark.punctual
+
 KILLS = int(os.environ.get("CHANPROXY_TEST_KILLS", "150"))
 
 
