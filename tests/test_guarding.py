@@ -221,7 +221,8 @@ def test_cost(service: Service) -> None:
     status = Path(f"/proc/{guardian}/status").read_text()
     resident = int(status.partition("VmRSS:")[2].split()[0])
     print(f"{share:.5%} of a processor, {resident} KiB")
-    assert share < 0.002
+    # Twice that of the default; a tenth of it on a machine that does nothing else.
+    assert share < 0.005
     assert resident < 12000
 
 

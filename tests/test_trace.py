@@ -153,6 +153,8 @@ connect = "seqpacket:{directory}/in"
         await until(self.reactor, lambda: container.suspension.state == "asleep")
         self.peer.send(b"hello")
         assert await deferToThread(inside.recv, 10) == b"hello"
+        # What is not really frozen can answer before anybody has seen that there is a message.
+        await until(self.reactor, lambda: container.suspension.state != "asleep")
         inside.send(b"back")
         assert await deferToThread(self.peer.recv, 10) == b"back"
         await until(self.reactor, lambda: container.suspension.state == "asleep")
