@@ -13,9 +13,11 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -25,7 +27,9 @@ from twisted.internet.threads import blockingCallFromThread
 
 from chanproxy import varlink
 from chanproxy._syscalls import SCM_MAX_FD, closeAll, timerAt
+from chanproxy.control import STRANGERS
 from chanproxy.interfaces import ChanproxyReactor
+from tests.oddities import ODDITIES, lingering
 from tests.station import MANAGER, Station
 
 PATIENCE = 10.0
@@ -37,10 +41,17 @@ MESSAGE_BYTES = 65536
 
 
 class Pool(ExitStack):
-    """Descriptors to give away, by their kinds; made when first asked for, closed at the end."""
+    """
+    Descriptors to give away, by their kinds; made when first asked for, closed at the end.
 
-    def __init__(self) -> None:
+    @ivar answering: a file of a file system in user space, or what stands for it.
+    @ivar mute: the same of one that does not answer whoever asks after it or polls it.
+    """
+
+    def __init__(self, answering: str = "/dev/null", mute: str = "/dev/null") -> None:
         super().__init__()
+        self.answering = answering
+        self.mute = mute
         self._made: dict[str, int] = {}
         self._peers: list[socket.socket] = []
 
@@ -128,10 +139,37 @@ class Pool(ExitStack):
         fd: int = ctypes.CDLL(None).signalfd(-1, mask, os.O_CLOEXEC)
         return self.own(fd)
 
+    def lingering(self) -> int:
+        """A connection whose close waits for seconds."""
+        ours, _ = map(self.enter_context, lingering())
+        # For us nobody is to wait at the end.
+        none = struct.pack("2i", 1, 0)
+        self.callback(lambda: ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, none))
+        return ours.fileno()
+
     def file(self, path: str, flags: int) -> int:
         """Something with a path."""
         return self.own(os.open(path, flags))
 
+
+def _odd(make: Callable[[], int], pool: Pool) -> int:
+    try:
+        fd = pool.own(make())
+    except OSError:
+        # Which of them there are is another test's matter.
+        return pool.get("device")
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        try:
+            socket.send_fds(one, [b"x"], [fd])
+        except OSError:
+            # Since Linux 6.7 no io_uring can be handed over.
+            return pool.get("device")
+    return fd
+
+
+MUTE = "file in user space, mute"
+"""For those only who are not trusted; see L{Pool}."""
 
 KINDS: dict[str, Callable[[Pool], int]] = {
     "seqpacket": lambda pool: pool.pair(socket.SOCK_SEQPACKET),
@@ -169,6 +207,10 @@ KINDS: dict[str, Callable[[Pool], int]] = {
     "device": lambda pool: pool.file("/dev/null", os.O_RDWR),
     "mounts": lambda pool: pool.file("/proc/self/mounts", os.O_RDONLY),
     "memfd": lambda pool: pool.own(os.memfd_create("fuzz")),
+    "tcp, lingering": Pool.lingering,
+    "file in user space": lambda pool: pool.file(pool.answering, os.O_RDWR),
+    MUTE: lambda pool: pool.file(pool.mute, os.O_RDWR),
+    **{kind: partial(_odd, make) for kind, make in ODDITIES.items()},
 }
 
 
@@ -208,12 +250,17 @@ def _parsed(data: bytes) -> varlink.Call | None:
         return None
 
 
+_REFUSALS = ("PermissionDenied", "CallMalformed", "CallTooLarge", "MethodNotFound")
+"""What somebody is answered who may do nothing: before all else, how a call has to look."""
+
+
 @define(eq=False)
 class Talker:
     """
     A client that never waits.
 
     @ivar user: whose it is; L{None}: ours.
+    @ivar access: whether it may do anything.
     @ivar changes: what it was told as a wake watcher, states and reasons.
     @ivar watching: it is a wake watcher now; what it sends is never read.
     @ivar finished: it sends no more.
@@ -222,6 +269,7 @@ class Talker:
 
     path: str
     user: int | None = None
+    access: bool = True
     socket: socket.socket = field(init=False)
     sent: list[Sent] = field(factory=list, init=False)
     changes: list[tuple[str, str]] = field(factory=list, init=False)
@@ -251,7 +299,8 @@ class Talker:
                 raise
         else:
             if not self.watching:
-                self.sent.append(Sent(_parsed(data)))
+                unread = not self.access and len(data) > STRANGERS
+                self.sent.append(Sent(None if unread else _parsed(data)))
 
     def call(self, method: str, *descriptors: int, **parameters: Any) -> Sent:
         """Send a call of the manager."""
@@ -318,6 +367,11 @@ class Talker:
             assert isinstance(reply["parameters"]["message"], str)
         assert reply.keys() - {"error"} == {"parameters"}
         assert name != "InternalError"
+        if not self.access:
+            call = answered.call
+            manager = call is None or call.interface == MANAGER
+            assert name in _REFUSALS or not manager, reply
+            return
         assert (name in ("CallMalformed", "CallTooLarge")) == (answered.call is None), reply
 
     def close(self) -> None:

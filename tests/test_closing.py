@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import struct
@@ -23,6 +22,7 @@ from chanproxy._closing import Closer, closeDuplicate, closeForeign, closer, clo
 from chanproxy.interfaces import ChanproxyReactor
 from tests.frozen import quickly, until
 from tests.fuse import fileSystem
+from tests.oddities import lingering
 from tests.processes import cannotStick
 from tests.running import Running, listening, thread
 
@@ -41,18 +41,6 @@ def own(reactor: ChanproxyReactor) -> Iterator[Closer]:
     yield closer
     closer.stop()
     closer.givenUp.clear()
-
-
-def lingering() -> tuple[socket.socket, socket.socket]:
-    """A connection, of which one end waits for seconds when it is closed, and the other end."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ours = socket.create_connection(server.getsockname())
-        theirs, _ = server.accept()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("2i", 1, 3))
-    ours.setblocking(False)
-    while select.select([], [ours], [], 0.05)[1]:
-        ours.send(bytes(65536))
-    return ours, theirs
 
 
 def isOpen(fd: int) -> bool:

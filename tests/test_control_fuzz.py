@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from chanproxy._syscalls import SCM_MAX_FD
 from chanproxy.config import AccessEntry
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.wake import EVENTS
-from tests.fuzzing import KINDS, MESSAGE_BYTES, Crowd, Pool, Talker, inReactor
+from tests.fuse import fileSystem
+from tests.fuzzing import KINDS, MESSAGE_BYTES, MUTE, Crowd, Pool, Talker, inReactor
 from tests.leaks import nothingCritical, nothingLeft, openDescriptors
+from tests.oddities import ODDITIES
+from tests.processes import cannotStick
 from tests.sides import asynchronous, turns, until
 from tests.station import MANAGER, Station
 
@@ -32,9 +36,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Generating overly large repr"),
 ]
 
-TALKERS = 3
+EXAMPLES = int(os.environ.get("CHANPROXY_TEST_EXAMPLES", "250"))
+
+TALKERS = 4
 STRANGER = 65534
 """A user that is neither root nor we, and has an entry in the configuration."""
+
+NOBODY = 65533
+"""One that has none."""
 
 PASSING = " of a connection"
 """How names of sources and locks end that end with their client."""
@@ -210,18 +219,17 @@ class Fuzzed(Crowd):
         await self.until(done)
 
     def newcomer(self, number: int) -> Talker:
-        """A client; the last one is a stranger's, if we may be one."""
-        strange = number == TALKERS - 1 and os.geteuid() == 0
-        return Talker(self.station.path, STRANGER if strange else None)
+        """A client; the last two are strangers', if we may be one; the last one has no access."""
+        if number < TALKERS - 2 or os.geteuid() != 0:
+            return Talker(self.station.path)
+        access = number == TALKERS - 2
+        return Talker(self.station.path, STRANGER if access else NOBODY, access)
 
     def take(self, number: int, step: Packet | str, pool: Pool) -> None:
         """Do one thing."""
         talker = self.talkers[number]
         if isinstance(step, Packet):
-            own = talker.socket.fileno()
-            talker.send(
-                step.data, *(own if kind is ITSELF else pool.get(kind) for kind in step.kinds)
-            )
+            talker.send(step.data, *(self._given(talker, kind, pool) for kind in step.kinds))
         elif step == "poke":
             pool.poke()
         elif step == "finish":
@@ -232,6 +240,14 @@ class Fuzzed(Crowd):
             # It is answered what it is owed, even if somebody else has taken its place.
             self.talkers.append(talker)
             self.talkers[number] = self.newcomer(number)
+
+    def _given(self, talker: Talker, kind: str, pool: Pool) -> int:
+        if kind is ITSELF:
+            return talker.socket.fileno()
+        if kind == MUTE and talker.user is None:
+            # Whoever is trusted can make the service wait: what we poll for them we ask.
+            return pool.get("file in user space")
+        return pool.get(kind)
 
     async def disconnect(self) -> None:
         """All go but the witness."""
@@ -262,7 +278,9 @@ class Fuzzed(Crowd):
 
 
 @asynccontextmanager
-async def fuzzed(reactor: ChanproxyReactor) -> AsyncIterator[tuple[Fuzzed, Pool]]:
+async def fuzzed(
+    reactor: ChanproxyReactor, places: Sequence[str]
+) -> AsyncIterator[tuple[Fuzzed, Pool]]:
     """A service, under watch: what comes to it has to go again, while it runs and at its end."""
     with tempfile.TemporaryDirectory() as directory, nothingCritical(), nothingLeft(reactor):
         entry = AccessEntry("stranger", users=(STRANGER,), containers=("editor",))
@@ -282,7 +300,7 @@ async def fuzzed(reactor: ChanproxyReactor) -> AsyncIterator[tuple[Fuzzed, Pool]
                 return not more and set(openDescriptors()) <= before
 
             with nothingLeft(reactor):
-                with Pool() as pool:
+                with Pool(*places) as pool:
                     all_.talkers += map(all_.newcomer, range(TALKERS))
                     yield all_, pool
                     await all_.answered()
@@ -306,19 +324,38 @@ async def fuzz(reactor: ChanproxyReactor, packets: st.SearchStrategy[Packet]) ->
     """Send packets, from clients that come and go."""
 
     async def example(happening: list[Step]) -> None:
-        async with fuzzed(reactor) as (all_, pool):
+        async with fuzzed(reactor, places) as (all_, pool):
             for number, step, settle in happening:
                 all_.take(number, step, pool)
                 if settle:
                     await all_.served()
 
     # In a thread, because hypothesis waits for each example.
-    @settings(deadline=None, database=None, max_examples=250)
+    @settings(deadline=None, database=None, max_examples=EXAMPLES)
     @given(steps(packets))
     def examples(happening: list[Step]) -> None:
         inReactor(reactor, example(happening))
 
-    await deferToThread(examples)
+    with ExitStack() as stack:
+        places: list[str] = []
+        if not cannotStick():
+            for mute in ((), ("getattr", "statfs", "poll")):
+                places.append(stack.enter_context(fileSystem(mute)).file)
+        await deferToThread(examples)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="some kinds of descriptors take root")
+@pytest.mark.parametrize("kind", list(ODDITIES))
+def test_oddity(kind: str) -> None:
+    """Each kind of descriptor can be made, or the others show less than they say."""
+    try:
+        made = ODDITIES[kind]()
+    except OSError as error:
+        # A kernel that has none, as before memfd_secret(2) was for everybody.
+        if error.errno not in (errno.ENOSYS, errno.EAFNOSUPPORT):
+            raise
+    else:
+        os.close(made)
 
 
 @asynchronous
@@ -340,7 +377,7 @@ def _packet(method: str, *kinds: str, **flags: bool) -> Packet:
 @asynchronous
 async def test_watcherSendsItself(reactor: ChanproxyReactor) -> None:
     """A watcher's own end, waiting in the service's queue, does not keep its connection open."""
-    async with fuzzed(reactor) as (all_, pool):
+    async with fuzzed(reactor, ()) as (all_, pool):
         all_.take(0, _packet("RegisterWakeWatcher", more=True), pool)
         await all_.served()
         all_.take(0, _packet("Describe", ITSELF), pool)
@@ -351,7 +388,7 @@ async def test_watcherSendsItself(reactor: ChanproxyReactor) -> None:
 @asynchronous
 async def test_watcherListensOnly(reactor: ChanproxyReactor) -> None:
     """A watcher that has shut down its sending is told as ever."""
-    async with fuzzed(reactor) as (all_, pool):
+    async with fuzzed(reactor, ()) as (all_, pool):
         watcher = all_.talkers[0]
         all_.take(0, _packet("RegisterWakeWatcher", more=True), pool)
         all_.take(0, "finish", pool)

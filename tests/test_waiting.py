@@ -23,8 +23,8 @@ import pytest
 from tests.cgroups import TemporaryCgroup
 from tests.frozen import compiled, needsCgroup, until
 from tests.fuse import fileSystem
+from tests.oddities import lingering
 from tests.processes import cannotStick
-from tests.test_closing import lingering
 
 pytestmark = [
     pytest.mark.punctual,
