@@ -6,11 +6,7 @@ import gc
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +21,12 @@ from chanproxy.descriptors import TooManyDescriptors
 from chanproxy.fewlines import PERIOD, FewLines
 from chanproxy.guest._wire import Connection
 from chanproxy.interfaces import ChanproxyReactor
+from tests.floods import USERS, flooded
 from tests.managing import accepted, connectedAs, refused, stationed
 from tests.sides import asynchronous, until
 from tests.station import MANAGER
 
 asRoot = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
-
-USERS = range(61010, 61018)
 
 ENTRIES = (AccessEntry("users", users=tuple(USERS), containers=("editor",)),)
 
@@ -179,70 +174,6 @@ def test_fewLines(most: int) -> None:
         clock.advance(2 * PERIOD)
         assert len(events) == most + 2
     assert not clock.getDelayedCalls()
-
-
-FLOOD = """
-import os, socket, sys, time
-path, user, kind = sys.argv[1:]
-os.setgroups([])
-os.setgid(int(user))
-os.setuid(int(user))
-big = b'{"method": "org.chanproxy.Manager.ListContainers", "parameters": {"x": [' + b",".join(
-    [b"1"] * 32000) + b"]}}"
-call = b'{"method": "org.chanproxy.Manager.ListContainers"}'
-print("ready", flush=True)
-kept = []
-while True:
-    try:
-        one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        one.settimeout(0.2)
-        one.connect(path)
-    except OSError:
-        one.close()
-        for each in kept:
-            each.close()
-        kept = []
-        continue
-    if kind == "connects":
-        one.close()
-        continue
-    if kind == "stays":
-        kept.append(one)
-        continue
-    try:
-        for _ in range(100000):
-            one.send(big if kind == "large" else call)
-            one.recv(65536)
-    except OSError:
-        pass
-    one.close()
-"""
-
-
-@contextmanager
-def flooded(path: str, kind: str) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Eight users that call, or only connect, as fast as they can."""
-    os.chmod(os.path.dirname(path), 0o711)
-    os.chmod(path, 0o666)
-    # The way there is not open to others.
-    link = f"/tmp/chanproxy-crowd-{os.getpid()}.sock"
-    os.link(path, link)
-    crowd = []
-    try:
-        for user in USERS:
-            argv = [sys.executable, "-I", "-S", "-c", FLOOD, link, str(user), kind]
-            crowd.append(subprocess.Popen(argv, stdout=subprocess.PIPE))
-        for each in crowd:
-            assert each.stdout is not None
-            assert each.stdout.readline() == b"ready\n"
-        yield crowd
-    finally:
-        for each in crowd:
-            each.kill()
-            each.wait()
-            assert each.stdout is not None
-            each.stdout.close()
-        os.unlink(link)
 
 
 async def _turnsTaken(reactor: ChanproxyReactor, seconds: float) -> list[float]:

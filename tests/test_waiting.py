@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -20,30 +19,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.cgroups import TemporaryCgroup
 from tests.frozen import compiled, needsCgroup, until
 from tests.fuse import fileSystem
 from tests.oddities import lingering
 from tests.processes import cannotStick
+from tests.siege import LATE, Siege
 
 pytestmark = [
     pytest.mark.punctual,
     *needsCgroup,
     pytest.mark.skipif(bool(cannotStick()), reason=cannotStick() or "usable"),
 ]
-
-LATE = 0.25
-"""Seconds that a wake may take here, also on a machine that has much to do; it takes one."""
-
-ECHO = """
-    import socket, sys
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server.bind(sys.argv[1])
-    server.listen()
-    connected, _ = server.accept()
-    while data := connected.recv(64):
-        connected.send(data)
-"""
 
 WAITS = """
     import os, select, sys, mmap
@@ -57,64 +43,12 @@ WAITS = """
 """
 
 
-class Attacked:
-    """A service with a container that sleeps, and a channel that anybody may connect to."""
+class Attacked(Siege):
+    """With somebody to be woken."""
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
-        self.directory = directory
-        self.said = directory / "said"
-        self.log = directory / "log"
-        self.inside = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        stack.enter_context(self.inside)
-        self.inside.bind(f"{directory}/in")
-        self.inside.listen()
-        self.inside.settimeout(10)
-        self.victim, self.other = (stack.enter_context(TemporaryCgroup()) for _ in range(2))
-        argv = [sys.executable, "-c", textwrap.dedent(ECHO), f"{directory}/echo"]
-        self.victim.spawn(argv)
-        until(lambda: os.path.exists(f"{directory}/echo"))
-        (directory / "chanproxy.toml").write_text(
-            f'[containers.victim]\nfreezer = "{self.victim.spec}"\nlinger = 0.02\n'
-            f'[containers.victim.channels.c]\nlisten = "seqpacket:{directory}/victim"\n'
-            f'connect = "seqpacket:{directory}/echo"\n'
-            f'[containers.other]\nfreezer = "{self.other.spec}"\nlinger = 0.02\n'
-            'wake-on = "sockets"\nunanswered = 0\n'
-            '[containers.open]\nfreezer = "none"\n'
-            f'[containers.open.channels.c]\nlisten = "seqpacket:{directory}/out"\n'
-            f'connect = "seqpacket:{directory}/in"\n'
-        )
-        environment = os.environ | {
-            "PYTHONPATH": str(Path(__file__).parent.parent),
-            "LD_PRELOAD": compiled("forbids.c", "-shared", "-fPIC", "-ldl"),
-            "FORBIDDEN": f"{tempfile.gettempdir()}/chanproxy-fuse-",
-            "SAID": str(self.said),
-        }
-        argv = ["-m", "twisted", "chanproxy", "--config", f"{directory}/chanproxy.toml"]
-        with self.log.open("w") as log:
-            self.service = subprocess.Popen(
-                [sys.executable, *argv], cwd=directory, env=environment, stdout=log, stderr=log
-            )
-        stack.callback(self._end)
-        until(lambda: os.path.exists(f"{directory}/victim"), 20)
+        super().__init__(directory, stack)
         self.peer = stack.enter_context(self.connect("victim"))
-
-    def _end(self) -> None:
-        self.service.kill()
-        self.service.wait()
-
-    def connect(self, name: str) -> socket.socket:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        made.settimeout(10)
-        # Bound it is before it listens.
-        until(lambda: made.connect_ex(f"{self.directory}/{name}") == 0)
-        return made
-
-    def pair(self) -> tuple[socket.socket, socket.socket]:
-        """The two ends of the channel that anybody may connect to."""
-        outer = self.connect("out")
-        inner, _ = self.inside.accept()
-        inner.settimeout(10)
-        return outer, inner
 
     def woken(self) -> None:
         """The container is, and in time; and nothing was done that must not be."""
@@ -125,13 +59,6 @@ class Attacked:
         self.peer.send(b"ping")
         assert self.peer.recv(64) == b"ping"
         assert time.monotonic() - began < LATE
-
-    @property
-    def failed(self) -> str:
-        """What was done, or said at the end."""
-        if self.said.exists():
-            return self.said.read_text()
-        return self.log.read_text()[-4000:] if self.service.poll() is not None else ""
 
 
 @pytest.fixture
