@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3.11
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-long fuzz-time bench bench-sources bench-sleepers lint types docs wheel ci clean
+.PHONY: demo test test-long fuzz-time attack bench bench-neighbours bench-sources bench-sleepers lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -37,6 +37,15 @@ bench-sources: $(VENV)/.installed
 # How long idle programs sleep with the defaults, and what that costs: three minutes.
 bench-sleepers: $(VENV)/.tested $(VENV)/.programs
 	$(BIN)/python -m bench.sleepers $(BENCH_ARGS)
+
+# What the worst neighbours do to a container that is to be woken: two minutes.
+bench-neighbours: $(VENV)/.tested $(VENV)/.programs
+	$(BIN)/python -m tests.attack --neighbours --seconds 5 $(BENCH_ARGS)
+
+# The same beside a load on all processors, and all that is killed, stopped, stormed and forged:
+# a quarter of an hour.
+attack: $(VENV)/.tested $(VENV)/.programs
+	$(BIN)/python -m tests.attack --load $(ATTACK_ARGS)
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .

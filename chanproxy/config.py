@@ -33,7 +33,7 @@ from chanproxy.addresses import (
 from chanproxy.endpointchannel import BUFFER
 from chanproxy.fewlines import LINES
 from chanproxy.framing import FRAME_BYTES, HEADER_BYTES
-from chanproxy.freezers._files import CGROUPS, PROCESSES
+from chanproxy.freezers._files import CGROUPS, DEPTH, PROCESSES
 from chanproxy.guarding import SECONDS
 from chanproxy.kinds import OtherAddressSpec, parseAddress
 from chanproxy.policies import DEFAULT
@@ -88,6 +88,7 @@ class Limits:
     @ivar userDescriptors: that the calls of one user may have the service keep; 0: a sixteenth.
     @ivar logLines: in a minute, about what the peers of one socket or container do.
     @ivar cgroups: of one container, up to which they are looked through.
+    @ivar cgroupDepth: how deep inside each other they are looked through.
     @ivar processes: likewise.
     @ivar endpointBuffer: bytes that wait in one direction of an endpoint of Twisted's.
     """
@@ -107,6 +108,7 @@ class Limits:
     userDescriptors: int = 0
     logLines: int = LINES
     cgroups: int = CGROUPS
+    cgroupDepth: int = DEPTH
     processes: int = PROCESSES
 
 
@@ -197,6 +199,7 @@ def _readLimits(table: Table) -> Limits:
         whole("user-descriptors", 0, 0, MOST_DESCRIPTORS),
         whole("log-lines", LINES, 0, MOST_SOURCES),
         whole("cgroups", CGROUPS, 1, MOST_SOURCES),
+        whole("cgroup-depth", DEPTH, 1, MOST_SOURCES),
         whole("processes", PROCESSES, 1, MOST_PROCESSES),
     )
     table.end()

@@ -47,6 +47,9 @@ ACCEPT_PAUSE = 0.1
 TURN, TURN_SECONDS = 64, 0.002
 """Connections that are accepted, and seconds that may pass, before others have their turn."""
 
+SHARE = 0.9
+"""Of a processor, for those who connect faster than that; what they do then comes to it."""
+
 _UNIX: dict[int, type[SocketChannel]] = {
     socket.SOCK_SEQPACKET: SeqpacketChannel,
     socket.SOCK_STREAM: UnixStreamChannel,
@@ -88,9 +91,12 @@ class ChannelPort:
         bare: bool = False,
         room: Callable[[], str] = whyScarce,
         lines: int = LINES,
+        share: float = SHARE,
     ) -> None:
         """
         @param bare: see L{serve}.
+        @param share: of a processor that accepting may take, when there is more to accept than one
+            turn's worth.
         @param room: why no connection can be accepted now; empty: one can.
         @param lines: see L{FewLines}: who was refused.
         """
@@ -102,6 +108,7 @@ class ChannelPort:
         self._buffer = buffer
         self._bare = bare
         self._room = room
+        self._share = share
         self._lines = FewLines(self._log, reactor, self._path, lines)
         self._full = ""
         self._socket: socket.socket | None = None
@@ -146,10 +153,12 @@ class ChannelPort:
 
     def doRead(self) -> None:
         """Accept what is there, a turn's worth at most."""
-        end = time.monotonic() + TURN_SECONDS
+        began = time.monotonic()
         for _ in range(TURN):
-            if self._socket is None or time.monotonic() > end or self._waitsForRoom():
+            if self._socket is None or self._waitsForRoom():
                 return
+            if time.monotonic() - began > TURN_SECONDS:
+                break
             try:
                 connected, peer = self._socket.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
@@ -158,6 +167,8 @@ class ChannelPort:
                 self._pause(error)
                 return
             self._accepted(connected, peer)
+        if self._socket is not None:
+            self._rest((time.monotonic() - began) * (1 / self._share - 1))
 
     def _waitsForRoom(self) -> bool:
         """Accept no more for now: what is left is for others."""
@@ -168,19 +179,19 @@ class ChannelPort:
             self._lines.info("{path}: accepting goes on", path=self._path)
         self._full = full
         if full:
-            self._rest()
+            self._rest(ACCEPT_PAUSE)
         return bool(full)
 
     def _pause(self, error: OSError) -> None:
         self._lines.warn(
             "{path}: cannot accept for now: {error}", path=self._path, error=error.strerror
         )
-        self._rest()
+        self._rest(ACCEPT_PAUSE)
 
-    def _rest(self) -> None:
+    def _rest(self, seconds: float) -> None:
         # Level-triggered: without a pause the reactor would spin on what it cannot accept.
         self._reactor.removeReader(self)
-        self._paused = self._reactor.callLater(ACCEPT_PAUSE, self._resume)
+        self._paused = self._reactor.callLater(seconds, self._resume)
 
     def _resume(self) -> None:
         self._paused = None

@@ -327,7 +327,7 @@ class ChanproxyService(Service):
     ) -> None:
         path = f"containers.{container.name}"
         try:
-            breadth = Breadth(limits.cgroups, limits.processes)
+            breadth = Breadth(limits.cgroups, limits.processes, limits.cgroupDepth)
             freezer = makeFreezer(container.freezer, self._reactor, breadth)
             place = _placeOf(freezer)
             clash = whyNotApart(place, self._places) if place else None

@@ -26,6 +26,12 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.seqpacket import SeqpacketChannel
 from chanproxy.stream import UnixStreamChannel
 
+LEAST, MOST = 5, 20
+"""
+So many have to be killed in the middle of a batch, or more are killed, up to so many times as many:
+beside a load the middle is met seldom.
+"""
+
 DESCRIPTOR_EVERY = 10
 EMPTY_EVERY = 7
 STREAM_BYTES = 64
@@ -179,9 +185,9 @@ def main(kind: str, kills: int) -> NoReturn:
     sending.close()
     receiving.close()
     finished = 0
-    for count in range(kills + 1):
+    for count in range(MOST * kills):
         pump = child(lambda: carry(source, sink, record, count > 0))  # noqa: B023  # forks at once
-        if count == kills:
+        if count >= kills and (finished >= LEAST or count == MOST * kills - 1):
             os.write(stopWrite, b"x")
             break
         time.sleep(rng.uniform(0, 0.006))
@@ -196,7 +202,7 @@ def main(kind: str, kills: int) -> NoReturn:
     source.close()
     sink.close()
     statuses.append(os.waitpid(receiver, 0)[1])
-    print(f"seed {seed}, killed {kills}, finished {finished}, statuses {statuses}", flush=True)
+    print(f"seed {seed}, killed {count}, finished {finished}, statuses {statuses}", flush=True)
     sys.exit(any(statuses))
 
 

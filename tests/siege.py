@@ -95,14 +95,24 @@ class Witnessed:
 
 
 class Siege:
-    """A service with a container that sleeps, and a channel that anybody may connect to."""
+    """
+    A service with a container that sleeps, and a channel that anybody may connect to.
+
+    @ivar counted: what a neighbour counted beside the calls of it.
+    """
 
     def __init__(self, directory: Path, stack: ExitStack, nice: int = 0) -> None:
-        """@param nice: of the service and the container that is to be woken."""
+        """
+        @param directory: which others can reach.
+        @param nice: of the service and the container that is to be woken.
+        """
         self.directory = directory
+        # Others come in, too.
+        directory.chmod(0o711)
         self.said = directory / "said"
         self.log = directory / "log"
         self.control = directory / "control"
+        self.counted = 0
         self.inside = self._listening(stack, "in")
         self.deaf = self._listening(stack, "deaf", 1)
         self.victim, self.other = (stack.enter_context(TemporaryCgroup()) for _ in range(2))
@@ -131,7 +141,14 @@ class Siege:
             "FORBIDDEN": f"{tempfile.gettempdir()}/chanproxy-fuse-",
             "SAID": str(self.said),
         }
-        argv = ["-m", "twisted", "chanproxy", "--config", f"{directory}/chanproxy.toml"]
+        argv = [
+            "-m",
+            "twisted",
+            "--log-format=text",
+            "chanproxy",
+            "--config",
+            f"{directory}/chanproxy.toml",
+        ]
         with self.log.open("w") as log:
             self.service = subprocess.Popen(
                 [*self._nice, sys.executable, *argv],

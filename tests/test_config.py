@@ -196,7 +196,7 @@ def test_unknownKeyLikeNoOther() -> None:
         "limits.zzz: is not known; known are message-bytes, message-descriptors, connect-timeout, "
         "control-bytes, control-connections, wake-sources, wake-locks, wake-watchers, containers, "
         "trace-bytes, endpoint-buffer, container-descriptors, user-descriptors, log-lines, "
-        "cgroups, processes"
+        "cgroups, cgroup-depth, processes"
     ]
 
 

@@ -433,12 +433,20 @@ class TestRealCgroup:
             process = cgroup.spawn(["sleep", "1000"])
             with open(os.path.join(levels[-1], "cgroup.procs"), "w") as file:
                 file.write(str(process.pid))
-            breadth = Breadth(cgroups=DEEP + 1)
+            breadth = Breadth(cgroups=DEEP + 1, depth=DEEP)
             freezer = CgroupFreezer(cgroup.path, theReactor(), breadth)
             assert freezer.processes() == [process.pid]
             assert freezer.unfrozenTasks() != []
             with pytest.raises(FreezerError, match=f"more than {DEEP} cgroups are in it; raise"):
-                CgroupFreezer(cgroup.path, theReactor(), Breadth(DEEP)).processes()
+                CgroupFreezer(cgroup.path, theReactor(), Breadth(DEEP, depth=DEEP)).processes()
+            shallow = CgroupFreezer(cgroup.path, theReactor(), Breadth(cgroups=DEEP + 1))
+            before = time.thread_time()
+            for look in (shallow.processes, shallow.hiddenProcesses, shallow.unfrozenTasks):
+                with pytest.raises(
+                    FreezerError, match=r"than 32 deep in it; raise limits\.cgroup-depth"
+                ):
+                    look()
+            assert time.thread_time() - before < 0.05
             cgroup.kill()
         finally:
             for level in reversed(levels[1:]):

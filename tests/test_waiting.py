@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
-import textwrap
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.frozen import compiled, needsCgroup, until
 from tests.fuse import fileSystem
-from tests.oddities import lingering
+from tests.neighbours import NEIGHBOURS, Neighbour
 from tests.processes import cannotStick
 from tests.siege import LATE, Siege
 
@@ -30,17 +29,6 @@ pytestmark = [
     *needsCgroup,
     pytest.mark.skipif(bool(cannotStick()), reason=cannotStick() or "usable"),
 ]
-
-WAITS = """
-    import os, select, sys, mmap
-    fd = os.open(sys.argv[1], os.O_RDWR)
-    memory = mmap.mmap(fd, 65536)
-    waiting, (end, other) = select.epoll(), os.pipe()
-    waiting.register(end, select.EPOLLIN)
-    waiting.register(fd, select.EPOLLPRI)
-    os.write(1, b"ready\\n")
-    waiting.poll(1000)
-"""
 
 
 class Attacked(Siege):
@@ -62,17 +50,13 @@ class Attacked(Siege):
 
 
 @pytest.fixture
-def attacked(tmp_path: Path) -> Iterator[Attacked]:
+def attacked() -> Iterator[Attacked]:
     with contextlib.ExitStack() as stack:
-        made = Attacked(tmp_path, stack)
+        # Not where only root can go.
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="chanproxy-siege-"))
+        made = Attacked(Path(directory), stack)
         made.woken()
         yield made
-
-
-def _rounds(attacked: Attacked, attack: Callable[[], object], rounds: int = 5) -> None:
-    for _ in range(rounds):
-        attack()
-        attacked.woken()
 
 
 def test_forbids(attacked: Attacked) -> None:
@@ -88,38 +72,25 @@ def test_forbids(attacked: Attacked) -> None:
     assert said.read_text() == "open /proc/self/mem\n"
 
 
-@pytest.mark.parametrize("taken", [False, True])
-def test_lingering(attacked: Attacked, taken: bool) -> None:
-    """Through a channel, and left in the queues of one that ends."""
-
-    def attack() -> None:
-        ours, theirs = lingering()
-        outer, inner = attacked.pair()
-        with theirs, outer, inner:
-            for _ in range(8):
-                socket.send_fds(outer, [b"x"], [ours.fileno()])
-            # Ours is not the last.
-            ours.setblocking(False)
-            os.close(ours.detach())
-            if taken:
-                assert select.select([inner], [], [], 10)[0]
-                _, descriptors, _, _ = socket.recv_fds(inner, 64, 1)
-                for fd in descriptors:
-                    os.close(fd)
-
-    _rounds(attacked, attack)
+@pytest.mark.parametrize("kind", NEIGHBOURS, ids=lambda kind: kind.does)
+def test_neighbour(attacked: Attacked, kind: Neighbour) -> None:
+    """Whatever it does, somebody else is woken in time, and nothing is left of it."""
+    with kind.begin(attacked) as again:
+        for _ in range(3):
+            again()
+            attacked.woken()
+    attacked.woken()
 
 
-def test_files(attacked: Attacked) -> None:
-    """Of a file system whose server answers no close, no question and no poll."""
-    with fileSystem(["flush", "getattr", "statfs", "poll"]) as files:
+def test_endsBesideOneThatHangs(attacked: Attacked) -> None:
+    """It can be ended although a process hangs in a close."""
+    with fileSystem(["flush"]) as files:
         fd = os.open(files.file, os.O_RDWR)
         outer, inner = attacked.pair()
         with outer, inner:
-            _rounds(attacked, lambda: socket.send_fds(outer, [b"x"], [fd]), 3)
+            socket.send_fds(outer, [b"x"], [fd])
             time.sleep(1)
             attacked.woken()
-            # It can be ended although a process hangs.
             attacked.service.send_signal(signal.SIGTERM)
             began = time.monotonic()
             attacked.service.wait(10)
@@ -128,41 +99,3 @@ def test_files(attacked: Attacked) -> None:
         # It has no server any more.
         with contextlib.suppress(OSError):
             os.close(fd)
-
-
-def test_frozenServer(attacked: Attacked) -> None:
-    """A container that waits for a file, whose server is in it."""
-    with fileSystem(cgroup=attacked.other) as files:
-        argv = [sys.executable, "-c", textwrap.dedent(WAITS), files.file]
-        process = attacked.other.spawn(argv, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        _rounds(attacked, lambda: time.sleep(0.2))
-        files.abort()
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def test_killedWhileFrozen(attacked: Attacked) -> None:
-    """What it leaves to us lingers."""
-    program = """
-        import socket, struct, time
-        server = socket.create_server(("127.0.0.1", 0))
-        ours = socket.create_connection(server.getsockname())
-        theirs, _ = server.accept()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("2i", 1, 30))
-        ours.setblocking(False)
-        try:
-            while True:
-                ours.send(bytes(65536))
-        except BlockingIOError:
-            pass
-        ours.setblocking(True)
-        ours.recv(1)
-    """
-    process = attacked.other.spawn([sys.executable, "-c", textwrap.dedent(program)])
-    until(lambda: attacked.failed or "frozen 1" in attacked.other.read("cgroup.events"), 20)
-    process.kill()
-    process.wait()
-    _rounds(attacked, lambda: None, 2)

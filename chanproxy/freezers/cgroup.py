@@ -456,7 +456,7 @@ class CgroupFreezer:
             return []
         tasks: list[str] = []
         most, looked = self._breadth, 0
-        for directory in cgroupsFrom(self._find()[0], skip=_isFrozen, most=most.cgroups):
+        for directory in cgroupsFrom(self._find()[0], skip=_isFrozen, most=most):
             for thread in readLines(os.path.join(directory, "cgroup.threads")):
                 looked += 1
                 if looked > _TASKS:
@@ -490,7 +490,7 @@ class CgroupFreezer:
         found: dict[int, None] = {}
         hidden = 0
         most = self._breadth
-        for directory in cgroupsFrom(self._find()[0], self._unlisted, most=most.cgroups):
+        for directory in cgroupsFrom(self._find()[0], self._unlisted, most=most):
             try:
                 pids = processesIn(directory, most.processes - len(found) - hidden)
             except OSError as error:
