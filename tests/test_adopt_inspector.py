@@ -20,6 +20,7 @@ import socket
 import struct
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -677,6 +678,30 @@ def test_childInOtherNamespace() -> None:
         until(lambda: signalled(found) == [f"web/waits[{child}] ended"])
         subject.thaw()
         assert subject.line() == "done"
+
+
+def test_stoppedChild() -> None:
+    """Who waits for a child to stop sleeps, unless that is outside of the container, and may."""
+    program = """
+        import os, subprocess
+        child = subprocess.Popen(["sleep", "1000"])
+        print(child.pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child.pid, os.WUNTRACED)[1]), flush=True)
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(program)]
+    with TemporaryCgroup() as other, Subject(argv) as subject:
+        child = int(subject.line())
+        subject.waitFor("wait4", "clock_nanosleep")
+        subject.freeze()
+        assert f"web/sleep[{child}] ended" in [each.name for each in subject.look().sources]
+        subject.thaw()
+        other.write("cgroup.procs", str(child))
+        subject.freeze()
+        with pytest.raises(StillBusy, match=f"waits for process {child} outside of it to be stop"):
+            subject.look()
+        subject.thaw()
+        os.kill(child, signal.SIGKILL)
+        assert subject.line() == str(-signal.SIGKILL)
 
 
 # Those that are not idle.

@@ -34,8 +34,11 @@ Entries = tuple[tuple[int, int], ...]
 
 _SECOND = 1_000_000_000
 
-_NONBLOCKING, _EXITED = 1, 4
-"""C{WNOHANG} of wait4(2) and waitid(2), and C{WEXITED} of the latter; C{linux/wait.h}."""
+_NONBLOCKING, _EXITED, _STOPS = 1, 4, 2 | 8
+"""
+C{WNOHANG} of wait4(2) and waitid(2), C{WEXITED} of the latter, C{WUNTRACED} and C{WCONTINUED};
+C{linux/wait.h}.
+"""
 
 
 class NotWaiting(Exception):
@@ -89,10 +92,12 @@ class Children:
     @ivar kind: C{any}, C{pid} or C{group}.
     @ivar value: the process or group, as seen in the waiting process's own pid namespace; 0 stands
         for its own group.
+    @ivar stops: also for those that are stopped by a signal, or go on.
     """
 
     kind: str
     value: int = 0
+    stops: bool = False
 
 
 @frozen
@@ -366,12 +371,12 @@ def _signal(asked: _Asked) -> Wait:
 def _wait4(asked: _Asked) -> Wait:
     if asked[2] & _NONBLOCKING:
         raise NotWaiting("asks after its children without waiting")
-    which = asked.signed(0)
+    which, stops = asked.signed(0), bool(asked[2] & _STOPS)
     if which == -1:
-        return Wait(asked.call, children=Children("any"))
+        return Wait(asked.call, children=Children("any", stops=stops))
     if which > 0:
-        return Wait(asked.call, children=Children("pid", which))
-    return Wait(asked.call, children=Children("group", -which))
+        return Wait(asked.call, children=Children("pid", which, stops))
+    return Wait(asked.call, children=Children("group", -which, stops))
 
 
 def _waitid(asked: _Asked) -> Wait:
@@ -386,7 +391,8 @@ def _waitid(asked: _Asked) -> Wait:
     kinds = {0: "any", 1: "pid", 2: "group"}
     if kind not in kinds:
         raise NotWaiting(f"waits for children in a way that is not known, {kind}")
-    return Wait(asked.call, children=Children(kinds[kind], value))
+    stops = bool(asked[3] & _STOPS)
+    return Wait(asked.call, children=Children(kinds[kind], value, stops))
 
 
 _GETEVENTS, _EXT_ARG, _REGISTERED_RING, _ABS_TIMER = 1, 8, 16, 32

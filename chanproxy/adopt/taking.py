@@ -279,6 +279,12 @@ class Taker:
                     raise StillBusy(
                         f"busy: {subject.label} waits for process {pid}, which has ended"
                     )
+                if which.stops:
+                    # Of those in the container none can be stopped while it is frozen.
+                    raise StillBusy(
+                        f"busy: {subject.label} waits for process {pid} outside of it to be "
+                        "stopped or to go on, which cannot be watched"
+                    )
                 self._addChild(pid)
         except Gone:
             return
