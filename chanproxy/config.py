@@ -138,6 +138,7 @@ class Configuration:
     @ivar control: where the manager listens, or L{None}.
     @ivar watchdog: seconds after which a service that does not turn is one that hangs; 0: nobody
         looks.
+    @ivar confine: as a program of its own it gives up rights that it has no use for.
     """
 
     limits: Limits = Factory(Limits)
@@ -146,6 +147,7 @@ class Configuration:
     access: tuple[AccessEntry, ...] = ()
     scheduling: Scheduling = Factory(Scheduling)
     watchdog: float = SECONDS
+    confine: bool = True
 
 
 def _checkIdentifier(value: Any) -> None:
@@ -259,6 +261,7 @@ def fromTree(tree: Any) -> Configuration:
         _checkReach(top, control)
     scheduling = readScheduling(top.table("scheduling"))
     watchdog = float(top.number("watchdog", SECONDS, 0, LONGEST_LINGER))
+    confine = top.flag("confine", True)
     top.end()
     if isinstance(tree, dict) and tree.get("containers", {}) == {}:
         top.note("containers", "has no container", "write at least one table, [containers.NAME]")
@@ -266,7 +269,7 @@ def fromTree(tree: Any) -> Configuration:
     _checkFrames(top, limits, containers)
     if problems:
         raise ConfigurationError(problems)
-    return Configuration(limits, containers, control, access, scheduling, watchdog)
+    return Configuration(limits, containers, control, access, scheduling, watchdog, confine)
 
 
 def load(text: str) -> Configuration:

@@ -8,14 +8,19 @@ import sys
 from typing import cast
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from twisted.python import usage
 
 from chanproxy import config
+from chanproxy.confining import confine
 from chanproxy.ending import Ending
+from chanproxy.freezers import isOurs
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.policies import DEFAULT, POLICIES
 from chanproxy.recovery import thawRecorded
 from chanproxy.service import ChanproxyService, StartError, preflight, thawNow
+
+_log = Logger()
 
 
 def _reactor() -> ChanproxyReactor:
@@ -123,11 +128,23 @@ class _Command(ChanproxyService):
 
     def startService(self) -> None:
         """Start, or exit with status 1 and a sentence per problem."""
+        self._confine()
         try:
             super().startService()
         except StartError as error:
             _refuse(str(error))
         Ending(self._reactor).install()
+
+    def _confine(self) -> None:
+        """First, so that whatever it starts has no more rights either."""
+        if not self._configuration.confine:
+            return
+        foreign = [c.freezer for c in self._configuration.containers if not isOurs(c.freezer)]
+        if foreign:
+            # Nobody knows what it takes, or what it starts.
+            _log.info("it keeps all of its rights, because of {freezer}", freezer=foreign[0])
+        else:
+            confine()
 
 
 def makeService(options: Options) -> IService:

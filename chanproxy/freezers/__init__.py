@@ -12,7 +12,12 @@ from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezers.null import NullFreezer
 from chanproxy.interfaces import ChanproxyReactor, IFreezer
 
-__all__ = ["Breadth", "DryRunFreezer", "NullFreezer", "makeFreezer"]
+__all__ = ["Breadth", "DryRunFreezer", "NullFreezer", "isOurs", "makeFreezer"]
+
+
+def isOurs(spec: str) -> bool:
+    """Whether a freezer is not a plugin's."""
+    return spec.partition(":")[0] in ("cgroup", "none")
 
 
 def makeFreezer(spec: str, reactor: ChanproxyReactor, breadth: Breadth | None = None) -> IFreezer:
