@@ -7,7 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+from attrs import evolve
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 
+from chanproxy import config, tap
 from chanproxy.confining import KEPT
 from tests.cgroups import unusable
 from tests.live import Live, childrenOf, until
@@ -72,3 +76,18 @@ def test_documented() -> None:
     """Whatever is kept has its reason in the docs."""
     text = (DOCS / "security.md").read_text()
     assert all(f"`{name}`" in text for name in KEPT)
+
+
+def test_pluginFreezer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a plugin's freezer takes nobody knows: all is kept, and said so."""
+    done: list[bool] = []
+    monkeypatch.setattr(tap, "confine", lambda: done.append(True))
+    (ours,) = config.load('[containers.a]\nfreezer = "none"\n').containers
+    for freezer, confined in (("none", [True]), ("pid:1", [])):
+        done.clear()
+        configuration = config.Configuration(containers=(evolve(ours, freezer=freezer),))
+        with capturedLogs() as events:
+            tap._Command(configuration, Clock())._confine()  # type: ignore[arg-type]
+        assert done == confined
+        lines = [formatEvent(event) for event in events]
+        assert lines == ([] if done else ["it keeps all of its rights, because of pid:1"])
