@@ -32,6 +32,7 @@ from chanproxy._batch import PeekBuffer
 from chanproxy._closing import closeSocket
 from chanproxy._socketchannel import SocketChannel
 from chanproxy.addresses import PathSpec
+from chanproxy.budgets import Budget
 from chanproxy.descriptors import whyScarce
 from chanproxy.fewlines import LINES, FewLines
 from chanproxy.interfaces import ChanproxyReactor
@@ -47,8 +48,11 @@ ACCEPT_PAUSE = 0.1
 TURN, TURN_SECONDS = 64, 0.002
 """Connections that are accepted, and seconds that may pass, before others have their turn."""
 
-SHARE = 0.9
-"""Of a processor, for those who connect faster than that; what they do then comes to it."""
+SHARE, BURST = 0.5, 0.01
+"""
+Of a processor, for those who connect faster than that, what they do then comes to it; and seconds
+of one that may be taken before.
+"""
 
 _UNIX: dict[int, type[SocketChannel]] = {
     socket.SOCK_SEQPACKET: SeqpacketChannel,
@@ -95,8 +99,7 @@ class ChannelPort:
     ) -> None:
         """
         @param bare: see L{serve}.
-        @param share: of a processor that accepting may take, when there is more to accept than one
-            turn's worth.
+        @param share: of a processor that accepting may take, after the first 10 ms.
         @param room: why no connection can be accepted now; empty: one can.
         @param lines: see L{FewLines}: who was refused.
         """
@@ -108,7 +111,7 @@ class ChannelPort:
         self._buffer = buffer
         self._bare = bare
         self._room = room
-        self._share = share
+        self._budget = Budget(share, BURST)
         self._lines = FewLines(self._log, reactor, self._path, lines)
         self._full = ""
         self._socket: socket.socket | None = None
@@ -153,12 +156,19 @@ class ChannelPort:
 
     def doRead(self) -> None:
         """Accept what is there, a turn's worth at most."""
-        began = time.monotonic()
+        # Of a processor: what others run meanwhile is not taken by those who connect.
+        began = time.thread_time()
+        self._acceptSome(began + TURN_SECONDS)
+        now = self._reactor.seconds()
+        self._budget.charge(now, time.thread_time() - began)
+        owed = self._budget.owes(now)
+        if owed and self._socket is not None and self._paused is None:
+            self._rest(owed)
+
+    def _acceptSome(self, end: float) -> None:
         for _ in range(TURN):
-            if self._socket is None or self._waitsForRoom():
+            if self._socket is None or time.thread_time() > end or self._waitsForRoom():
                 return
-            if time.monotonic() - began > TURN_SECONDS:
-                break
             try:
                 connected, peer = self._socket.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
@@ -167,8 +177,6 @@ class ChannelPort:
                 self._pause(error)
                 return
             self._accepted(connected, peer)
-        if self._socket is not None:
-            self._rest((time.monotonic() - began) * (1 / self._share - 1))
 
     def _waitsForRoom(self) -> bool:
         """Accept no more for now: what is left is for others."""

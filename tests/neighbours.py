@@ -232,24 +232,29 @@ class _Caller:
 
 @contextmanager
 def _hoards(siege: Siege) -> Iterator[Again]:
-    """Until it is refused, and anew."""
+    """As many as they may have; then all are given up, and anew."""
+    with ExitStack() as stack:
+        callers: list[_Caller] = []
 
-    def again() -> int:
-        count = 0
-        with ExitStack() as stack:
-            for user in list(USERS)[:2]:
-                caller = _Caller(siege, user)
-                stack.callback(caller.socket.close)
-                refused = 0
-                while refused < 3 and count < 5000:
+        def again() -> int:
+            if not callers:
+                callers.extend(_Caller(siege, user) for user in list(USERS)[:2])
+                for caller in callers:
+                    stack.callback(caller.socket.close)
+            refused = False
+            for _ in range(20):
+                for caller in callers:
                     source = os.eventfd(0)
                     asked = {"container": "open", "name": "x", "lifetime": "connection"}
-                    refused += not caller.call("AddWakeSource", source, events=["in"], **asked)
+                    refused |= not caller.call("AddWakeSource", source, events=["in"], **asked)
                     os.close(source)
-                    count += 1
-        return count
+            if refused:
+                for caller in callers:
+                    caller.socket.close()
+                callers.clear()
+            return 40
 
-    yield again
+        yield again
 
 
 @contextmanager

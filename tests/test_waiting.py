@@ -25,6 +25,7 @@ from tests.processes import cannotStick
 from tests.siege import LATE, Siege
 
 pytestmark = [
+    pytest.mark.lasts(60),
     pytest.mark.punctual,
     *needsCgroup,
     pytest.mark.skipif(bool(cannotStick()), reason=cannotStick() or "usable"),
