@@ -24,7 +24,7 @@ from chanproxy._batch import PeekBuffer
 from chanproxy._syscalls import closeAll
 from chanproxy.access import Credentials, Rights, User, credentialsOf
 from chanproxy.addresses import SeqpacketAddressSpec
-from chanproxy.crowds import ALTOGETHER, Account, Crowd, Terms
+from chanproxy.crowds import Account, Crowd, Terms
 from chanproxy.describe import fitting
 from chanproxy.descriptors import left, limit, whyScarce
 from chanproxy.fewlines import FewLines
@@ -300,7 +300,6 @@ def controlPort(
         PeekBuffer(factory.messageBytes),
         room=room,
         lines=lines,
-        share=ALTOGETHER,
     )
 
 

@@ -32,7 +32,6 @@ from chanproxy._batch import PeekBuffer
 from chanproxy._closing import closeSocket
 from chanproxy._socketchannel import SocketChannel
 from chanproxy.addresses import PathSpec
-from chanproxy.budgets import Budget
 from chanproxy.descriptors import whyScarce
 from chanproxy.fewlines import LINES, FewLines
 from chanproxy.interfaces import ChanproxyReactor
@@ -45,13 +44,10 @@ from chanproxy.transport import SeqpacketTransport
 ACCEPT_PAUSE = 0.1
 """Seconds to wait with accepting, when this process is out of descriptors."""
 
-TURN, TURN_SECONDS = 64, 0.002
-"""Connections that are accepted, and seconds that may pass, before others have their turn."""
-
-SHARE, BURST = 0.5, 0.01
+TURN, TURN_SECONDS = 64, 0.0015
 """
-Of a processor, for those who connect faster than that, what they do then comes to it; and seconds
-of one that may be taken before.
+Connections that are accepted, and seconds of a processor that may be taken, before others have
+their turn; and how long a turn may be, with all else that there is to do, before fewer are accepted.
 """
 
 _UNIX: dict[int, type[SocketChannel]] = {
@@ -95,11 +91,9 @@ class ChannelPort:
         bare: bool = False,
         room: Callable[[], str] = whyScarce,
         lines: int = LINES,
-        share: float = SHARE,
     ) -> None:
         """
         @param bare: see L{serve}.
-        @param share: of a processor that accepting may take, after the first 10 ms.
         @param room: why no connection can be accepted now; empty: one can.
         @param lines: see L{FewLines}: who was refused.
         """
@@ -111,7 +105,7 @@ class ChannelPort:
         self._buffer = buffer
         self._bare = bare
         self._room = room
-        self._budget = Budget(share, BURST)
+        self._some, self._began = TURN, 0.0
         self._lines = FewLines(self._log, reactor, self._path, lines)
         self._full = ""
         self._socket: socket.socket | None = None
@@ -157,17 +151,16 @@ class ChannelPort:
     def doRead(self) -> None:
         """Accept what is there, a turn's worth at most."""
         # Of a processor: what others run meanwhile is not taken by those who connect.
-        began = time.thread_time()
-        self._acceptSome(began + TURN_SECONDS)
-        now = self._reactor.seconds()
-        self._budget.charge(now, time.thread_time() - began)
-        owed = self._budget.owes(now)
-        if owed and self._socket is not None and self._paused is None:
-            self._rest(owed)
-
-    def _acceptSome(self, end: float) -> None:
-        for _ in range(TURN):
-            if self._socket is None or time.thread_time() > end or self._waitsForRoom():
+        now = time.thread_time()
+        if now - self._began > TURN_SECONDS:
+            # What those who have come before do is more work than to let them in.
+            self._some = max(self._some // 2, 1)
+        else:
+            self._some = min(self._some + 1, TURN)
+        self._began = now
+        for _ in range(self._some):
+            late = time.thread_time() - now > TURN_SECONDS
+            if self._socket is None or late or self._waitsForRoom():
                 return
             try:
                 connected, peer = self._socket.accept()
