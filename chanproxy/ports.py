@@ -47,7 +47,8 @@ ACCEPT_PAUSE = 0.1
 TURN, TURN_SECONDS = 64, 0.0015
 """
 Connections that are accepted, and seconds of a processor that may be taken, before others have
-their turn; and how long a turn may be, with all else that there is to do, before fewer are accepted.
+their turn; and how long a turn may be, with all else that there is to do in it, before fewer are
+accepted.
 """
 
 _UNIX: dict[int, type[SocketChannel]] = {
