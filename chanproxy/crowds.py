@@ -14,7 +14,6 @@ from collections.abc import Callable
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chanproxy.budgets import Budget
 from chanproxy.descriptors import TooManyDescriptors
 
 SHARE, ALTOGETHER = 0.05, 0.25
@@ -55,6 +54,24 @@ class Terms:
         return self.connections - kept
 
 
+@define
+class _Budget:
+    """Seconds, as they come again: so many at once, and a share of all that pass."""
+
+    share: float
+    burst: float
+    # When all that was taken is paid for, had nothing been there to begin with.
+    _paid: float = field(default=0.0, init=False)
+
+    def charge(self, now: float, seconds: float) -> None:
+        self._paid = max(self._paid, now) + seconds / self.share
+
+    def owes(self, now: float) -> float:
+        owed = self._paid - now - self.burst / self.share
+        # Less is lost in rounding, and would be waited for again and again.
+        return owed if owed > 1e-6 else 0.0
+
+
 @define(eq=False)
 class Account:
     """
@@ -70,7 +87,7 @@ class Account:
     owner: bool
     _clock: IReactorTime
     _descriptors: int
-    _budgets: tuple[Budget, ...]
+    _budgets: tuple[_Budget, ...]
     connections: int = 0
     _waiting: deque[Callable[[], None]] = field(factory=deque)
     _call: IDelayedCall | None = None
@@ -159,13 +176,13 @@ class Crowd:
     def __init__(self, clock: IReactorTime, terms: Terms) -> None:
         self._clock = clock
         self._terms = terms
-        self._all = Budget(ALTOGETHER, BURSTS)
+        self._all = _Budget(ALTOGETHER, BURSTS)
         self._owner = Account("its owners", True, clock, 0, ())
         self._strangers = self._make("those who have no access")
         self._users: dict[object, Account] = {}
 
     def _make(self, who: str) -> Account:
-        budgets = (Budget(SHARE, BURST), self._all)
+        budgets = (_Budget(SHARE, BURST), self._all)
         return Account(who, False, self._clock, self._terms.descriptors, budgets)
 
     def account(self, user: object, who: str, owner: bool, access: bool) -> Account:

@@ -181,19 +181,19 @@ class ChannelPort:
             self._lines.info("{path}: accepting goes on", path=self._path)
         self._full = full
         if full:
-            self._rest(ACCEPT_PAUSE)
+            self._rest()
         return bool(full)
 
     def _pause(self, error: OSError) -> None:
         self._lines.warn(
             "{path}: cannot accept for now: {error}", path=self._path, error=error.strerror
         )
-        self._rest(ACCEPT_PAUSE)
+        self._rest()
 
-    def _rest(self, seconds: float) -> None:
+    def _rest(self) -> None:
         # Level-triggered: without a pause the reactor would spin on what it cannot accept.
         self._reactor.removeReader(self)
-        self._paused = self._reactor.callLater(seconds, self._resume)
+        self._paused = self._reactor.callLater(ACCEPT_PAUSE, self._resume)
 
     def _resume(self) -> None:
         self._paused = None

@@ -59,10 +59,9 @@ class Attack:
         self.seconds = seconds
         self.wrong: list[str] = []
 
-    def _must(self, true: object, what: str) -> bool:
+    def _must(self, true: object, what: str) -> None:
         if not true:
             self.wrong.append(what)
-        return bool(true)
 
     def neighbour(self, kind: Neighbour) -> str:
         """Its row."""
@@ -85,8 +84,10 @@ class Attack:
             self._must(not left, f"{kind.does}: {left} descriptors are left")
             self._must(not seen.wrong, f"{kind.does}: {seen.wrong} answers to something else")
             self._must(seen.wakes > seen.asked / 2, f"{kind.does}: it hardly slept")
-            late = seen.worst <= WORST and seen.median <= MEDIAN
-            self._must(late, f"{kind.does}: late, {seen.median * 1e3:.1f}, {seen.worst * 1e3:.1f}")
+            inTime = seen.worst <= WORST and seen.median <= MEDIAN
+            self._must(
+                inTime, f"{kind.does}: late, {seen.median * 1e3:.1f}, {seen.worst * 1e3:.1f}"
+            )
             self._ends(kind.does, siege)
             cells = (
                 *(kind.does, f"{attempts:,}", f"{seen.asked:,}", f"{seen.wakes:,}"),

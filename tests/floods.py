@@ -11,7 +11,10 @@ from contextlib import contextmanager
 USERS = range(61010, 61018)
 
 KINDS = ("calls", "large", "connects", "stays")
-"""What they do; the calls are small ones or large ones."""
+"""What they do to it; the calls are small ones or large ones."""
+
+SAYS = "says"
+"""They connect and say something, to anybody."""
 
 FLOOD = """
 import os, signal, socket, sys
@@ -36,6 +39,8 @@ while True:
         one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         one.settimeout(0.2)
         one.connect(path)
+        if kind == "says":
+            one.send(b"x")
     except OSError:
         one.close()
         for each in kept:
@@ -43,7 +48,7 @@ while True:
         kept = []
         continue
     count += 1
-    if kind == "connects":
+    if kind in ("connects", "says"):
         one.close()
         continue
     if kind == "stays":

@@ -23,7 +23,7 @@ from functools import partial
 
 from attrs import frozen
 
-from tests.floods import KINDS, USERS, flooded
+from tests.floods import KINDS, SAYS, USERS, flooded
 from tests.frozen import compiled
 from tests.fuse import fileSystem
 from tests.oddities import ODDITIES, lingering
@@ -330,30 +330,9 @@ def _unread(siege: Siege) -> Iterator[Again]:
             os.close(end)
 
 
-COMES = """
-    import os, signal, socket, sys
-    count = 0
-    def end(*_):
-        print(count, flush=True)
-        os._exit(0)
-    signal.signal(signal.SIGTERM, end)
-    print("ready", flush=True)
-    while True:
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as one:
-                one.connect(sys.argv[1])
-                one.send(b"x")
-                count += 1
-        except OSError:
-            continue
-"""
-
-
 @contextmanager
 def _comeAndGo(siege: Siege) -> Iterator[Again]:
     """Eight, as fast as they can; and one who accepts."""
-    argv = [sys.executable, "-I", "-S", "-c", textwrap.dedent(COMES), f"{siege.directory}/out"]
-    peers = [subprocess.Popen(argv, stdout=subprocess.PIPE) for _ in range(8)]
 
     def again() -> int:
         with contextlib.suppress(TimeoutError):
@@ -361,15 +340,9 @@ def _comeAndGo(siege: Siege) -> Iterator[Again]:
                 siege.inside.accept()[0].close()
         return 0
 
-    try:
-        for peer in peers:
-            assert peer.stdout is not None
-            peer.stdout.readline()
+    with flooded(f"{siege.directory}/out", SAYS) as counts:
         yield again
-    finally:
-        for peer in peers:
-            peer.terminate()
-            siege.counted += int(peer.communicate()[0] or 0)
+    siege.counted = sum(counts)
 
 
 NEIGHBOURS = (
