@@ -100,6 +100,11 @@ class _Closing:
         """How many it has not closed."""
         return self.told - int(self.words[_DONE])
 
+    @property
+    def isStarting(self) -> bool:
+        """Whether it is alive, and in no close."""
+        return self.words[_BEGUN] == self.words[_DONE] and not _sharing.reaped(self.pid)
+
     def waiting(self) -> list[int]:
         """Those that it has not begun with."""
         found = [fd for _, some in self._handed for fd in some]
@@ -214,8 +219,8 @@ class Closer:
     def _giveUp(self, one: _Closing) -> None:
         """Go away from the table that it has, with all but what it hangs in."""
         self.givenUp = [pid for pid in self.givenUp if not _sharing.reaped(pid)]
-        if isRunnable(one.pid):
-            # It merely gets no processor.
+        if isRunnable(one.pid) or one.isStarting:
+            # It merely gets no processor, or got none until now.
             return
         if len(self.givenUp) >= MOST:
             if not self._warned:
