@@ -28,11 +28,17 @@ PATIENCE = 10
 """As many times as long a service may merely wait for a processor, which others have."""
 
 
+UNASKED = 8
+"""
+Every so manieth time a service is asked though it waits for events: something in it might wait so.
+"""
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class _Guardian:
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, thread: int) -> None:
+        self._files = f"/proc/{os.getppid()}/task/{thread}"
         self._service = _socket.socket(fileno=0)
         self._table = mmap.mmap(1, TABLE)
         # Twice in the time: to ask, and to wait for the answer.
@@ -40,7 +46,7 @@ class _Guardian:
         self._seconds = seconds
         self._freezers: dict[int, tuple[int, str]] = {}
         self._asked = self._told = False
-        self._starved = 0
+        self._starved = self._unasked = 0
         self._used = 0.0
 
     def run(self) -> None:
@@ -87,8 +93,12 @@ class _Guardian:
 
     def _tick(self) -> None:
         if not self._asked:
+            if self._waits():
+                self._unasked += 1
+                if self._unasked % UNASKED:
+                    return
             self._asked, self._starved = True, 0
-            self._used = _service()[1]
+            self._used = self._has()[1]
             try:
                 self._service.send(ASK, _socket.MSG_DONTWAIT)
             except OSError:
@@ -101,11 +111,29 @@ class _Guardian:
 
     def _merelyWaits(self) -> bool:
         """Whether the service would turn, had it a processor: it is no better off thawed."""
-        runs, used = _service()
+        runs, used = self._has()
         before, self._used = self._used, used
         self._starved += 1
         # Who is in an endless loop shows as runnable, too, and has had its share.
         return runs and used - before < self._pause / 2 and self._starved < 2 * PATIENCE
+
+    def _waits(self) -> bool:
+        """Whether the service waits for events, as one does that has nothing to do."""
+        try:
+            with open(f"{self._files}/wchan", "rb", 0) as file:
+                # Of epoll_wait(2), in fs/eventpoll.c; a kernel without names says 0.
+                return file.read() == b"ep_poll"
+        except OSError:
+            return False
+
+    def _has(self) -> tuple[bool, float]:
+        """Whether its reactor's thread is runnable, and the seconds that it has had."""
+        try:
+            with open(f"{self._files}/stat", "rb", 0) as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return False, 0.0
+        return fields[0] == b"R", (int(fields[11]) + int(fields[12])) / _TICKS
 
     def _thaw(self, why: str, ended: bool) -> None:
         # All are thawed before anything is said.
@@ -128,17 +156,6 @@ class _Guardian:
             return False
 
 
-def _service() -> tuple[bool, float]:
-    """Whether its first thread is runnable, and the seconds of a processor that this has had."""
-    pid = os.getppid()
-    try:
-        with open(f"/proc/{pid}/task/{pid}/stat", "rb", 0) as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return False, 0.0
-    return fields[0] == b"R", (int(fields[11]) + int(fields[12])) / _TICKS
-
-
 def _unmark(descriptor: int) -> None:
     try:
         os.removexattr(descriptor, MARK)
@@ -150,7 +167,7 @@ def _unmark(descriptor: int) -> None:
 def main() -> None:
     """Guard."""
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    _Guardian(float(sys.argv[1])).run()
+    _Guardian(float(sys.argv[1]), int(sys.argv[2])).run()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from functools import partial
 
 from attrs import define
@@ -27,8 +28,8 @@ from chanproxy.interfaces import IFreezer, IThawedByDescriptor
 
 SECONDS = 2.0
 """
-Seconds, by default, after which a service that does not turn is one that hangs.  It is asked twice
-in that time, which takes some 100 microseconds in all.
+Seconds, by default, after which a service that does not turn is one that hangs.  It is looked at
+twice in that time, and asked, unless it waits for events.
 """
 
 
@@ -107,9 +108,10 @@ class Guard:
         try:
             os.ftruncate(memory, _guardian.TABLE)
             self._table = mmap.mmap(memory, _guardian.TABLE)
+            thread = str(threading.get_native_id())
             self._pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-I", "-S", _guardian.__file__, str(self._seconds)],
+                [sys.executable, "-I", "-S", _guardian.__file__, str(self._seconds), thread],
                 os.environ,
                 file_actions=[
                     # Neither is in the way of the other.

@@ -340,7 +340,7 @@ class IFreezer(Interface):
 
     def hiddenProcesses() -> int:
         """
-        How many processes of the container L{processes} leaves out.
+        How many processes of the container L{processes} has left out at the last list.
 
         @raise FreezerError: they cannot be counted.
         """

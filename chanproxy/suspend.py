@@ -37,6 +37,9 @@ from chanproxy.wake import Source, SourceGroup, WakeSource, WakeSources
 BREATH_LOOKS = (0.001, 0.016)
 """Seconds between looks whether all wait again, in a breath: at first, and at the most."""
 
+BREATH_KNOWN = 0.1
+"""The same, where it is known how long something takes."""
+
 BREATH_SECONDS = 0.25
 """Seconds after which a breath that finds no end is a wake."""
 
@@ -188,8 +191,15 @@ class Suspension:
             core.settling = None
             if core.state != "breathing" or failure.check(CancelledError):
                 return
-            if core.clock.seconds() < end:
-                self._settleAfter(min(pause * 2, BREATH_LOOKS[1]), end)
+            left = end - core.clock.seconds()
+            if left > 0:
+                # A time that is nearly over is known; before that there is nothing to see.
+                known = getattr(failure.value, "again", None)
+                if known is None:
+                    pause = min(pause * 2, BREATH_LOOKS[1])
+                else:
+                    pause = min(max(known, pause), BREATH_KNOWN)
+                self._settleAfter(min(pause, max(left, BREATH_LOOKS[0])), end)
             else:
                 found = failure.getErrorMessage()
                 self.resume(found if self._breathFor == BREATH else self._breathFor)

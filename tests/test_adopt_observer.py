@@ -306,6 +306,47 @@ class TestFreezes:
         assert not watched.seen.isHabit(relative(0.2, 4))
 
     @bounded
+    @given(st.floats(0.5, 4.0), st.floats(0.1, 0.9), st.integers(3, 20), st.booleans())
+    def test_fixedRate(self, step: float, share: float, slept: int, instants: bool) -> None:
+        """It has slept through some of its instants, and asks for what is left until the next."""
+        begins = [1 + step * index for index in range(8)]
+
+        def asked(at: float, until: float) -> Timing:
+            return absolute(round(until * SECOND)) if instants else relative(until - at)
+
+        watched = Watched().run(
+            [Return(round(at * SECOND), asked(at, at + step)) for at in begins], step / 50
+        )
+        period = watched.seen.period
+        assert period == pytest.approx(step * SECOND, rel=0.1)
+        for begin in (begins[-1], begins[-1] + step * (slept + 1)):
+            watched.froze()
+            woken = begin + step * (slept + share)
+            rest = asked(woken, begin + step * (slept + 1))
+            # It makes good for all of them.
+            work = WORK // 2 if step < 2 else LITTLE
+            watched.run([Return(round(woken * SECOND), rest, work * slept)], step / 50)
+            assert watched.seen.period
+            assert watched.seen.isHabit(rest)
+
+    @bounded
+    @given(st.floats(0.3, 0.45), st.integers(3, 20))
+    def test_notItsRate(self, off: float, slept: int) -> None:
+        """What is over between two of its instants is another time."""
+        for instants in (False, True):
+            ends = [2 + index for index in range(8)]
+            returns = [
+                Return((end - 1) * SECOND, absolute(end * SECOND) if instants else relative(1.0))
+                for end in ends
+            ]
+            watched = Watched().run(returns)
+            watched.froze()
+            woken, end = ends[-1] + slept, ends[-1] + slept + off
+            other = absolute(round(end * SECOND)) if instants else relative(off)
+            watched.run([Return(woken * SECOND, other)])
+            assert watched.seen.period == 0
+
+    @bounded
     @given(st.floats(0.05, 0.45), st.floats(2.0, 8.0))
     def test_asksForLess(self, share: float, length: float) -> None:
         """Interrupted, it asks for a time that is over much before, or after: something else."""

@@ -70,6 +70,12 @@ _LATE = 50_000_000
 _SAME = 1_000_000
 """Nanoseconds by which two instants may differ, and are the same."""
 
+_FREE = 8
+"""
+Part of its step by which the end of a wait has to be known to tell whether that is one of the
+instants of a tick at a fixed rate: of other times, one in four is taken for such at most.
+"""
+
 _ROUNDED = 2000
 """Nanoseconds by which what is left may differ: select(2) counts microseconds."""
 
@@ -176,6 +182,7 @@ class Seen:
     _rest: int | None = None
     _ends: _Ends | None = None
     _partly: bool = False
+    _step: int = 0
     _work: int = WORK
 
     @property
@@ -187,7 +194,7 @@ class Seen:
         """Whether a time is one of those after which the thread comes back as a habit."""
         if not self.period or self.timing is None or not self.timing.isLike(timing):
             return False
-        if self._partly and timing.length == self.timing.length:
+        if self._partly and self._isPart(timing):
             return True
         kept = self._usual()
         shortest, longest = min(kept), max(kept)
@@ -199,6 +206,12 @@ class Seen:
         low, high = shortest * (1 - NEAR) - _GRAIN, longest * (1 + NEAR) + _GRAIN
         return most >= low and least <= high
 
+    def _isPart(self, timing: Timing) -> bool:
+        last = self.timing
+        if last is None or timing.length is None:
+            return last is not None and timing.isSame(last)
+        return timing.length == last.length
+
     def isStill(self, timing: Timing) -> bool:
         """Whether it is the same wait as before, which a freeze or a loop has begun anew."""
         rest, self._rest = self._rest, None
@@ -208,9 +221,11 @@ class Seen:
         return timing.isRest(rest) or timing.isSame(last)
 
     def _endsOf(self, timing: Timing | None) -> _Ends | None:
-        """None for a wait that does not count from its beginning."""
-        if timing is None or timing.length is None:
+        if timing is None:
             return None
+        if timing.length is None:
+            end = timing.end or 0
+            return _Ends(0, end, end)
         return _Ends(timing.length, self.begun + timing.length, self.since + timing.length)
 
     def _asksForRest(self, before: _Ends | None) -> bool:
@@ -229,6 +244,28 @@ class Seen:
             return False
         self._ends = _Ends(now.length, min(first, last), max(first, last))
         return True
+
+    def _stepsFrom(self, before: _Ends | None) -> int:
+        """
+        How many steps of a tick at a fixed rate are from the end of its last wait to that of this.
+
+        Whoever has slept through some of them asks for what is left until the next.
+
+        @return: 0, when that is no instant of such a tick.
+        """
+        now = self._ends
+        if now is None or before is None:
+            return 0
+        # What an instant is told for, is told exactly; otherwise, each time is a little shorter.
+        step = max(self._usual(), default=0) if now.length else self._step
+        if step <= 0 or now.last - self.since > step + _GRAIN:
+            return 0
+        slack = (now.last - now.first + before.last - before.first) // 2 + _GRAIN
+        passed = (now.first + now.last - before.first - before.last) // 2
+        count = (passed + step // 2) // step
+        slack += count * _SAME
+        off = abs(passed - count * step)
+        return count if off <= slack <= step // _FREE else 0
 
     def stopped(self) -> None:
         """Its counters were moved by a freeze; a habit stays one."""
@@ -274,16 +311,19 @@ class Seen:
         """It has run, and waits again."""
         last, self.timing = self.timing, timing
         mark, self._mark = self._mark, None
-        ranBefore, self._ranBefore = self._ranBefore, None
+        ran = None if self._ranBefore is None else self.ran[0] - self._ranBefore
+        self._ranBefore = None
         ends, self._ends = self._ends, self._endsOf(timing)
         self._partly = False
         work, self._work = self._work, self._workFor(timing)
+        steps = self._stepsFrom(ends) if self.period and ran is not None else 0
+        count = 1
         if timing is None or last is None or not timing.isLike(last):
             self._lose()
         elif self.period and self._asksForRest(ends):
             self._partly = True
             return
-        elif ranBefore is not None and self.ran[0] - ranBefore > work:
+        elif ran is not None and ran > work * max(steps, 1):
             self._lose()
         elif mark is not None:
             count = switches - mark.switches
@@ -298,7 +338,12 @@ class Seen:
                 length = last.length if both else ((timing.end or 0) - (last.end or 0)) // count
                 self._gain(length or 0, count)
         if timing is not None and self.period and not self.isHabit(timing):
-            self._lose()
+            if steps:
+                self._partly = True
+            else:
+                self._lose()
+        if ends is not None and self._ends is not None and not steps:
+            self._step = (self._ends.last - ends.last) // count
         if timing is not None and self.before is not None:
             self._mark = _Mark(self.before, self.since, switches, self.ran[0])
 

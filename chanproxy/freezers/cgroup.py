@@ -109,6 +109,7 @@ class CgroupFreezer:
         self._claim: Claim | None = None
         self._claimed = False
         self._told: Callable[[int | None], None] | None = None
+        self._hidden: int | None = None
 
     def tellFreezes(self, told: Callable[[int | None], None] | None) -> None:
         """See L{IThawedByDescriptor.tellFreezes}."""
@@ -479,15 +480,9 @@ class CgroupFreezer:
 
     def listing(self) -> Generator[None, None, list[int]]:
         """See L{ISlicedFreezer.listing}; raises as L{processes} does."""
-        # A process of another pid namespace is listed as 0.
-        return [pid for pid in (yield from self._listed()) if pid]
-
-    def hiddenProcesses(self) -> int:
-        """See L{IFreezer.hiddenProcesses}."""
-        return _atOnce(self._listed()).count(0)
-
-    def _listed(self) -> Generator[None, None, list[int]]:
+        self._hidden = None
         found: dict[int, None] = {}
+        # A process of another pid namespace is listed as 0.
         hidden = 0
         most = self._breadth
         for directory in cgroupsFrom(self._find()[0], self._unlisted, most=most):
@@ -503,7 +498,14 @@ class CgroupFreezer:
                 raise TooMuchInside(
                     f"more than {most.processes} processes are in it; raise limits.processes"
                 )
-        return [*found, *[0] * hidden]
+        self._hidden = hidden
+        return [*found]
+
+    def hiddenProcesses(self) -> int:
+        """See L{IFreezer.hiddenProcesses}."""
+        if self._hidden is None:
+            self.processes()
+        return self._hidden or 0
 
     def cpuTime(self) -> int:
         """See L{IFreezer.cpuTime}."""
