@@ -195,11 +195,10 @@ class Suspension:
             if left > 0:
                 # A time that is nearly over is known; before that there is nothing to see.
                 known = getattr(failure.value, "again", None)
-                if known is None:
-                    pause = min(pause * 2, BREATH_LOOKS[1])
-                else:
-                    pause = min(max(known, pause), BREATH_KNOWN)
-                self._settleAfter(min(pause, max(left, BREATH_LOOKS[0])), end)
+                following = min(pause * 2, BREATH_LOOKS[1])
+                if known is not None:
+                    following = min(max(known, pause), BREATH_KNOWN)
+                self._settleAfter(min(following, max(left, BREATH_LOOKS[0])), end)
             else:
                 found = failure.getErrorMessage()
                 self.resume(found if self._breathFor == BREATH else self._breathFor)
