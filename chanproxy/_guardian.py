@@ -33,6 +33,12 @@ UNASKED = 8
 Every so manieth time a service is asked though it waits for events: something in it might wait so.
 """
 
+WAITING = (b"ep_poll", b"do_epoll_wait")
+"""
+C{fs/eventpoll.c}: where a thread is in C{epoll_wait(2)}; which of the names shows depends on what
+the compiler inlined.  A kernel without names shows 0.
+"""
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -121,8 +127,7 @@ class _Guardian:
         """Whether the service waits for events, as one does that has nothing to do."""
         try:
             with open(f"{self._files}/wchan", "rb", 0) as file:
-                # Of epoll_wait(2), in fs/eventpoll.c; a kernel without names says 0.
-                return file.read() == b"ep_poll"
+                return file.read() in WAITING
         except OSError:
             return False
 

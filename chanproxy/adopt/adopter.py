@@ -131,8 +131,9 @@ class Adopter:
         if settling is not None and settling.active():
             settling.cancel()
         # What has been asleep is worth to be frozen again for less.
-        brief = state in ("breathing", "refreezing")
-        self._times.deadlines.worth = BRIEF if brief else WORTH
+        worth = BRIEF if state in ("breathing", "refreezing") else WORTH
+        # What was far enough right before the freeze is not too near right after it.
+        self._times.deadlines.worth = worth // (2 if state in ("suspending", "refreezing") else 1)
         if state in ("suspending", "refreezing"):
             self._freezing = time.monotonic_ns()
             self._sampler.stop()

@@ -19,7 +19,7 @@ from chanproxy._words import named
 from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, watchedOf
-from chanproxy.adopt.decode import NotWaiting, Tables, Wait, decode, mayWait
+from chanproxy.adopt.decode import Clock, NotWaiting, Tables, Wait, decode, mayWait
 from chanproxy.adopt.inflight import refuseAwaited
 from chanproxy.adopt.naming import Ignored, describeLink
 from chanproxy.adopt.processors import Call, UnknownProgram
@@ -203,7 +203,7 @@ class Inspector:
             # A look that may be refused, before anything is opened.
             position(pid, threads[0])
             memory = Memory(pid, threads[0], self._times.reading)
-            subjects.append(Subject(pid, name, memory, clockOf(pid), threads))
+            subjects.append(Subject(pid, name, memory, self._clockOf(pid), threads))
         except Gone:
             return
         except PermissionError:
@@ -311,6 +311,11 @@ class Inspector:
             if describeLink(os.readlink(f"/proc/{subject.pid}/fd/{fd}")).kind == "epoll":
                 found.append((fd, select.EPOLLIN))
         return Wait(name, tuple(found))
+
+    def _clockOf(self, pid: int) -> Clock:
+        """A process's clocks as they were when the look began: it takes milliseconds."""
+        clock = clockOf(pid)
+        return lambda number: clock(number) - (time.monotonic_ns() - self._since)
 
     def _label(self, subject: Subject, tid: int) -> str:
         try:
