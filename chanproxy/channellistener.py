@@ -34,10 +34,10 @@ from chanproxy.endpointchannel import EndpointChannel
 from chanproxy.endpointfactory import EndpointFactory
 from chanproxy.endpointfactory import dial as dialEndpoint
 from chanproxy.endpoints import ChannelClientEndpoint
-from chanproxy.framing import ByteChannel, FramedChannel
+from chanproxy.framing import FramedChannel
 from chanproxy.handled import Noticed
 from chanproxy.identity import Identity, peerIdentity, whyNotAssumable
-from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.interfaces import ChanproxyReactor, IByteChannel
 from chanproxy.keepalive import Keeper
 from chanproxy.kinds import (
     AddressSpec,
@@ -350,7 +350,7 @@ class ChannelListener(Factory):
             self._noticed.release()
 
     def _frame(self, side: ContainerProtocol | RemoteProtocol) -> None:
-        below = cast(ByteChannel, side.transport)
+        below = cast(IByteChannel, side.transport)
         if below.family == "bytes":
             framed = FramedChannel(below, self._limits.messageBytes)
             side.transport = cast(ITransport, framed)

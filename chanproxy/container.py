@@ -32,11 +32,16 @@ from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezewatch import FreezeWatch
 from chanproxy.handled import SILENCE, Ledger, Noticed, Reports
 from chanproxy.idle import IdleWatch
-from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
+from chanproxy.interfaces import (
+    ChanproxyReactor,
+    FreezerError,
+    IChannel,
+    IExclusiveFreezer,
+    IFreezer,
+)
 from chanproxy.lifecycle import HIDDEN, Resumed, SuspendFailure
 from chanproxy.proxy import (
     CannotPair,
-    Channel,
     ChannelProxy,
     ContainerProtocol,
     RemoteProtocol,
@@ -531,8 +536,8 @@ class Container:
         @raise OSError: out of descriptors; the ends and all else are still open and the caller's.
         @raise WakeSourceError: the counter is registered already; likewise.
         """
-        inner: Channel = container.transport  # type: ignore[assignment]  # see IChannel
-        outer: Channel = remote.transport  # type: ignore[assignment]  # see IChannel
+        inner: IChannel = container.transport  # type: ignore[assignment]  # see IChannel
+        outer: IChannel = remote.transport  # type: ignore[assignment]  # see IChannel
         wrong = whyNotPaired(inner, outer, refuseDescriptors)
         if counter is None and handled == "consumed" and not inner.showsUnread:
             wrong = (

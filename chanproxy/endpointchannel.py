@@ -33,7 +33,7 @@ from chanproxy.interfaces import (
     ChannelBroken,
     ChannelClosed,
     ChanproxyReactor,
-    IChannel,
+    IByteChannel,
     IChannelUser,
 )
 from chanproxy.keepalive import Keeper, tcpOf
@@ -48,7 +48,7 @@ _PIECE = 65536
 """C{twisted.internet.abstract.FileDescriptor.bufferSize}: from there on a transport is full."""
 
 
-@implementer(IChannel, IPushProducer)
+@implementer(IByteChannel, IPushProducer)
 class EndpointChannel:
     """
     One connection that a Twisted transport carries.

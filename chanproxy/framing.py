@@ -11,7 +11,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Protocol as TypingProtocol
 
 from attrs import define, field
 from twisted.internet.interfaces import IProtocol
@@ -20,8 +19,7 @@ from zope.interface import implementer
 from chanproxy._batch import RUN_BYTES
 from chanproxy._pieces import PieceBatch
 from chanproxy._record import BATCH
-from chanproxy.interfaces import Batch, ChannelBroken, IChannel, MessageRefused
-from chanproxy.proxy import Channel
+from chanproxy.interfaces import Batch, ChannelBroken, IByteChannel, IChannel, MessageRefused
 
 _LENGTH = struct.Struct("!I")
 
@@ -29,15 +27,6 @@ HEADER_BYTES = _LENGTH.size
 
 FRAME_BYTES = RUN_BYTES - HEADER_BYTES
 """The longest frame: what one peek can show."""
-
-
-class ByteChannel(Channel, TypingProtocol):
-    """What a framing needs of the stream below it."""
-
-    protocol: IProtocol | None
-
-    def waitMore(self, wanted: bool) -> None: ...
-    def nothingFollows(self) -> bool: ...
 
 
 @define(eq=False)
@@ -82,7 +71,7 @@ class FramedChannel:
     family = "packets"
     carriesDescriptors = False
 
-    def __init__(self, below: ByteChannel, messageBytes: int) -> None:
+    def __init__(self, below: IByteChannel, messageBytes: int) -> None:
         """
         @param below: the stream; its protocol becomes this channel's.
         @param messageBytes: the longest frame that is carried.
@@ -224,7 +213,7 @@ class FramedChannel:
         self._below.abort()
 
 
-def makeRoom(below: Channel, size: int) -> None:
+def makeRoom(below: IChannel, size: int) -> None:
     """Let the queue of a TCP socket hold a frame; that of a Unix socket is its sender's."""
     if below.fileno() < 0 or below.showsUnread:
         return

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
+    IProtocol,
     IReactorCore,
     IReactorFDSet,
     IReactorTime,
@@ -185,6 +186,18 @@ class IChannel(Interface):
         As L{close}, for what broke on the other side of a proxy: where the kind of socket can say
         so, and the peer's kernel has all that was sent, the peer is told of a reset.  Idempotent.
         """
+
+
+class IByteChannel(IChannel):
+    """A channel of the family C{bytes}, as a framing needs it."""
+
+    protocol: IProtocol | None = Attribute("Who is told of its events.")
+
+    def waitMore(wanted: bool) -> None:
+        """Whether something is waited for behind what has been peeked."""
+
+    def nothingFollows() -> bool:
+        """Whether the stream ends behind what has been peeked."""
 
 
 class IChannelUser(Interface):

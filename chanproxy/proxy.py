@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import ClassVar
-from typing import Protocol as TypingProtocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
@@ -24,6 +23,7 @@ from chanproxy.interfaces import (
     Batch,
     ChannelBroken,
     ChannelClosed,
+    IChannel,
     IChannelUser,
     IHandledPolicy,
 )
@@ -39,32 +39,8 @@ class CannotPair(Exception):
     """Two channels cannot be connected as they are; the text says why, and what could be done."""
 
 
-class Channel(TypingProtocol):
-    """L{chanproxy.interfaces.IChannel}, as a type."""
-
-    @property
-    def family(self) -> str: ...
-    @property
-    def carriesDescriptors(self) -> bool: ...
-    @property
-    def showsUnread(self) -> bool: ...
-    def fileno(self) -> int: ...
-    def peek(self) -> Batch: ...
-    def send(self, batch: Batch, /) -> int: ...
-    def take(self, count: int) -> None: ...
-    def waitReadable(self, wanted: bool) -> None: ...
-    def waitWritable(self) -> None: ...
-    def waitGone(self) -> None: ...
-    def finishSending(self) -> None: ...
-    def finishReceiving(self) -> None: ...
-    def peerGone(self) -> bool: ...
-    def close(self) -> None: ...
-    def wasReset(self) -> bool: ...
-    def abort(self) -> None: ...
-
-
 def whyNotPaired(
-    container: Channel, remote: Channel, refuseDescriptors: bool = False
+    container: IChannel, remote: IChannel, refuseDescriptors: bool = False
 ) -> str | None:
     """
     Whether one end can carry what the other brings.
@@ -102,8 +78,8 @@ class _Direction:
 
     def __init__(
         self,
-        source: Channel,
-        sink: Channel,
+        source: IChannel,
+        sink: IChannel,
         proxy: ChannelProxy,
         policy: IHandledPolicy,
         inbound: bool,
@@ -307,8 +283,8 @@ class ChannelProxy:
         @param onEnd: called when both ends are closed; cheaper than L{whenEnded}.
         @raise CannotPair: see L{whyNotPaired}; nothing has been touched.
         """
-        containerEnd: Channel = container.transport  # type: ignore[assignment]  # see IChannel
-        remoteEnd: Channel = remote.transport  # type: ignore[assignment]  # see IChannel
+        containerEnd: IChannel = container.transport  # type: ignore[assignment]  # see IChannel
+        remoteEnd: IChannel = remote.transport  # type: ignore[assignment]  # see IChannel
         wrong = whyNotPaired(containerEnd, remoteEnd, refuseDescriptors)
         if wrong is not None:
             raise CannotPair(wrong)

@@ -18,12 +18,12 @@ from chanproxy import _syscalls
 from chanproxy._batch import CONTROL_BYTES, RUN_BYTES, PeekBuffer, RunBatch
 from chanproxy._record import BYTES, takeRun
 from chanproxy._socketchannel import LOST, PEEK, SEND, SocketChannel
-from chanproxy.interfaces import Batch, ChannelBroken, ChanproxyReactor, IChannel
+from chanproxy.interfaces import Batch, ChannelBroken, ChanproxyReactor, IByteChannel
 from chanproxy.keepalive import Keeper
 from chanproxy.resetting import reset
 
 
-@implementer(IChannel)
+@implementer(IByteChannel)
 class StreamChannel(SocketChannel):
     """
     Peek, send, take on one connected stream socket; base of both kinds.

@@ -7,8 +7,7 @@ import socket
 import pytest
 
 from chanproxy._batch import PeekBuffer
-from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.proxy import Channel
+from chanproxy.interfaces import ChanproxyReactor, IChannel
 from chanproxy.seqpacket import SeqpacketChannel
 from chanproxy.stream import TcpChannel, UnixStreamChannel, VsockChannel
 from chanproxy.testing.channels import (
@@ -28,7 +27,7 @@ class TestMemory(ChannelConformance):
     def kind(self, reactor: ChanproxyReactor) -> ChannelKind:
         """A pair without a kernel."""
 
-        def make() -> tuple[Channel, Peer]:
+        def make() -> tuple[IChannel, Peer]:
             one, other = MemoryChannel.pair(reactor)
             return one, MemoryPeer(other)
 
@@ -43,7 +42,7 @@ class TestSeqpacket(ChannelConformance):
         """A pair of sockets; all channels share a buffer, as in a service."""
         buffer = PeekBuffer()
 
-        def make() -> tuple[Channel, Peer]:
+        def make() -> tuple[IChannel, Peer]:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             return SeqpacketChannel(reactor, ours, buffer), SocketPeer(theirs)
 
@@ -58,7 +57,7 @@ class TestUnixStream(ChannelConformance):
         """A pair of sockets."""
         buffer = PeekBuffer()
 
-        def make() -> tuple[Channel, Peer]:
+        def make() -> tuple[IChannel, Peer]:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             return UnixStreamChannel(reactor, ours, buffer), SocketPeer(theirs)
 
@@ -90,7 +89,7 @@ class TestTcp(ChannelConformance):
         """A connection on loopback."""
         buffer = PeekBuffer()
 
-        def make() -> tuple[Channel, Peer]:
+        def make() -> tuple[IChannel, Peer]:
             ours, theirs = tcpPair()
             return TcpChannel(reactor, ours, buffer), SocketPeer(theirs)
 
@@ -105,7 +104,7 @@ class TestVsock(ChannelConformance):
         """A pair of Unix sockets: few machines can reach themselves over vsock."""
         buffer = PeekBuffer()
 
-        def make() -> tuple[Channel, Peer]:
+        def make() -> tuple[IChannel, Peer]:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             return VsockChannel(reactor, ours, buffer), SocketPeer(theirs)
 

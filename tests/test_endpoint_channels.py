@@ -10,8 +10,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from chanproxy.endpointchannel import EndpointChannel
 from chanproxy.endpointfactory import EndpointFactory
-from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.proxy import Channel
+from chanproxy.interfaces import ChanproxyReactor, IChannel
 from chanproxy.testing.channels import ChannelConformance, ChannelKind, Peer, SocketPeer
 from chanproxy.testing.peers import Ends, turns
 from tests.sides import asynchronous, until
@@ -53,7 +52,7 @@ class TestTcpTransport(ChannelConformance):
     def kind(self, reactor: ChanproxyReactor) -> ChannelKind:
         """A connection on loopback."""
 
-        def make() -> tuple[Channel, Peer]:
+        def make() -> tuple[IChannel, Peer]:
             ours, theirs = tcpPair()
             return adopt(reactor, ours, socket.AF_INET), SocketPeer(theirs)
 
@@ -67,7 +66,7 @@ class TestUnixTransport(ChannelConformance):
     def kind(self, reactor: ChanproxyReactor) -> ChannelKind:
         """A pair of sockets."""
 
-        def make() -> tuple[Channel, Peer]:
+        def make() -> tuple[IChannel, Peer]:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             return adopt(reactor, ours, socket.AF_UNIX), SocketPeer(theirs)
 

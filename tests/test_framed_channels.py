@@ -11,8 +11,7 @@ import pytest
 
 from chanproxy._batch import PeekBuffer
 from chanproxy.framing import FramedChannel
-from chanproxy.interfaces import ChannelClosed, ChanproxyReactor
-from chanproxy.proxy import Channel
+from chanproxy.interfaces import ChannelClosed, ChanproxyReactor, IChannel
 from chanproxy.stream import UnixStreamChannel
 from chanproxy.testing.channels import ChannelConformance, ChannelKind, Peer
 
@@ -74,7 +73,7 @@ class TestFramed(ChannelConformance):
         """A pair of sockets."""
         buffer = PeekBuffer()
 
-        def make() -> tuple[Channel, Peer]:
+        def make() -> tuple[IChannel, Peer]:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             below = UnixStreamChannel(reactor, ours, buffer)
             return FramedChannel(below, buffer.messageBytes), FramedPeer(theirs)

@@ -20,8 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy import _syscalls
-from chanproxy.interfaces import ChannelClosed, ChanproxyReactor, IChannelUser
-from chanproxy.proxy import Channel
+from chanproxy.interfaces import ChannelClosed, ChanproxyReactor, IChannel, IChannelUser
 from chanproxy.testing.memory import MemoryChannel
 
 PATIENCE = 5.0
@@ -143,7 +142,7 @@ class ChannelKind:
     """
 
     reactor: ChanproxyReactor
-    make: Callable[[], tuple[Channel, Peer]]
+    make: Callable[[], tuple[IChannel, Peer]]
     noticesClose: bool = True
     exactDescriptors: bool = True
 
@@ -170,7 +169,7 @@ class Listener(TwistedProtocol):
         self.lost += 1
 
 
-def attach(channel: Channel, protocol: TwistedProtocol) -> None:
+def attach(channel: IChannel, protocol: TwistedProtocol) -> None:
     """Give a channel its protocol."""
     cast(Any, channel).protocol = protocol
     protocol.makeConnection(cast(ITransport, channel))
