@@ -28,7 +28,7 @@ from chanproxy.counter import MessageCounter
 from chanproxy.handled import Explicit, Ledger
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol, _Direction
-from chanproxy.trace import ChromeFormat, Recording
+from chanproxy.recording import ChromeFormat, Recording
 from chanproxy.transport import SeqpacketTransport
 
 TURNS = 400

@@ -12,7 +12,7 @@ from attrs import Factory, frozen
 
 from chanproxy._adoptconfig import readAdoption
 from chanproxy._clashes import noteShared, plain
-from chanproxy._tables import Problem, Table, join
+from chanproxy._tables import Table, join
 from chanproxy._words import brief
 from chanproxy.addresses import PathSpec, SeqpacketAddressSpec, parseControl
 from chanproxy.adopt.settings import BREATH, Adoption
@@ -28,6 +28,7 @@ from chanproxy.kinds import (
     traits,
 )
 from chanproxy.policies import DEFAULT, POLICIES, pluginNames
+from chanproxy.problems import Problem
 
 LONGEST_LINGER = 86400.0
 """Seconds: a day.  More is a mistake in the unit."""

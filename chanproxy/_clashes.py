@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from chanproxy._tables import Problem
+from chanproxy.problems import Problem
 
 
 def noteShared(

@@ -10,23 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from attrs import frozen
-
 from chanproxy._words import brief, meant
+from chanproxy.problems import Problem
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-
-
-@frozen
-class Problem:
-    """One thing that is wrong: where, what, and what to do."""
-
-    path: str
-    wrong: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.wrong}; {self.remedy}"
 
 
 class Table:

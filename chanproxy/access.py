@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable
 from attrs import frozen
 
 from chanproxy import _syscalls, config
-from chanproxy._tables import Problem, join
+from chanproxy._tables import join
 from chanproxy._words import brief
+from chanproxy.problems import Problem
 
 
 @frozen

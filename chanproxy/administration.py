@@ -22,7 +22,9 @@ from chanproxy.handed import Handed
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager import METHODS, Caller, Manager, Method, Reply, lifetimeOf
 from chanproxy.parameters import Parameters
-from chanproxy.trace import ChromeFormat, Format, Recording
+from chanproxy.problems import StartError
+from chanproxy.recording import ChromeFormat, Recording
+from chanproxy.trace import Format
 from chanproxy.varlink import Call
 from chanproxy.varlinkerrors import (
     MANAGER,
@@ -93,9 +95,6 @@ class ServiceManager(Manager):
         tree["suspend"] = tree["suspend"].replace("_", "-")
         tree["channels"] = _written(tree["channels"])
         container = self._configure(name, {k: v for k, v in tree.items() if v is not None})
-        # Not above: the service imports this module.
-        from chanproxy.service import StartError
-
         if name in self._service.containers:
             raise ContainerExists(name)
         if len(self._service.containers) >= self._service.mostContainers:

@@ -20,8 +20,9 @@ from chanproxy._channelconfig import LONGEST_LINGER as LONGEST_LINGER
 from chanproxy._channelconfig import Channel as Channel
 from chanproxy._channelconfig import Container as Container
 from chanproxy._channelconfig import checkTogether, readContainer
+from chanproxy._schedulingconfig import Scheduling as Scheduling
+from chanproxy._schedulingconfig import readScheduling
 from chanproxy._syscalls import SCM_MAX_FD
-from chanproxy._tables import Problem as Problem
 from chanproxy._tables import Table, kind
 from chanproxy._words import brief, meant
 from chanproxy.addresses import (
@@ -37,8 +38,8 @@ from chanproxy.freezers._files import CGROUPS, DEPTH, PROCESSES
 from chanproxy.guarding import SECONDS
 from chanproxy.kinds import OtherAddressSpec, parseAddress
 from chanproxy.policies import DEFAULT
-from chanproxy.scheduling import Scheduling as Scheduling
-from chanproxy.scheduling import readScheduling
+from chanproxy.problems import ConfigurationError as ConfigurationError
+from chanproxy.problems import Problem as Problem
 
 LARGEST_MESSAGE = 64 * 1024 * 1024
 """Bytes; what a privileged process can raise a socket's buffer to is of this order."""
@@ -54,18 +55,6 @@ MOST_PROCESSES = 2**22
 
 _IDENTIFIERS = 2**32 - 2
 """The largest user or group; the kernel keeps the one after it for none."""
-
-
-class ConfigurationError(Exception):
-    """
-    The configuration cannot be used; the text has one line per problem.
-
-    @ivar problems: all that were found.
-    """
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
 
 
 @frozen

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import CannotListenError
@@ -37,6 +36,8 @@ from chanproxy.guestport import GuestPort
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.listening import whyNotBindable
 from chanproxy.ports import ChannelPort
+from chanproxy.problems import Problem as Problem
+from chanproxy.problems import StartError as StartError
 from chanproxy.recovery import thawRecorded
 from chanproxy.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.scheduling import schedule
@@ -47,30 +48,6 @@ PREDECESSOR = 0.5
 Seconds: what a service had that was killed is free when the last of its processes has ended, which
 may be some moments after the service itself, or many on a busy machine.
 """
-
-
-@frozen
-class Problem:
-    """
-    Why a service cannot start: the configuration's key, and what is wrong and to do.
-
-    @ivar passing: somebody else has it, perhaps a predecessor that is on its way out.
-    """
-
-    path: str
-    text: str
-    passing: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.text}"
-
-
-class StartError(Exception):
-    """The service did not start; nothing of it is left.  The text has a line per problem."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = problems
 
 
 def thawNow(spec: str, reactor: ChanproxyReactor | None = None) -> None:
@@ -144,7 +121,7 @@ def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) ->
     try:
         Access(configuration.access)
     except AccessError as error:
-        problems += _accessProblems(error)
+        problems += error.problems
     control = configuration.control
     if control is not None and not _madeByUs(control):
         taken = whyNotBindable(control)
@@ -175,10 +152,6 @@ def _whyInHands(freezer: IFreezer) -> str | None:
             return str(error)
         exclusive.release()
     return None
-
-
-def _accessProblems(error: AccessError) -> list[Problem]:
-    return [Problem(each.path, f"{each.wrong}; {each.remedy}") for each in error.problems]
 
 
 def _madeByUs(control: SeqpacketAddressSpec) -> bool:
@@ -379,7 +352,7 @@ class ChanproxyService(Service):
             if _madeByUs(control):
                 os.close(openDirectory(runtimeDirectory()))
         except AccessError as error:
-            problems += _accessProblems(error)
+            problems += error.problems
             return
         except FreezerError as error:
             problems.append(Problem("control", str(error)))

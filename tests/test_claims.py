@@ -325,7 +325,7 @@ def test_configured(reactor: ChanproxyReactor, tmp_path: Path, exists: bool) -> 
         if cgroup.path.count("/") > 1 and os.path.dirname(cgroup.path) == unifiedMount():
             # That is the root cgroup, which is refused anyway.
             configuration = configured(*(f"cgroup:{name}" for name in (*names[:3], other.path)))
-        found = [(each.path, each.text) for each in preflight(configuration, reactor)]
+        found = [(each.path, each.wrong) for each in preflight(configuration, reactor)]
         assert [(path, text.partition(":")[0]) for path, text in found] == [
             ("containers.b.freezer", "is that of containers.a.freezer"),
             ("containers.c.freezer", "is inside that of containers.a.freezer"),
@@ -333,7 +333,7 @@ def test_configured(reactor: ChanproxyReactor, tmp_path: Path, exists: bool) -> 
         service = ChanproxyService(configuration, reactor)
         with pytest.raises(StartError) as refused:
             service.startService()
-        assert [(each.path, each.text) for each in refused.value.problems] == found
+        assert [(each.path, each.wrong) for each in refused.value.problems] == found
 
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]  # it has no annotations

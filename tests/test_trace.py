@@ -24,8 +24,9 @@ from twisted.internet.threads import deferToThread
 from chanproxy import config, trace
 from chanproxy.guest import CallRefused, Guest
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.recording import ChromeFormat, Recording
 from chanproxy.service import ChanproxyService
-from chanproxy.trace import ChromeFormat, Recording, Tracer
+from chanproxy.trace import Tracer
 from tests.live import PATIENCE
 from tests.sides import asynchronous, turns, until
 

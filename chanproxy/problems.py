@@ -1,0 +1,49 @@
+"""
+What is wrong with a configuration, or keeps a service from starting: each with its key.
+
+Knows no key of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import frozen
+
+
+@frozen
+class Problem:
+    """
+    One thing that is wrong: where, what, and what to do.
+
+    @ivar remedy: empty, where C{wrong} says that, too.
+    @ivar passing: somebody else has it, perhaps a predecessor that is on its way out.
+    """
+
+    path: str
+    wrong: str
+    remedy: str = ""
+    passing: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.wrong}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+class ConfigurationError(Exception):
+    """
+    The configuration cannot be used; the text has one line per problem.
+
+    @ivar problems: all that were found.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class StartError(Exception):
+    """The service did not start; nothing of it is left.  The text has a line per problem."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
