@@ -21,11 +21,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
-from chanproxy._processes import ProcessStatus, otherThreads
-from chanproxy.bpf.signals import SignalProgram
+from chanproxy.container.bpf.signals import SignalProgram
+from chanproxy.container.sleeping import SleepWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.sleepwatch import SleepWatch
+from chanproxy.kernel.processes import ProcessStatus, otherThreads
 from chanproxy.testing.reactor import FakeReactor
 from tests.cgroups import TemporaryCgroup
 from tests.live import until

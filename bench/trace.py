@@ -22,14 +22,15 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Protocol
 
-from chanproxy import proxy, trace
-from chanproxy._batch import PeekBuffer
-from chanproxy.counter import MessageCounter
-from chanproxy.handled import Explicit, Ledger
+from chanproxy import trace
+from chanproxy.carry import proxy
+from chanproxy.carry.ledger import Explicit, Ledger
+from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol, _Direction
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.transport import SeqpacketTransport
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol, _Direction
-from chanproxy.recording import ChromeFormat, Recording
-from chanproxy.transport import SeqpacketTransport
+from chanproxy.manager.recording import ChromeFormat, Recording
+from chanproxy.wake.counter import MessageCounter
 
 TURNS = 400
 ROUNDS = 15
@@ -74,7 +75,7 @@ class Rig:
 
 
 POINT = "(self._carry if trace.active is None else self._carryTraced)"
-"""As the loop in L{chanproxy.proxy} has it."""
+"""As the loop in L{chanproxy.carry.proxy} has it."""
 
 
 def withoutPoints(rig: Rig, packets: int) -> float:

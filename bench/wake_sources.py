@@ -21,8 +21,8 @@ from typing import Any
 
 from twisted.internet import reactor as _module
 
-from chanproxy import _syscalls
-from chanproxy.wake import WakeSources
+from chanproxy.kernel import calls
+from chanproxy.wake.sources import WakeSources
 
 # The module stands for the reactor that is installed.
 reactor: Any = _module
@@ -37,7 +37,7 @@ KEYS = ("add", "remove", "look", "arm", "wake")
 
 def _timer() -> int:
     # All anonymous files but eventfds share what fstat(2) shows: the hard case.
-    return _syscalls.timerAt(time.time() + 86400)
+    return calls.timerAt(time.time() + 86400)
 
 
 def _socket() -> int:

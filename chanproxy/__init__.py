@@ -1,7 +1,7 @@
 """
 chanproxy: freeze idle containers; lose nothing; wake on the first message.
 
-The nouns are in L{chanproxy.interfaces}; L{chanproxy.service} puts them together.
+The nouns are in L{chanproxy.interfaces}; L{chanproxy.service.service} puts them together.
 """
 
 from __future__ import annotations

@@ -245,7 +245,7 @@ class IHandledPolicyFactory(Interface):
     name = Attribute("What a configuration writes: C{handled = NAME}.")
 
     def makePolicy(channel: Any) -> IHandledPolicy:
-        """Make one.  @param channel: a L{chanproxy.policies.Channel}."""
+        """Make one.  @param channel: a L{chanproxy.carry.policies.Channel}."""
 
 
 class IWakeWatcher(Interface):

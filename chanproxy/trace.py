@@ -3,7 +3,7 @@ Trace points: what channels and containers do, instant by instant, for a viewer 
 
 Off, they cost a look at L{active}, which is L{None}.  Durations are kept as a stack for each track
 (a channel, or a container), so that they nest whatever happens.  Knows no files: see
-L{chanproxy.recording}.
+L{chanproxy.manager.recording}.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from chanproxy.lifecycle import machine
+from chanproxy.container.lifecycle import machine
 
 HERE = Path(__file__).resolve().parent
 

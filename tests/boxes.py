@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from chanproxy.bpf.signals import SignalProgram, Unavailable
+from chanproxy.container.bpf.signals import SignalProgram, Unavailable
+from chanproxy.container.signaltrace import SignalTrace
+from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.signaltrace import SignalTrace
-from chanproxy.sleepwatch import TIMERS, SleepWatch
 from tests.cgroups import TemporaryCgroup
 from tests.sides import turns, until
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from chanproxy.varlink import encodeCall, parseReply
-from chanproxy.varlinkerrors import MANAGER
+from chanproxy.manager.errors import MANAGER
+from chanproxy.manager.varlink import encodeCall, parseReply
 from tests.cgroups import TemporaryCgroup
 from tests.live import PATIENCE, LiveService, listens
 

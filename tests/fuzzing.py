@@ -25,10 +25,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import blockingCallFromThread
 
-from chanproxy import varlink
-from chanproxy._syscalls import SCM_MAX_FD, closeAll, timerAt
-from chanproxy.control import STRANGERS
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel.calls import SCM_MAX_FD, closeAll, timerAt
+from chanproxy.manager import varlink
+from chanproxy.manager.control import STRANGERS
 from tests.oddities import ODDITIES, lingering
 from tests.station import MANAGER, Station
 

@@ -19,12 +19,12 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn, cast
 
-from chanproxy import _syscalls
-from chanproxy._batch import PeekBuffer
-from chanproxy._record import Record
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.inflight import Record
+from chanproxy.channels.packets import SeqpacketChannel
+from chanproxy.channels.streams import UnixStreamChannel
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.seqpacket import SeqpacketChannel
-from chanproxy.stream import UnixStreamChannel
+from chanproxy.kernel import calls
 
 LEAST, MOST = 5, 20
 """
@@ -69,7 +69,7 @@ def sendAll(end: socket.socket, stop: int) -> None:
                 if error.errno != 109:
                     raise
                 time.sleep(0.001)
-        _syscalls.closeAll(descriptors)
+        calls.closeAll(descriptors)
         number += 1
     end.shutdown(socket.SHUT_WR)
     print(f"sent {number}", flush=True)
@@ -194,8 +194,8 @@ def main(kind: str, kills: int) -> NoReturn:
         os.kill(pump, signal.SIGKILL)
         os.waitpid(pump, 0)
         if record.source is not None:
-            assert record.source == _syscalls.socketCookie(source)
-            assert record.sink == _syscalls.socketCookie(sink)
+            assert record.source == calls.socketCookie(source)
+            assert record.sink == calls.socketCookie(sink)
             finished += record.finish(source) > 0
     # The pump ends at the source's end; then the receiver must not wait for our own copies.
     statuses = [os.waitpid(pid, 0)[1] for pid in (sender, pump)]

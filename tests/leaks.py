@@ -10,8 +10,8 @@ from typing import Any
 
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
-from chanproxy._closing import closer
 from chanproxy.adopt import reading
+from chanproxy.kernel.closing import closer
 
 _INTERNAL = {"_SIGCHLDWaker", "_UnixWaker", "_Waker"}
 

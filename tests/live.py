@@ -80,7 +80,7 @@ def guardiansOf(pid: int) -> list[int]:
 
 def _guards(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return b"_guardian.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"freezers/guardian.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from twisted.internet.threads import deferToThread
 
-from chanproxy._closing import closer
-from chanproxy._syscalls import eventfdInfo
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel.calls import eventfdInfo
+from chanproxy.kernel.closing import closer
 from tests.live import PATIENCE
 from tests.sides import until
 from tests.station import Client, Station

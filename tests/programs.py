@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from chanproxy.varlink import encodeCall, parseReply
-from chanproxy.varlinkerrors import MANAGER
+from chanproxy.manager.errors import MANAGER
+from chanproxy.manager.varlink import encodeCall, parseReply
 from tests.cgroups import TemporaryCgroup, unusable
 from tests.live import PATIENCE, LiveService, until
 

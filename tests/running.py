@@ -12,8 +12,8 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner, globalLogPublisher
 
 from chanproxy import config
+from chanproxy.carry.proxy import ChannelProxy
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.proxy import ChannelProxy
 from chanproxy.service import ChanproxyService
 from tests.live import PATIENCE
 from tests.sides import turns, until

@@ -14,15 +14,15 @@ from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 
-from chanproxy._batch import PeekBuffer
-from chanproxy._socketchannel import SocketChannel
-from chanproxy.counter import MessageCounter
-from chanproxy.handled import Consumed, Explicit, Ledger
+from chanproxy.carry.ledger import Consumed, Explicit, Ledger
+from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.channels.base import SocketChannel
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.packets import SeqpacketChannel
+from chanproxy.channels.streams import StreamChannel
+from chanproxy.channels.transport import SeqpacketTransport
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
-from chanproxy.seqpacket import SeqpacketChannel
-from chanproxy.stream import StreamChannel
-from chanproxy.transport import SeqpacketTransport
+from chanproxy.wake.counter import MessageCounter
 from tests.live import PATIENCE
 
 P = TypeVar("P", bound=Protocol)

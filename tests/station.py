@@ -12,16 +12,16 @@ from typing import Any, Self
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from chanproxy._batch import PeekBuffer
-from chanproxy.access import Access
-from chanproxy.addresses import SeqpacketAddressSpec
-from chanproxy.administration import ServiceManager
+from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.config import AccessEntry, Configuration
 from chanproxy.container import Bounds, Container
-from chanproxy.control import ControlFactory, controlPort
-from chanproxy.crowds import Crowd, Terms
-from chanproxy.fewlines import FewLines
+from chanproxy.endpoints.addresses import SeqpacketAddressSpec
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel.fewlines import FewLines
+from chanproxy.manager.access import Access
+from chanproxy.manager.administration import ServiceManager
+from chanproxy.manager.control import ControlFactory, controlPort
+from chanproxy.manager.crowds import Crowd, Terms
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.freezers import FakeFreezer
 from tests.sides import turns

@@ -12,8 +12,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from chanproxy.access import EVERYTHING, Access, AccessError, Credentials, Rights, credentialsOf
 from chanproxy.config import AccessEntry
+from chanproxy.manager.access import (
+    EVERYTHING,
+    Access,
+    AccessError,
+    Credentials,
+    Rights,
+    credentialsOf,
+)
 
 
 @pytest.fixture(autouse=True)

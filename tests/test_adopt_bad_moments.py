@@ -21,9 +21,9 @@ from twisted.python.failure import Failure
 
 from chanproxy.adopt.settings import Adoption
 from chanproxy.container import Bounds, Container
+from chanproxy.container.lifecycle import NotIdle, Resumed
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.lifecycle import NotIdle, Resumed
 from tests.cgroups import TemporaryCgroup
 from tests.frozen import Subject, needsCgroup, waits
 from tests.live import PATIENCE, LiveService

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from chanproxy import _syscalls
 from chanproxy.adopt.connections import Connections, InFlight, Watched, watchedOf
 from chanproxy.adopt.decode import Wait
 from chanproxy.adopt.peers import internet
 from chanproxy.adopt.subject import Subject
 from chanproxy.adopt.threads import Memory
+from chanproxy.kernel import calls
 from tests.frozen import until
 from tests.leaks import openFiles
 
@@ -407,12 +407,12 @@ def test_many(program: Program) -> None:
 
         def duplicate(pidfd: int, fd: int) -> int:
             opened.append(fd)
-            return _syscalls.duplicateFrom(pidfd, fd)
+            return calls.duplicateFrom(pidfd, fd)
 
         class Counted:
             duplicateFrom = staticmethod(duplicate)
 
-        patched.setattr("chanproxy.adopt.connections._syscalls", Counted)
+        patched.setattr("chanproxy.adopt.connections.calls", Counted)
         assert look(connections, program.watched()) is None
         assert opened == []
     assert len(list(Connections("web").look(program.watched()))) > 3

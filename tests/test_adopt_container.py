@@ -15,8 +15,8 @@ from twisted.internet.task import deferLater
 from chanproxy import config
 from chanproxy.adopt.sampler import Sampler
 from chanproxy.adopt.slices import Sliced
-from chanproxy.describe import description
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.manager.describe import description
 from tests.frozen import Subject, compiled, needsCgroup
 from tests.sides import asynchronous, until
 from tests.test_adopt_bad_moments import Home, stack

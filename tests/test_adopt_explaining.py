@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from chanproxy import _syscalls
 from chanproxy.adopt import explaining
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.peers import internet
+from chanproxy.kernel import calls
 from tests.frozen import Subject, needsCgroup, until
 from tests.leaks import openFiles
 from tests.test_adopt_fragile import EPOLL_WAIT, START
@@ -146,7 +146,7 @@ def test_unix(tmp_path: Path) -> None:
 def add(subject: Subject, fd: int) -> None:
     """One, to an eventfd of the program's."""
     pidfd = os.pidfd_open(subject.pid)
-    duplicate = _syscalls.duplicateFrom(pidfd, fd)
+    duplicate = calls.duplicateFrom(pidfd, fd)
     os.eventfd_write(duplicate, 1)
     os.close(duplicate)
     os.close(pidfd)

@@ -31,13 +31,13 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
-from chanproxy import _syscalls
 from chanproxy.adopt import processors
 from chanproxy.adopt.deadlines import ALL, NotYet
 from chanproxy.adopt.inspector import TRACED_AT_ONCE
 from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.subject import StillBusy
-from chanproxy.wake import WakeSources
+from chanproxy.kernel import calls
+from chanproxy.wake.sources import WakeSources
 from tests.cgroups import TemporaryCgroup
 from tests.fakereactor import FakeReactor
 from tests.frozen import (
@@ -141,7 +141,7 @@ def _eventfd(stack: contextlib.ExitStack) -> Thing:
 
 
 def _timerfd(stack: contextlib.ExitStack) -> Thing:
-    fd = _syscalls.timerAt(time.time() + 3600)
+    fd = calls.timerAt(time.time() + 3600)
     os.set_blocking(fd, True)
     stack.callback(os.close, fd)
 

@@ -19,17 +19,17 @@ from twisted.internet.defer import Deferred, fail, succeed
 from chanproxy import config
 from chanproxy.adopt.deadlines import ALL, IGNORE
 from chanproxy.adopt.settings import Adoption
+from chanproxy.carry.ledger import Ledger
 from chanproxy.config import ConfigurationError
 from chanproxy.container import Container
-from chanproxy.describe import description
+from chanproxy.container.idle import BACKOFF, REFUSED, IdleWatch
+from chanproxy.container.lifecycle import LONGEST, TIMEOUT, NotIdle
+from chanproxy.container.suspension import Suspension
 from chanproxy.freezers import NullFreezer
-from chanproxy.handled import Ledger
-from chanproxy.idle import BACKOFF, REFUSED, IdleWatch
 from chanproxy.interfaces import FreezerError
-from chanproxy.lifecycle import LONGEST, TIMEOUT, NotIdle
-from chanproxy.suspend import Suspension
+from chanproxy.manager.describe import description
 from chanproxy.testing.freezers import FakeFreezer
-from chanproxy.wake import SourceGroup, WakeSource, WakeSources
+from chanproxy.wake.sources import SourceGroup, WakeSource, WakeSources
 from tests.cgroups import TemporaryCgroup
 from tests.fakereactor import FakeReactor
 from tests.frozen import needsCgroup, waits
@@ -397,7 +397,7 @@ def test_optionsMissing(tmp_path: Path) -> None:
     assert "containers.container.wake-on: looks into what is frozen" in text
 
 
-WATCH = [sys.executable, "-c", "from chanproxy.cli import main; main()", "watch"]
+WATCH = [sys.executable, "-m", "chanproxy", "watch"]
 
 
 def watching(directory: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -412,14 +412,15 @@ def watching(directory: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 ENDED_EARLY = """
-from chanproxy import commandcgroup, watchcommand
-class Waits(commandcgroup.CommandCgroup):
+from chanproxy.commands import cgroup
+from chanproxy.commands import watch
+class Waits(cgroup.CommandCgroup):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         # It has ended, and is still to be waited for.
-        commandcgroup.select.select([self._pidfd], [], [])
-watchcommand.CommandCgroup = Waits
-watchcommand.command()
+        cgroup.select.select([self._pidfd], [], [])
+watch.CommandCgroup = Waits
+watch.command()
 """
 
 

@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from chanproxy import _syscalls
 from chanproxy.adopt.naming import describe
 from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.strangers import isKernels
 from chanproxy.adopt.subject import StillBusy
+from chanproxy.kernel import calls
 from tests.cgroups import TemporaryCgroup
 from tests.frozen import Subject, needsCgroup, quickly
 from tests.fuse import fileSystem
@@ -60,13 +60,13 @@ def test_status() -> None:
     with fileSystem(["getattr", "statfs"]) as files:
         fd = os.open(files.file, os.O_RDONLY)
         quickly(lambda: describe(fd))
-        quickly(lambda: _syscalls.statusOf(fd))
+        quickly(lambda: calls.statusOf(fd))
         assert not isKernels("self", fd, files.file)
         os.close(fd)
     for path in ("/proc/self/mountinfo", "/dev/null", "/sys/kernel/uevent_seqnum", "/"):
         fd = os.open(path, os.O_RDONLY)
         try:
-            ours, theirs = _syscalls.statusOf(fd), os.fstat(fd)
+            ours, theirs = calls.statusOf(fd), os.fstat(fd)
             assert (ours.mode, ours.inode) == (theirs.st_mode, theirs.st_ino)
             assert ours.device == os.major(theirs.st_dev) << 20 | os.minor(theirs.st_dev)
             assert isKernels("self", fd, path) is (path != "/")

@@ -22,10 +22,10 @@ from twisted.internet.task import deferLater
 from chanproxy.adopt import decode, processors
 from chanproxy.adopt.settings import Adoption
 from chanproxy.container import Bounds, Container
+from chanproxy.container.lifecycle import Resumed
 from chanproxy.freezers._marks import mark
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.lifecycle import Resumed
 from tests.cgroups import TemporaryCgroup
 from tests.frozen import compiled, needsCgroup
 from tests.sides import asynchronous, until

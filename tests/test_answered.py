@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import pytest
 from twisted.internet.task import Clock
 
-from chanproxy.answered import AGES, ONE_WAY, PACE, Answered
-from chanproxy.counter import MessageCounter
-from chanproxy.handled import Consumed, Idle, Ledger
+from chanproxy.carry.answered import AGES, ONE_WAY, PACE, Answered
+from chanproxy.carry.ledger import Consumed, Idle, Ledger
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.wake.counter import MessageCounter
 from tests.sides import asynchronous, until
 
 PATIENCE, LINGER = 8.0, 0.5

@@ -16,21 +16,20 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.threads import deferToThread
 from zope.interface.verify import verifyObject
 
-from chanproxy._batch import PeekBuffer
-from chanproxy.administration import ServiceManager
+from chanproxy.carry.ledger import Explicit, Ledger
+from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.config import Configuration
-from chanproxy.container import Container
-from chanproxy.counter import MessageCounter
-from chanproxy.handled import Explicit, Ledger
+from chanproxy.container import Container, proxySockets
 from chanproxy.interfaces import ChanproxyReactor, IChannel
-from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.manager.administration import ServiceManager
+from chanproxy.manager.errors import MANAGER
+from chanproxy.manager.varlink import interfaceDescription
 from chanproxy.service import ChanproxyService
-from chanproxy.sockets import proxySockets
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.memory import CAPACITY, MemoryBatch, MemoryChannel
-from chanproxy.varlink import interfaceDescription
-from chanproxy.varlinkerrors import MANAGER
-from chanproxy.wake import WakeSourceError
+from chanproxy.wake.counter import MessageCounter
+from chanproxy.wake.sources import WakeSourceError
 from tests.managing import gone
 from tests.sides import asynchronous, turns, until
 from tests.station import Station
@@ -51,7 +50,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from chanproxy.config import Channel, Configuration, Container
 from chanproxy.service import ChanproxyService
-from chanproxy.addresses import SeqpacketAddressSpec
+from chanproxy.endpoints.addresses import SeqpacketAddressSpec
 
 inner, outer = "inner", "outer"
 listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

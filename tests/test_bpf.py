@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from chanproxy.bpf import assembly, calls
-from chanproxy.bpf.assembly import Program
-from chanproxy.bpf.btf import NotFound, memberOffsets
-from chanproxy.bpf.ring import Ring
+from chanproxy.container.bpf import assembly, calls
+from chanproxy.container.bpf.assembly import Program
+from chanproxy.container.bpf.btf import NotFound, memberOffsets
+from chanproxy.container.bpf.ring import Ring
 
 STRUCT, UNION = 4, 5
 

@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import pytest
 
-from chanproxy.bpf import btf, calls, signals
-from chanproxy.bpf.signals import RING, SignalProgram, Unavailable
+from chanproxy.container.bpf import btf, calls, signals
+from chanproxy.container.bpf.signals import RING, SignalProgram, Unavailable
 from tests.boxes import hear, needsBpf
 from tests.leaks import openDescriptors
 from tests.processes import waitForState
@@ -305,7 +305,7 @@ class TestUnavailable:
         """A user without any right."""
         script = (
             "import os\n"
-            "from chanproxy.bpf.signals import *\n"
+            "from chanproxy.container.bpf.signals import *\n"
             "os.setgid(65534); os.setuid(65534)\n"
             "try: SignalProgram()\n"
             "except Unavailable as error: print(error)\n"

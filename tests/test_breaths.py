@@ -14,13 +14,13 @@ from twisted.internet.defer import Deferred, succeed
 from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.deadlines import NotYet
 from chanproxy.adopt.subject import StillBusy
-from chanproxy.counter import MessageCounter
+from chanproxy.container.lifecycle import BREATH, EXPLAIN_AFTER, AlreadySuspended, Resumed
+from chanproxy.container.suspension import BREATH_LOOKS, BREATH_SECONDS, Suspension
+from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import FreezerError
-from chanproxy.lifecycle import BREATH, EXPLAIN_AFTER, AlreadySuspended, Resumed
-from chanproxy.recovery import FrozenRecord
-from chanproxy.suspend import BREATH_LOOKS, BREATH_SECONDS, Suspension
 from chanproxy.testing.freezers import FakeFreezer
-from chanproxy.wake import SourceGroup, WakeSource, WakeSources
+from chanproxy.wake.counter import MessageCounter
+from chanproxy.wake.sources import SourceGroup, WakeSource, WakeSources
 from tests.fakereactor import FakeReactor
 from tests.test_suspend import outcome
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chanproxy._cadence import ALTOGETHER, EXTRA, RESERVE, SAVED, SHARE, SHORTEST, Cadence
+from chanproxy.container.cadence import ALTOGETHER, EXTRA, RESERVE, SAVED, SHARE, SHORTEST, Cadence
 
 
 class Looks:

@@ -14,12 +14,12 @@ from click.testing import CliRunner, Result
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from chanproxy.cli import main
+from chanproxy.commands.main import main
 from chanproxy.interfaces import ChanproxyReactor
 from tests.managing import accepted, gone, sourcesOf, stationed
 from tests.sides import asynchronous, until
 
-PROGRAM = [sys.executable, "-c", "from chanproxy.cli import main; main()"]
+PROGRAM = [sys.executable, "-m", "chanproxy"]
 
 
 def call(*arguments: str | Path) -> Deferred[Result]:

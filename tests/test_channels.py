@@ -6,10 +6,10 @@ import socket
 
 import pytest
 
-from chanproxy._batch import PeekBuffer
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.packets import SeqpacketChannel
+from chanproxy.channels.streams import TcpChannel, UnixStreamChannel, VsockChannel
 from chanproxy.interfaces import ChanproxyReactor, IChannel
-from chanproxy.seqpacket import SeqpacketChannel
-from chanproxy.stream import TcpChannel, UnixStreamChannel, VsockChannel
 from chanproxy.testing.channels import (
     ChannelConformance,
     ChannelKind,

@@ -13,10 +13,11 @@ import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 
 from chanproxy import config
-from chanproxy._clashes import whyNotApart
+from chanproxy.config import StartError
+from chanproxy.config.together import whyNotApart
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
-from chanproxy.service import ChanproxyService, StartError, preflight
+from chanproxy.service import ChanproxyService, preflight
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
 
 pytestmark = [

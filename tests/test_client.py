@@ -17,13 +17,13 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 
-from chanproxy._batch import PeekBuffer
-from chanproxy.addresses import SeqpacketAddressSpec
-from chanproxy.client import ManagerClient
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.transport import MessageProtocol
+from chanproxy.endpoints.addresses import SeqpacketAddressSpec
+from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.interfaces import ChannelBroken, ChanproxyReactor
-from chanproxy.ports import ChannelPort
-from chanproxy.transport import MessageProtocol
-from chanproxy.varlink import VarlinkError
+from chanproxy.manager.client import ManagerClient
+from chanproxy.manager.varlink import VarlinkError
 from tests.managing import Box, Channel, count, gone, received, stationed
 from tests.sides import asynchronous, turns, until
 from tests.station import SERVICE, Station

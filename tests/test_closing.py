@@ -17,9 +17,16 @@ from typing import Any
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 
-from chanproxy import _closing, _sharing
-from chanproxy._closing import Closer, closeDuplicate, closeForeign, closer, closeSocket, lingers
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel import closing, sharing
+from chanproxy.kernel.closing import (
+    Closer,
+    closeDuplicate,
+    closeForeign,
+    closer,
+    closeSocket,
+    lingers,
+)
 from tests.frozen import quickly, until
 from tests.fuse import fileSystem
 from tests.oddities import lingering
@@ -128,7 +135,7 @@ class TestHanging:
             until(lambda: not isOpen(hung))
             assert isOpen(fine)
             # The first that is to be closed after that time notices.
-            time.sleep(_closing.HANGS * 1.2)
+            time.sleep(closing.HANGS * 1.2)
             more = os.open("/dev/null", os.O_RDONLY)
             own.close([more])
             assert len(own.givenUp) == 1
@@ -139,17 +146,17 @@ class TestHanging:
             numbers = os.listdir(f"/proc/{given}/fd")
             left = {os.readlink(f"/proc/{given}/fd/{fd}").partition(":")[0] for fd in numbers}
             assert left <= {"pipe", "/dev/null"}
-        until(lambda: _sharing.reaped(given))
+        until(lambda: sharing.reaped(given))
 
     def test_nothingMore(self, own: Closer, monkeypatch: pytest.MonkeyPatch) -> None:
         """As many as are allowed hang: the rest stays open, and nobody waits."""
-        monkeypatch.setattr(_closing, "MOST", 1)
+        monkeypatch.setattr(closing, "MOST", 1)
         with fileSystem(["flush"]) as files:
             opened = []
             for _ in range(3):
                 opened.append(os.open(files.file, os.O_RDWR))
                 quickly(lambda: own.close(opened[-1:]))
-                time.sleep(_closing.HANGS * 1.2)
+                time.sleep(closing.HANGS * 1.2)
             own.close([])
             assert len(own.givenUp) == 1
             assert own.pending == 2
@@ -162,8 +169,8 @@ class TestHanging:
         """What hangs does not keep a port, a lock, or the process that is to end."""
         program = """
             import os, signal, socket, sys, time
-            from chanproxy import _closing
-            closer = _closing.Closer()
+            from chanproxy.kernel import closing
+            closer = closing.Closer()
             def end(*_):
                 closer.finish()
                 os._exit(0)
@@ -171,7 +178,7 @@ class TestHanging:
             server = socket.create_server(("127.0.0.1", 0))
             closer.close([os.open(sys.argv[1], os.O_RDWR)])
             if sys.argv[2] == "late":
-                time.sleep(_closing.HANGS * 1.2)
+                time.sleep(closing.HANGS * 1.2)
                 closer.close([os.open("/dev/null", os.O_RDONLY)])
                 assert closer.givenUp
             print(server.getsockname()[1], flush=True)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from chanproxy.config import ConfigurationError
+from chanproxy.config import ConfigurationError, StartError
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.service import StartError
 from tests.running import Running, freePort, listening, receiveAll, sendAll, thread
 from tests.sides import asynchronous
 

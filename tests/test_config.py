@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from twisted.internet import endpoints
 
 from chanproxy import config
-from chanproxy.addresses import PATH_BYTES, SeqpacketAddressSpec, parseSeqpacket, split
 from chanproxy.adopt.settings import BREATH, Adoption
 from chanproxy.config import Channel, Configuration, ConfigurationError, Container, Limits
-from chanproxy.keepalive import Keepalive
+from chanproxy.endpoints.addresses import PATH_BYTES, SeqpacketAddressSpec, parseSeqpacket, split
+from chanproxy.kernel.keepalive import Keepalive
 
 MINIMAL = '[containers.a]\nfreezer = "none"\n'
 

@@ -8,8 +8,8 @@ import attrs
 import pytest
 
 from chanproxy import config
-from chanproxy.addresses import SeqpacketAddressSpec, parseControl
 from chanproxy.config import AccessEntry
+from chanproxy.endpoints.addresses import SeqpacketAddressSpec, parseControl
 from tests.test_config import MINIMAL, channel, problems
 
 

@@ -11,8 +11,9 @@ from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
-from chanproxy import config, tap
-from chanproxy.confining import KEPT
+from chanproxy import config
+from chanproxy.service import tap
+from chanproxy.service.confining import KEPT
 from tests.cgroups import unusable
 from tests.live import Live, childrenOf, until
 

@@ -12,8 +12,8 @@ import pytest
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
-from chanproxy.control import ControlConnection
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.manager.control import ControlConnection
 from tests.managing import accepted, asleep, described, gone, refused, stationed
 from tests.sides import asynchronous, turns, until
 from tests.station import MANAGER, SERVICE, Client
@@ -235,7 +235,7 @@ async def test_ourMistake(
     async with stationed(reactor, tmp_path) as (station, client, box):
         given, kept = box.pair()
         if later:
-            monkeypatch.setattr("chanproxy.manager.fitting", fail)
+            monkeypatch.setattr("chanproxy.manager.dispatch.fitting", fail)
             parameters = {**EDITOR, "timeout": 0.001}
             reply = await client.call("SuspendContainer", parameters, given)
         else:

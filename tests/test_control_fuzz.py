@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.threads import deferToThread
 
-from chanproxy._closing import closer
-from chanproxy._syscalls import SCM_MAX_FD
 from chanproxy.config import AccessEntry
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.wake import EVENTS
+from chanproxy.kernel.calls import SCM_MAX_FD
+from chanproxy.kernel.closing import closer
+from chanproxy.wake.sources import EVENTS
 from tests.fuse import fileSystem
 from tests.fuzzing import KINDS, MESSAGE_BYTES, MUTE, Crowd, Pool, Talker, inReactor
 from tests.leaks import nothingCritical, nothingLeft, openDescriptors

@@ -9,10 +9,11 @@ from typing import Any
 
 from attrs import frozen
 
-from chanproxy import __version__, manager
-from chanproxy.client import ManagerClient
+from chanproxy import __version__
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.varlink import interfaceDescription
+from chanproxy.manager import dispatch
+from chanproxy.manager.client import ManagerClient
+from chanproxy.manager.varlink import interfaceDescription
 from tests.managing import Channel, accepted, refused, stationed
 from tests.sides import asynchronous
 from tests.station import MANAGER, SERVICE
@@ -76,7 +77,7 @@ async def test_methods(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         assert set(described(interface)[0]) == set(its)
     # Those of one container at a time, which need no service, are fewer.
     others = {"AddContainer", "RemoveContainer", "StartTrace", "StopTrace"}
-    assert set(METHODS) - set(manager.METHODS[MANAGER]) == others
+    assert set(METHODS) - set(dispatch.METHODS[MANAGER]) == others
 
 
 def test_clientMethods() -> None:
@@ -117,7 +118,7 @@ async def test_getInterfaceDescription(reactor: ChanproxyReactor, tmp_path: Path
     async with stationed(reactor, tmp_path) as (_, client, _):
         for interface in (MANAGER, SERVICE):
             answer = accepted(await client.call(method, {"interface": interface}))
-            file = Path(manager.__file__).with_name(f"{interface}.varlink")
+            file = Path(dispatch.__file__).with_name(f"{interface}.varlink")
             assert answer == {"description": file.read_text()}
         for other in ("org.x", "../config", "/etc/passwd"):
             reply = await client.call(method, {"interface": other})

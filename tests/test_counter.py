@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from chanproxy.counter import MAXIMUM, CounterError, MessageCounter
+from chanproxy.wake.counter import MAXIMUM, CounterError, MessageCounter
 from tests.fakereactor import FakeReactor
 
 

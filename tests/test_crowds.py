@@ -16,11 +16,11 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger, capturedLogs, formatEvent
 
 from chanproxy.config import AccessEntry
-from chanproxy.crowds import AT_ONCE, BURST, BURSTS, SHARE, Account, Crowd, Terms
-from chanproxy.descriptors import TooManyDescriptors
-from chanproxy.fewlines import PERIOD, FewLines
 from chanproxy.guest._wire import Connection
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel.descriptors import TooManyDescriptors
+from chanproxy.kernel.fewlines import PERIOD, FewLines
+from chanproxy.manager.crowds import AT_ONCE, BURST, BURSTS, SHARE, Account, Crowd, Terms
 from tests.floods import USERS, flooded
 from tests.managing import accepted, connectedAs, refused, stationed
 from tests.sides import asynchronous, until

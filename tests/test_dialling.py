@@ -14,10 +14,10 @@ from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 
-from chanproxy.addresses import SeqpacketAddressSpec
-from chanproxy.endpoints import SeqpacketClientEndpoint
+from chanproxy.channels.transport import MessageProtocol
+from chanproxy.endpoints.addresses import SeqpacketAddressSpec
+from chanproxy.endpoints.seqpacket import SeqpacketClientEndpoint
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.transport import MessageProtocol
 from tests.sides import asynchronous, turns, until
 
 

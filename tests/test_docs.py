@@ -17,10 +17,11 @@ from pathlib import Path
 import attrs
 import pytest
 
-from chanproxy import cli, config
+from chanproxy import config
 from chanproxy.adopt.settings import Adoption
-from chanproxy.keepalive import Keepalive
-from chanproxy.tap import Options
+from chanproxy.commands import main
+from chanproxy.kernel.keepalive import Keepalive
+from chanproxy.service.tap import Options
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
 from tests.live import until
 
@@ -180,7 +181,7 @@ def test_configuration() -> None:
     text = reference.read_text()
     for name, *_ in Options.optParameters:
         assert f"`--{name} " in text
-    for name in cli.main.commands:
+    for name in main.main.commands:
         assert f"`chanproxy {name}" in text
     # Where the attribute is not called as the key is.
     called = {"adoption": "wake-on", "blind": "unseen", "keepalive": "keepalive-idle"}

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.varlink import interfaceDescription
-from chanproxy.varlinkerrors import MANAGER, SERVICE
+from chanproxy.manager.errors import MANAGER, SERVICE
+from chanproxy.manager.varlink import interfaceDescription
 from tests.managing import Box, Channel, stationed
 from tests.sides import asynchronous, until
 from tests.station import Client, Station

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import deferLater
 
-from chanproxy import resetting
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel import resetting
 from tests.running import Running, freePort, listening, receiveAll, thread
 from tests.sides import asynchronous
 

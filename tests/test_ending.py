@@ -151,7 +151,7 @@ def test_watchInAStorm(tmp_path: Path) -> None:
         cgroup.spawn(["sleep", "1000"])
         watching = subprocess.Popen(
             [
-                *[sys.executable, "-c", "from chanproxy.cli import main; main()", "watch"],
+                *[sys.executable, "-m", "chanproxy", "watch"],
                 *[cgroup.spec, "--linger", "0.05", "--name", "web"],
             ],
             stdout=subprocess.PIPE,

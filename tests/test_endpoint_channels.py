@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 from twisted.internet.protocol import Factory, Protocol
 
-from chanproxy.endpointchannel import EndpointChannel
-from chanproxy.endpointfactory import EndpointFactory
+from chanproxy.channels.adapter import EndpointFactory
+from chanproxy.channels.buffered import EndpointChannel
 from chanproxy.interfaces import ChanproxyReactor, IChannel
 from chanproxy.testing.channels import ChannelConformance, ChannelKind, Peer, SocketPeer
 from chanproxy.testing.peers import Ends, turns

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from chanproxy._processes import ProcessStatus
-from chanproxy._words import LONGEST_NAME, listed, named, safe
-from chanproxy.addresses import UnixStreamAddressSpec
 from chanproxy.adopt.peers import describePeer
 from chanproxy.adopt.threads import threadStat
-from chanproxy.describe import description
+from chanproxy.container.watchers import PipeWatcher
+from chanproxy.endpoints.addresses import UnixStreamAddressSpec
+from chanproxy.endpoints.binding import describe, openListening
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.listening import describe, openListening
-from chanproxy.watchers import PipeWatcher
+from chanproxy.kernel.processes import ProcessStatus
+from chanproxy.manager.describe import description
+from chanproxy.words import LONGEST_NAME, listed, named, safe
 from tests.frozen import Subject, needsCgroup
 from tests.managing import cycle, stationed
 from tests.sides import asynchronous, until

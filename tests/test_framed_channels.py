@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from chanproxy._batch import PeekBuffer
-from chanproxy.framing import FramedChannel
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.framed import FramedChannel
+from chanproxy.channels.streams import UnixStreamChannel
 from chanproxy.interfaces import ChannelClosed, ChanproxyReactor, IChannel
-from chanproxy.stream import UnixStreamChannel
 from chanproxy.testing.channels import ChannelConformance, ChannelKind, Peer
 
 

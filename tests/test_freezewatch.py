@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
+from chanproxy.container.freezing import PATIENCE, FreezeWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
-from chanproxy.freezewatch import PATIENCE, FreezeWatch
 from chanproxy.interfaces import ChanproxyReactor, FreezeInterrupted, FreezerError
 from chanproxy.testing.freezers import FakeFreezer
 from tests.cgroups import TemporaryCgroup, unusable

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chanproxy._guardian import MARK
+from chanproxy.freezers.guardian import MARK
 from tests.cgroups import TemporaryCgroup, unusable
 from tests.frozen import until
 from tests.live import guardiansOf
@@ -85,7 +85,7 @@ class Service:
 
 def _guards(pid: int) -> bool:
     try:
-        return b"_guardian.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"freezers/guardian.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

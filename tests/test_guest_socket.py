@@ -17,10 +17,11 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from chanproxy import config
+from chanproxy.config import StartError
 from chanproxy.guest import CallRefused, Guest, _wire
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.service import ChanproxyService, StartError
-from chanproxy.varlink import interfaceDescription
+from chanproxy.manager.varlink import interfaceDescription
+from chanproxy.service import ChanproxyService
 from tests.managing import accepted, refused
 from tests.sides import asynchronous, turns
 from tests.station import Client

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
 
-from chanproxy.client import ManagerClient
 from chanproxy.guest import OwnedCounter
 from chanproxy.guest._counters import Counter
 from chanproxy.guest.waking import WakingCalls
-from chanproxy.guest_twisted import WakingDeferreds, createProxy
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.varlinkerrors import VarlinkError
+from chanproxy.manager.client import ManagerClient
+from chanproxy.manager.errors import VarlinkError
+from chanproxy.manager.guests import WakingDeferreds, createProxy
 from tests.managing import stationed
 from tests.sides import asynchronous, until
 

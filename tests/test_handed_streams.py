@@ -13,16 +13,16 @@ from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
-from chanproxy import descriptors
-from chanproxy._batch import PeekBuffer
+from chanproxy.carry.ledger import Idle, Ledger
+from chanproxy.carry.proxy import CannotPair, ContainerProtocol, RemoteProtocol
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.streams import TcpChannel
+from chanproxy.channels.transport import MessageProtocol
 from chanproxy.container import Container
-from chanproxy.counter import MessageCounter
-from chanproxy.handled import Idle, Ledger
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.proxy import CannotPair, ContainerProtocol, RemoteProtocol
-from chanproxy.stream import TcpChannel
+from chanproxy.kernel import descriptors
 from chanproxy.testing.freezers import FakeFreezer
-from chanproxy.transport import MessageProtocol
+from chanproxy.wake.counter import MessageCounter
 from tests.live import PATIENCE
 from tests.managing import accepted, received, refused, stationed
 from tests.sides import asynchronous, receiveWhenThere, turns, until

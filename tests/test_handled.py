@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from chanproxy.counter import MessageCounter
-from chanproxy.handled import Ledger, Noticed, Settling
+from chanproxy.carry.ledger import Ledger, Noticed, Settling
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.wake.counter import MessageCounter
 from tests.sides import Pair, asynchronous, turns, until
 
 

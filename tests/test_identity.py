@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from chanproxy import _syscalls
-from chanproxy.identity import Identity, assumed, peerIdentity, whyNotAssumable
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel import calls
+from chanproxy.kernel.peers import Identity, assumed, peerIdentity, whyNotAssumable
 from tests.running import Running, listening, thread
 from tests.serving import answers, program, serving
 from tests.sides import asynchronous
@@ -79,7 +79,7 @@ def serve(inside: socket.socket, count: int) -> list[tuple[int, int, list[int]]]
         with connected:
             raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
             _, user, group = struct.unpack("iII", raw)
-            seen.append((user, group, _syscalls.peerGroups(connected.fileno())))
+            seen.append((user, group, calls.peerGroups(connected.fileno())))
             connected.recv(10)
             connected.send(b"!")
     return seen

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chanproxy import config
-from chanproxy.addresses import SeqpacketAddressSpec, UnixStreamAddressSpec
 from chanproxy.config import ConfigurationError
-from chanproxy.kinds import (
+from chanproxy.endpoints.addresses import SeqpacketAddressSpec, UnixStreamAddressSpec
+from chanproxy.endpoints.parsing import (
     ANY_CID,
     AddressSpec,
     OtherAddressSpec,

@@ -17,10 +17,10 @@ import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 from twisted.internet.defer import Deferred
 
 from chanproxy.container import Container
+from chanproxy.container.lifecycle import SuspendFailure
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.guest import Guest
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, FreezerNotReady
-from chanproxy.lifecycle import SuspendFailure
 from tests.cgroups import TemporaryCgroup, unusable
 from tests.live import Live, listens, until
 
@@ -141,7 +141,7 @@ def test_recordsLostThenAdded(live: Live) -> None:
 def thaw(live: Live, *arguments: str) -> tuple[int, list[str]]:
     """C{chanproxy thaw}; the lines that are of this test's cgroups."""
     done = subprocess.run(
-        [sys.executable, "-c", "from chanproxy.cli import main; main()", "thaw", *arguments],
+        [sys.executable, "-m", "chanproxy", "thaw", *arguments],
         env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(live.directory / "runtime")),
         capture_output=True,
         text=True,

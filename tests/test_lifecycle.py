@@ -14,10 +14,10 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from chanproxy.container import Bounds, Container
-from chanproxy.counter import MessageCounter
+from chanproxy.container.lifecycle import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IWakeWatcher
-from chanproxy.lifecycle import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.testing.freezers import FakeFreezer
+from chanproxy.wake.counter import MessageCounter
 from tests.fakereactor import FakeReactor
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ import pytest
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, formatEvent
 
-from chanproxy.counter import MAXIMUM
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.wake.counter import MAXIMUM
 from tests.managing import (
     Channel,
     accepted,

@@ -11,8 +11,8 @@ import pytest
 
 from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.statistics import SuspendStatistics, bootNanoseconds
 from chanproxy.testing.freezers import FakeFreezer
+from chanproxy.wake.statistics import SuspendStatistics, bootNanoseconds
 from tests.managing import (
     Channel,
     accepted,

@@ -190,7 +190,7 @@ async def test_alarmMoment(
     reactor: ChanproxyReactor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The moment passes by itself, also when it was awake already."""
-    monkeypatch.setattr("chanproxy.container.ALARM_HOLD", 0.06)
+    monkeypatch.setattr("chanproxy.container.container.ALARM_HOLD", 0.06)
     async with stationed(reactor, tmp_path) as (station, client, _):
         accepted(await wakeAt(client, time.time() + 0.01))
         await until(reactor, lambda: held(station) == {"alarm"})

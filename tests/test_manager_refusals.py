@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from chanproxy import _syscalls
 from chanproxy.container import Bounds
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel import calls
 from tests.managing import (
     Box,
     Channel,
@@ -90,7 +90,7 @@ def plain(box: Box) -> Made:
 
 
 def timer(box: Box) -> Made:
-    return box.own(_syscalls.timerAt(2.0**33)), None
+    return box.own(calls.timerAt(2.0**33)), None
 
 
 CHANNELS: list[tuple[Callable[[Box], Made], str]] = [

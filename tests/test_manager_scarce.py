@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from chanproxy._batch import PeekBuffer
+from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
+from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.proxy import ContainerProtocol, RemoteProtocol
 from tests.leaks import openFiles
 from tests.managing import (
     Box,

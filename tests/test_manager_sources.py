@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from chanproxy import _syscalls
 from chanproxy.container import Bounds
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel import calls
 from tests.managing import (
     Box,
     accepted,
@@ -341,7 +341,7 @@ async def test_manyAlike(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """Files that fstat(2) cannot tell apart are told apart: each is found by its duplicate."""
     async with stationed(reactor, tmp_path) as (station, client, box):
         sources = station.editor.sources
-        timers = [box.own(_syscalls.timerAt(2.0**33)) for _ in range(200)]
+        timers = [box.own(calls.timerAt(2.0**33)) for _ in range(200)]
         for number, timer in enumerate(timers):
             sources.addDescriptor(f"{number}", timer, select.EPOLLIN)
         order = list(range(200))

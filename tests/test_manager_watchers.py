@@ -11,9 +11,9 @@ from twisted.internet.threads import deferToThread
 from zope.interface.verify import verifyObject
 
 from chanproxy.container import Bounds
+from chanproxy.container.watchers import LINE_BYTES, PipeWatcher
 from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
-from chanproxy.varlink import parseReply
-from chanproxy.watchers import LINE_BYTES, PipeWatcher
+from chanproxy.manager.varlink import parseReply
 from tests.managing import Box, accepted, asleep, cycle, described, gone, refused, stationed
 from tests.sides import asynchronous, turns, until
 from tests.station import Client, Station

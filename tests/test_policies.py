@@ -19,14 +19,14 @@ from twisted.internet.threads import deferToThread
 from zope.interface.verify import verifyObject
 
 from chanproxy import config
+from chanproxy.carry.ledger import Ledger
+from chanproxy.carry.policies import POLICIES, Channel, makePolicy
+from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.container import Container
-from chanproxy.counter import MessageCounter
-from chanproxy.handled import Ledger
 from chanproxy.interfaces import ChanproxyReactor, IHandledPolicy
-from chanproxy.policies import POLICIES, Channel, makePolicy
-from chanproxy.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.freezers import FakeFreezer
+from chanproxy.wake.counter import MessageCounter
 from tests.sides import asynchronous, connect, turns, until
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"

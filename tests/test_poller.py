@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chanproxy._poller import BRIEF, FEW, ROUNDS, Poller
+from chanproxy.kernel.poller import BRIEF, FEW, ROUNDS, Poller
 from tests.fakereactor import FakeReactor
 
 
@@ -34,7 +34,7 @@ def poller(
     def clock() -> float:
         return times.pop(0) if len(times) > 1 else times[0]
 
-    monkeypatch.setattr("chanproxy._poller.monotonic", clock)
+    monkeypatch.setattr("chanproxy.kernel.poller.monotonic", clock)
     made = Poller(FakeReactor())
     yield made
     for fd in eventfds:

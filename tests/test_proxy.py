@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from chanproxy._batch import PeekBuffer
+from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.interfaces import ChanproxyReactor
 from tests.sides import Pair, asynchronous, turns, until
 

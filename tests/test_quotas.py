@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
-from chanproxy import config, descriptors
+from chanproxy import config
 from chanproxy.adopt.settings import Adoption
 from chanproxy.config import AccessEntry
 from chanproxy.container import Bounds, Container
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel import descriptors
 from chanproxy.service import ChanproxyService
 from tests.frozen import Subject, needsCgroup
 from tests.managing import accepted, connectedAs, refused, stationed

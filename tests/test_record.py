@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from chanproxy import _syscalls
-from chanproxy._batch import PeekBuffer
-from chanproxy._record import PACKETS, Record
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.inflight import PACKETS, Record
+from chanproxy.channels.packets import SeqpacketChannel
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.seqpacket import SeqpacketChannel
+from chanproxy.kernel import calls
 from tests.killing import LEAST
 
 # Or others take the time from what is killed, and it is never met in the middle of anything.
@@ -89,7 +89,7 @@ def test_inherited(reactor: ChanproxyReactor) -> None:
     expected = [b"%d" % n if n % 3 else b"" for n in range(100)]
     for data in expected:
         writing.send(data)
-    source.setsockopt(socket.SOL_SOCKET, _syscalls.SO_PEEK_OFF, 0)
+    source.setsockopt(socket.SOL_SOCKET, calls.SO_PEEK_OFF, 0)
     for _ in range(64):
         source.recv(10, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     channel = SeqpacketChannel(reactor, source, PeekBuffer())

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from chanproxy.freezers.frozen import FrozenRecord, thawRecorded
+from chanproxy.freezers.rundirectory import runtimeDirectory
 from chanproxy.interfaces import FreezerError
-from chanproxy.recovery import FrozenRecord, thawRecorded
-from chanproxy.rundirectory import runtimeDirectory
 
 
 def test_liveRecord(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_liveRecord(tmp_path: Path) -> None:
 def die(directory: Path, action: str) -> None:
     """A process that made a record and was killed."""
     script = (
-        "import os, sys; from chanproxy.recovery import FrozenRecord\n"
+        "import os, sys; from chanproxy.freezers.frozen import FrozenRecord\n"
         f"record = FrozenRecord('cgroup:x', sys.argv[1]); {action}\n"
         "os.kill(os.getpid(), 9)"
     )
@@ -223,7 +223,7 @@ def test_removedWhileRunning(tmp_path: Path, whole: bool) -> None:
 RACE = """
 import os, sys
 from chanproxy.interfaces import FreezerError
-from chanproxy.recovery import FrozenRecord, thawRecorded
+from chanproxy.freezers.frozen import FrozenRecord, thawRecorded
 directory, rounds, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 held = ghosts = 0
 for _ in range(rounds):

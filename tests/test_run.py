@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from chanproxy.children import CannotRun, runChild
+from chanproxy.commands.children import CannotRun, runChild
+from chanproxy.commands.run import ownCgroup
 from chanproxy.guest import CallRefused, Guest
-from chanproxy.runcommand import ownCgroup
 from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
 from tests.live import TWISTD, listens, until
 
@@ -54,7 +54,7 @@ class Service:
 
     def command(self, *words: str) -> subprocess.Popen[bytes]:
         """Begin a command of the shell."""
-        argv = [sys.executable, "-c", "from chanproxy.cli import main; main()", *words]
+        argv = [sys.executable, "-m", "chanproxy", *words]
         started = subprocess.Popen(
             argv,
             env=self.environment,

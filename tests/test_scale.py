@@ -13,17 +13,17 @@ from typing import Any, cast
 import pytest
 from twisted.internet.task import deferLater
 
-from chanproxy import descriptors
-from chanproxy._batch import PeekBuffer
+from chanproxy.carry.ledger import Explicit, Ledger
+from chanproxy.carry.proxy import TURN, ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.packets import SeqpacketChannel
+from chanproxy.channels.streams import UnixStreamChannel
 from chanproxy.container import Container
-from chanproxy.counter import MessageCounter
-from chanproxy.handled import Explicit, Ledger
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.proxy import TURN, ChannelProxy, ContainerProtocol, RemoteProtocol
-from chanproxy.seqpacket import SeqpacketChannel
-from chanproxy.stream import UnixStreamChannel
+from chanproxy.kernel import descriptors
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.peers import attach
+from chanproxy.wake.counter import MessageCounter
 from tests.sides import asynchronous, turns, until
 
 IDLE_CHANNELS = 5000

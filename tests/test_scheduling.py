@@ -16,7 +16,7 @@ SCRIPT = """
 import json, os, sys
 from twisted.logger import formatEvent, globalLogPublisher
 from chanproxy.config import Scheduling
-from chanproxy.scheduling import schedule
+from chanproxy.service.scheduling import schedule
 told = []
 globalLogPublisher.addObserver(lambda event: told.append(formatEvent(event)))
 asked = json.loads(sys.argv[1])

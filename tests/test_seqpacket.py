@@ -23,7 +23,8 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from chanproxy._batch import PeekBuffer
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.transport import MessageProtocol
 from chanproxy.interfaces import (
     ChannelBroken,
     ChanproxyReactor,
@@ -31,7 +32,6 @@ from chanproxy.interfaces import (
     IChannelUser,
     MessageRefused,
 )
-from chanproxy.transport import MessageProtocol
 from tests.sides import asynchronous, connect, turns, until
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from chanproxy import descriptors
-from chanproxy._batch import MESSAGE_BYTES, PeekBuffer
-from chanproxy._socketchannel import SO_SNDBUFFORCE
+from chanproxy.channels.base import SO_SNDBUFFORCE
+from chanproxy.channels.buffers import MESSAGE_BYTES, PeekBuffer
+from chanproxy.channels.packets import SeqpacketChannel
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.seqpacket import SeqpacketChannel
+from chanproxy.kernel import descriptors
 from tests.sides import (
     Pair,
     asynchronous,

@@ -161,7 +161,7 @@ def test_killedThenAnyConfiguration(live: Live, text: str) -> None:
 
 def chanproxy(live: Live, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from chanproxy.cli import main; main()", *arguments],
+        [sys.executable, "-m", "chanproxy", *arguments],
         env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(live.directory / "runtime")),
         capture_output=True,
         text=True,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
-from chanproxy.bpf.signals import Unavailable
-from chanproxy.signaltrace import AT_ONCE, SignalTrace
+from chanproxy.container.bpf.signals import Unavailable
+from chanproxy.container.signaltrace import AT_ONCE, SignalTrace
 from tests.fakereactor import FakeReactor
 from tests.tracing import FakeProgram
 
@@ -179,7 +179,7 @@ def test_unpolled(
     def fail(fd: int, events: int, callback: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("chanproxy._poller.Poller.watch", lambda self, *words: fail(*words))
+    monkeypatch.setattr("chanproxy.kernel.poller.Poller.watch", lambda self, *words: fail(*words))
     _, tell = keeper()
     assert not trace.watch([1], tell)
     assert program.closed == 1

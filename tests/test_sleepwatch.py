@@ -13,9 +13,9 @@ import sys
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
-from chanproxy._processes import ProcessStatus, maskOf, namesOf, startTime
+from chanproxy.container.sleeping import SleepWatch
 from chanproxy.interfaces import FreezerError
-from chanproxy.sleepwatch import SleepWatch
+from chanproxy.kernel.processes import ProcessStatus, maskOf, namesOf, startTime
 from chanproxy.testing.freezers import FakeFreezer
 from tests.boxes import WAYS, Boxes, hear, makeBoxes
 from tests.cgroups import unusable
@@ -295,7 +295,7 @@ class TestSignals:
         await box.sleep()
         await box.quiet()
         # The very same signals, of one that started at another time.
-        monkeypatch.setattr("chanproxy.pendingsignals.startTime", lambda pid: 1)
+        monkeypatch.setattr("chanproxy.container.pendingsignals.startTime", lambda pid: 1)
         await box.sleep()
         assert await box.woken() == reason
         await box.sleep()
@@ -593,7 +593,7 @@ class TestProcesses:
 
     def test_unknownFormat(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A kernel that does not tell of signals is an error, not a process without any."""
-        monkeypatch.setattr("chanproxy._processes._read", lambda pid, name: b"Name:\tx\n")
+        monkeypatch.setattr("chanproxy.kernel.processes._read", lambda pid, name: b"Name:\tx\n")
         with pytest.raises(OSError, match="does not tell of signals"):
             ProcessStatus.read(1)
 

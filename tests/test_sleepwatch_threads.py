@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from chanproxy._processes import ProcessStatus, maskOf, otherThreads, timerSignals
+from chanproxy.container.sleeping import TIMERS
 from chanproxy.interfaces import FreezerError
-from chanproxy.sleepwatch import TIMERS
+from chanproxy.kernel.processes import ProcessStatus, maskOf, otherThreads, timerSignals
 from tests.boxes import WAYS, Box, Boxes, hear, makeBoxes
 from tests.cgroups import unusable
 from tests.sides import asynchronous, until

@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import pytest
 
-from chanproxy._cadence import SHORTEST
-from chanproxy._channelconfig import Container as Configured
-from chanproxy._processes import ProcessStatus, otherThreads
-from chanproxy.bpf.signals import SignalProgram, Unavailable
 from chanproxy.config import Configuration
+from chanproxy.config import Container as Configured
+from chanproxy.container.bpf.signals import SignalProgram, Unavailable
+from chanproxy.container.cadence import SHORTEST
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel.processes import ProcessStatus, otherThreads
 from chanproxy.service import ChanproxyService
 from tests.boxes import WAYS, Box, Boxes, hear, makeBoxes
 from tests.cgroups import TemporaryCgroup, unusable

@@ -13,15 +13,15 @@ from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.threads import deferToThread
 
-from chanproxy import descriptors
-from chanproxy._batch import RUN_BYTES, PeekBuffer
-from chanproxy._socketchannel import SO_SNDBUFFORCE, SocketChannel
-from chanproxy.counter import MessageCounter
-from chanproxy.handled import Explicit, Ledger
+from chanproxy.carry.ledger import Explicit, Ledger
+from chanproxy.carry.proxy import CannotPair, ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.channels.base import SO_SNDBUFFORCE, SocketChannel
+from chanproxy.channels.buffers import RUN_BYTES, PeekBuffer
+from chanproxy.channels.packets import SeqpacketChannel
+from chanproxy.channels.streams import TcpChannel, UnixStreamChannel, isTcp
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.proxy import CannotPair, ChannelProxy, ContainerProtocol, RemoteProtocol
-from chanproxy.seqpacket import SeqpacketChannel
-from chanproxy.stream import TcpChannel, UnixStreamChannel, isTcp
+from chanproxy.kernel import descriptors
+from chanproxy.wake.counter import MessageCounter
 from tests.sides import Pair, asynchronous, connectBare, receiveWhenThere, turns, until
 from tests.test_channels import tcpPair
 

@@ -11,15 +11,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
-from chanproxy.counter import MessageCounter
-from chanproxy.handled import Ledger
-from chanproxy.idle import IdleWatch
+from chanproxy.carry.ledger import Ledger
+from chanproxy.container.idle import IdleWatch
+from chanproxy.container.lifecycle import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
+from chanproxy.container.suspension import Suspension
+from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import FreezerError, FreezerNotReady
-from chanproxy.lifecycle import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
-from chanproxy.recovery import FrozenRecord
-from chanproxy.suspend import Suspension
 from chanproxy.testing.freezers import FakeFreezer
-from chanproxy.wake import WakeSources
+from chanproxy.wake.counter import MessageCounter
+from chanproxy.wake.sources import WakeSources
 from tests.fakereactor import FakeReactor
 
 T = TypeVar("T")
@@ -494,7 +494,7 @@ def test_watchers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         def __call__(self, event: LogEvent) -> None:
             events.append(event)
 
-    monkeypatch.setattr("chanproxy.lifecycle._log", Logger(observer=Observer()))
+    monkeypatch.setattr("chanproxy.container.lifecycle._log", Logger(observer=Observer()))
     heard: list[str] = []
 
     def bad(state: str, reason: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.tcp import Connection
 
-from chanproxy import endpointchannel
+from chanproxy.channels import buffered
 from chanproxy.interfaces import ChanproxyReactor
 from tests.certificates import makeCertificate
 from tests.running import Running, freePort, listening, receiveAll, sendAll, thread
@@ -121,7 +121,7 @@ async def test_peerIgnoresTheEnd(
     reactor: ChanproxyReactor, tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A TLS peer that never says its end, too, keeps nothing of ours for longer than is allowed."""
-    monkeypatch.setattr(endpointchannel, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(buffered, "CLOSE_SECONDS", 0.1)
     port = freePort()
     listen = (
         f"ssl:{port}:interface=127.0.0.1:privateKey={certificate}/key.pem"

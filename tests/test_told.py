@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from chanproxy._cadence import SHARE, SHORTEST
-from chanproxy._comers import STIRS
-from chanproxy._processes import ProcessStatus, startTime
-from chanproxy._told import AT_ONCE, FORGETS
-from chanproxy.pendingsignals import BRIEF, TICKS, _Memory
-from chanproxy.signaltrace import SignalTrace
-from chanproxy.sleepwatch import SleepWatch
+from chanproxy.container.cadence import SHARE, SHORTEST
+from chanproxy.container.comers import STIRS
+from chanproxy.container.pendingsignals import BRIEF, TICKS, _Memory
+from chanproxy.container.signaltrace import SignalTrace
+from chanproxy.container.sleeping import SleepWatch
+from chanproxy.container.told import AT_ONCE, FORGETS
+from chanproxy.kernel.processes import ProcessStatus, startTime
 from chanproxy.testing.freezers import FakeFreezer
 from tests.boxes import hear
 from tests.fakereactor import FakeReactor

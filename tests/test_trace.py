@@ -24,7 +24,7 @@ from twisted.internet.threads import deferToThread
 from chanproxy import config, trace
 from chanproxy.guest import CallRefused, Guest
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.recording import ChromeFormat, Recording
+from chanproxy.manager.recording import ChromeFormat, Recording
 from chanproxy.service import ChanproxyService
 from chanproxy.trace import Tracer
 from tests.live import PATIENCE
@@ -248,7 +248,7 @@ async def test_refused(
 ) -> None:
     """No pipe, no file for reading, no second trace; and what is none cannot be stopped."""
     # As where the package perfetto is not installed.
-    monkeypatch.setitem(sys.modules, "chanproxy.traceperfetto", None)
+    monkeypatch.setitem(sys.modules, "chanproxy.manager.perfetto", None)
     traced = Traced(reactor, tmp_path)
     reading, writing = os.pipe()
     output = tmp_path / "trace"
@@ -335,8 +335,7 @@ async def test_command(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     output = tmp_path / "trace.json"
 
     def run(*words: str, sent: int = 0) -> tuple[int, str]:
-        script = "from chanproxy.cli import main; main()"
-        argv = [sys.executable, "-c", script, "trace", "--socket", traced.control, *words]
+        argv = [sys.executable, "-m", "chanproxy", "trace", "--socket", traced.control, *words]
         with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
             if sent:
                 while trace.active is None:

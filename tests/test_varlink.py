@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chanproxy import varlinkerrors
-from chanproxy.parameters import Parameters
-from chanproxy.varlink import (
+from chanproxy.manager import errors
+from chanproxy.manager.errors import MANAGER, SERVICE, CallMalformed, InvalidParameter, VarlinkError
+from chanproxy.manager.parameters import Parameters
+from chanproxy.manager.varlink import (
     Call,
     Reply,
     encodeCall,
@@ -24,7 +25,6 @@ from chanproxy.varlink import (
     parseCall,
     parseReply,
 )
-from chanproxy.varlinkerrors import MANAGER, SERVICE, CallMalformed, InvalidParameter, VarlinkError
 
 VALUES = st.recursive(
     st.none()
@@ -154,7 +154,7 @@ def test_anyBytes(data: bytes) -> None:
 )
 def test_noReply(data: bytes) -> None:
     """A client hears of it as of any other error."""
-    with pytest.raises(varlinkerrors.ReplyMalformed):
+    with pytest.raises(errors.ReplyMalformed):
         parseReply(data)
 
 
@@ -166,28 +166,28 @@ def test_replyOfALaterVersion() -> None:
 
 
 ERRORS: list[VarlinkError] = [
-    varlinkerrors.InvalidParameter("p", "p is wrong"),
-    varlinkerrors.MethodNotFound("a.B"),
-    varlinkerrors.InterfaceNotFound("a"),
-    varlinkerrors.PermissionDenied("no"),
-    varlinkerrors.ExpectedMore(),
-    varlinkerrors.CallMalformed("no"),
-    varlinkerrors.CallTooLarge(65536),
-    varlinkerrors.ContainerNotFound("editor"),
-    varlinkerrors.ContainerExists("editor"),
-    varlinkerrors.ContainerConfigured("editor"),
-    varlinkerrors.TraceRunning(),
-    varlinkerrors.TraceNotRunning(),
-    varlinkerrors.WakeSourceExists("x"),
-    varlinkerrors.WakeSourceNotFound(),
-    varlinkerrors.WakeLockNotHeld("x"),
-    varlinkerrors.CounterNotFound("x"),
-    varlinkerrors.WakeLocksExist([str(number) for number in range(7)]),
-    varlinkerrors.SuspendFailure("no"),
-    varlinkerrors.AlreadySuspended("asleep"),
-    varlinkerrors.LimitExceeded("limits.wake-sources"),
-    varlinkerrors.InternalError(),
-    varlinkerrors.ReplyMalformed("no"),
+    errors.InvalidParameter("p", "p is wrong"),
+    errors.MethodNotFound("a.B"),
+    errors.InterfaceNotFound("a"),
+    errors.PermissionDenied("no"),
+    errors.ExpectedMore(),
+    errors.CallMalformed("no"),
+    errors.CallTooLarge(65536),
+    errors.ContainerNotFound("editor"),
+    errors.ContainerExists("editor"),
+    errors.ContainerConfigured("editor"),
+    errors.TraceRunning(),
+    errors.TraceNotRunning(),
+    errors.WakeSourceExists("x"),
+    errors.WakeSourceNotFound(),
+    errors.WakeLockNotHeld("x"),
+    errors.CounterNotFound("x"),
+    errors.WakeLocksExist([str(number) for number in range(7)]),
+    errors.SuspendFailure("no"),
+    errors.AlreadySuspended("asleep"),
+    errors.LimitExceeded("limits.wake-sources"),
+    errors.InternalError(),
+    errors.ReplyMalformed("no"),
 ]
 
 
@@ -209,7 +209,7 @@ def test_allErrors() -> None:
     """None of them is forgotten above."""
     classes = {
         found
-        for _, found in inspect.getmembers(varlinkerrors, inspect.isclass)
+        for _, found in inspect.getmembers(errors, inspect.isclass)
         if issubclass(found, VarlinkError) and found is not VarlinkError
     }
     assert classes == {type(error) for error in ERRORS}
@@ -222,9 +222,9 @@ def test_echo(length: int) -> None:
     """A caller's own long text does not come back as a longer packet."""
     text = "\u20ac" * length
     for error in (
-        varlinkerrors.InvalidParameter(text, "wrong"),
-        varlinkerrors.MethodNotFound(text),
-        varlinkerrors.InterfaceNotFound(text),
+        errors.InvalidParameter(text, "wrong"),
+        errors.MethodNotFound(text),
+        errors.InterfaceNotFound(text),
     ):
         assert len(error.encode()) < 4096
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from chanproxy.counter import MessageCounter
-from chanproxy.wake import Source, WakeSourceError, WakeSources
+from chanproxy.wake.counter import MessageCounter
+from chanproxy.wake.sources import Source, WakeSourceError, WakeSources
 from tests.fakereactor import FakeReactor
 
 

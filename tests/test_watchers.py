@@ -9,8 +9,8 @@ import pytest
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
 from zope.interface import implementer
 
+from chanproxy.container.watchers import WakeWatchers
 from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
-from chanproxy.watchers import WakeWatchers
 from tests.managing import cycle, stationed
 from tests.sides import asynchronous
 

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Self
 
-from chanproxy.bpf.signals import Unavailable
+from chanproxy.container.bpf.signals import Unavailable
 
 
 class FakeProgram:

@@ -15,7 +15,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from chanproxy import config
-from chanproxy.service import ChanproxyService, StartError
+from chanproxy.config import StartError
+from chanproxy.service import ChanproxyService
 
 reactor: Any = _module
 

@@ -15,14 +15,14 @@ from collections.abc import Callable, Collection, Sequence
 from attrs import define, frozen
 from twisted.logger import Logger
 
-from chanproxy import _syscalls
-from chanproxy._closing import closeDuplicate, closeLast
 from chanproxy.adopt.deadlines import Timed
 from chanproxy.adopt.explaining import Explainer, Origin
 from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.rests import Rests
 from chanproxy.adopt.threads import Gone
-from chanproxy.wake import WakeSource
+from chanproxy.kernel import calls
+from chanproxy.kernel.closing import closeDuplicate, closeLast
+from chanproxy.wake.sources import WakeSource
 
 _log = Logger()
 
@@ -144,7 +144,7 @@ class Adopted:
         own.released()
         if own.place is None:
             os.close(descriptor)
-        elif _syscalls.isSameFile(*own.place, descriptor):
+        elif calls.isSameFile(*own.place, descriptor):
             closeDuplicate(descriptor)
         else:
             # Killed meanwhile, most often: ours is the last, with all that is in its queue.

@@ -25,7 +25,7 @@ from chanproxy.adopt.slices import Sliced, listingOf
 from chanproxy.adopt.times import Times
 from chanproxy.adopt.usage import Usage
 from chanproxy.interfaces import IFreezer
-from chanproxy.wake import SourceGroup
+from chanproxy.wake.sources import SourceGroup
 
 SETTLING = 0.01
 """Seconds after which each thread has stopped again that was looked at, as a rule."""
@@ -126,7 +126,7 @@ class Adopter:
         return found
 
     def stateChanged(self, state: str, reason: str) -> None:
-        """The container's state, and why; see L{chanproxy.suspend}."""
+        """The container's state, and why; see L{chanproxy.container.suspension}."""
         settling, self._settling = self._settling, None
         if settling is not None and settling.active():
             settling.cancel()

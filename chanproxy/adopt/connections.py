@@ -14,15 +14,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from attrs import define, field, frozen
 
-from chanproxy import _syscalls
-from chanproxy._borrowed import borrowed
-from chanproxy._closing import closeDuplicate
-from chanproxy._words import safe
 from chanproxy.adopt.epolls import parse, textOf
 from chanproxy.adopt.flow import LISTEN, OPEN, Flow, Flowing, counts
 from chanproxy.adopt.peers import Listeners, ends, ephemeral, internet
 from chanproxy.adopt.subject import Subject
 from chanproxy.adopt.threads import Gone
+from chanproxy.kernel import calls
+from chanproxy.kernel.borrowed import borrowed
+from chanproxy.kernel.closing import closeDuplicate
+from chanproxy.words import safe
 
 UNANSWERED = 30.0
 """Seconds for which a request is waited on, by default."""
@@ -163,11 +163,11 @@ class Connections:
     def _lookAt(self, process: Watched, fd: int, inode: int, began: float) -> InFlight | None:
         """One of up to tens of thousands: most are idle, and that is seen at once."""
         try:
-            duplicate = _syscalls.duplicateFrom(process.pidfd, fd)
+            duplicate = calls.duplicateFrom(process.pidfd, fd)
         except OSError:
             return None
         try:
-            info = _syscalls.tcpInfo(duplicate)
+            info = calls.tcpInfo(duplicate)
             if info is None or info[0] == LISTEN:
                 self._others.add(inode)
                 return None
@@ -220,7 +220,7 @@ class Connections:
         return f"has sent to {{}} every {flowing.gap:.1f} s", more
 
     def _connection(self, pid: int, descriptor: int, began: float) -> _Connection:
-        port = _syscalls.localPort(descriptor)
+        port = calls.localPort(descriptor)
         first, last = ephemeral()
         inbound = not first <= port <= last or port in self._listeners.of(pid).addresses
         if not inbound:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from attrs import evolve, frozen
 
-from chanproxy._processes import parentOf
+from chanproxy.kernel.processes import parentOf
 
 _SECOND = 1_000_000_000
 

@@ -13,9 +13,9 @@ import select
 import struct
 import time
 
-from chanproxy import _syscalls
-from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.flow import ESTABLISHED
+from chanproxy.kernel import calls
+from chanproxy.kernel.closing import closeDuplicate
 
 _MARGIN = 0.02
 """Seconds; the kernel's clock has ticks of up to 10 ms."""
@@ -78,7 +78,7 @@ def edgeOf(connection: int, events: int, frozenSince: int) -> Edge | None:
 
 
 def _isQuiet(connection: int, since: int) -> bool:
-    info = _syscalls.tcpInfo(connection)
+    info = calls.tcpInfo(connection)
     if info is None or len(info) < 60 or info[0] != ESTABLISHED:
         return False
     ago = (time.monotonic_ns() - since) / 1e9 + _MARGIN

@@ -16,8 +16,8 @@ from collections.abc import Generator
 from functools import cache
 from typing import NamedTuple
 
-from chanproxy import _syscalls
 from chanproxy.adopt.threads import Gone
+from chanproxy.kernel import calls
 
 PIECE = 128
 """Members that are gone through before others have their turn."""
@@ -111,13 +111,13 @@ def isSame(pid: int, fd: int, member: Member, counted: dict[int, int]) -> bool:
     """
     if not member.isAnonymous:
         try:
-            status = _syscalls.statusOf(f"/proc/{pid}/fd/{member.fd}")
+            status = calls.statusOf(f"/proc/{pid}/fd/{member.fd}")
         except OSError:
             return False
         return (status.inode, status.device) == (member.inode, member.device)
     # All anonymous ones share one inode.
     offset = counted[member.fd] = counted.get(member.fd, -1) + 1
-    return _syscalls.isEpollTarget(pid, fd, member.fd, offset) is not False
+    return calls.isEpollTarget(pid, fd, member.fd, offset) is not False
 
 
 def textOf(pid: int, fd: int) -> Generator[None, None, bytes]:
@@ -180,7 +180,7 @@ def devices() -> tuple[int, int, int]:
     try:
         with socket.socket(socket.AF_UNIX) as some, select.epoll() as other:
             every = (some.fileno(), other.fileno(), ends[0])
-            sockets, anonymous, pipes = (_syscalls.statusOf(fd).device for fd in every)
+            sockets, anonymous, pipes = (calls.statusOf(fd).device for fd in every)
     finally:
         for fd in ends:
             os.close(fd)

@@ -11,8 +11,6 @@ from collections.abc import Generator, Sequence
 
 from attrs import field, frozen, mutable
 
-from chanproxy import _syscalls
-from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.epolls import PIECE, Member, isSame, membersOf
 from chanproxy.adopt.fragile import Treatment, treatmentOf
 from chanproxy.adopt.naming import Ignored, describeLink
@@ -20,6 +18,8 @@ from chanproxy.adopt.rings import whyNotCompleted
 from chanproxy.adopt.strangers import isKernels, isMember
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone
+from chanproxy.kernel import calls
+from chanproxy.kernel.closing import closeDuplicate
 
 NEST = 3
 """How deep epolls are gone into."""
@@ -215,7 +215,7 @@ def checkRing(table: Table, fd: int) -> None:
         return
     table.rings.add(fd)
     try:
-        duplicate = _syscalls.duplicateFrom(table.subject.memory.pidfd, fd)
+        duplicate = calls.duplicateFrom(table.subject.memory.pidfd, fd)
     except ProcessLookupError:
         return
     except OSError as error:

@@ -16,13 +16,13 @@ from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
-from chanproxy import _syscalls
-from chanproxy._borrowed import borrowed
-from chanproxy._closing import closeDuplicate
 from chanproxy.adopt.epolls import Member, parse, textOf
 from chanproxy.adopt.flow import OPEN, Flow
 from chanproxy.adopt.naming import Description, describeLink
 from chanproxy.adopt.peers import Listeners, describePeer
+from chanproxy.kernel import calls
+from chanproxy.kernel.borrowed import borrowed
+from chanproxy.kernel.closing import closeDuplicate
 
 MOST = 256
 """Descriptors of a process that are looked at."""
@@ -162,11 +162,11 @@ class _Process:
             if self._explainer.over:
                 break
             try:
-                duplicate = _syscalls.duplicateFrom(self._pidfd, fd)
+                duplicate = calls.duplicateFrom(self._pidfd, fd)
             except OSError:
                 continue
             try:
-                info = _syscalls.tcpInfo(duplicate)
+                info = calls.tcpInfo(duplicate)
             finally:
                 closeDuplicate(duplicate)
             distance = None if info is None else self._explainer.distance(info)
@@ -181,7 +181,7 @@ class _Process:
             if self._explainer.over:
                 return None
             try:
-                duplicate = _syscalls.duplicateFrom(self._pidfd, fd)
+                duplicate = calls.duplicateFrom(self._pidfd, fd)
             except OSError:
                 continue
             try:
@@ -212,7 +212,7 @@ class _Process:
 
     def _describe(self, fd: int) -> Description | None:
         try:
-            duplicate = _syscalls.duplicateFrom(self._pidfd, fd)
+            duplicate = calls.duplicateFrom(self._pidfd, fd)
         except OSError:
             return None
         try:

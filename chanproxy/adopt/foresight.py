@@ -13,7 +13,6 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack
 
-from chanproxy._words import named
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, Watched
 from chanproxy.adopt.deadlines import Timed, lookAfterOthers
@@ -40,6 +39,7 @@ from chanproxy.adopt.threads import (
     threadStat,
 )
 from chanproxy.adopt.times import Times
+from chanproxy.words import named
 
 
 class Foresight:

@@ -24,8 +24,8 @@ from __future__ import annotations
 import enum
 import re
 
-from chanproxy import _syscalls
 from chanproxy.adopt.frozenwatch import watchesFrozen
+from chanproxy.kernel import calls
 
 
 class Treatment(enum.Enum):
@@ -71,7 +71,7 @@ def treatmentOf(path: str, link: str) -> Treatment:
     toldOnce, pressure = _TOLD_ONCE.search(link), _PRESSURE.search(link)
     if toldOnce is None and pressure is None:
         return Treatment.DUPLICATE
-    kind = _syscalls.fileSystem(path)
+    kind = calls.fileSystem(path)
     if kind == _CGROUP2 and pressure is not None:
         # Who is frozen is under no pressure.  Of another cgroup it is told when it is awake again:
         # the event stays in its trigger.

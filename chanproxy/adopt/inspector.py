@@ -14,8 +14,6 @@ from collections.abc import Callable, Generator, Sequence
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chanproxy import _syscalls
-from chanproxy._words import named
 from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, watchedOf
@@ -39,7 +37,9 @@ from chanproxy.adopt.times import AT_ONCE, Times
 from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace
 from chanproxy.adopt.views import Views
 from chanproxy.adopt.watchdogs import shortestWatchdog
-from chanproxy.wake import SourceGroup
+from chanproxy.kernel import calls
+from chanproxy.wake.sources import SourceGroup
+from chanproxy.words import named
 
 _ENDED = frozenset(
     ("epoll_wait", "epoll_pwait", "epoll_pwait2", "rt_sigtimedwait", "io_uring_enter", *RECEIVING)
@@ -221,7 +221,7 @@ class Inspector:
             try:
                 if not self._isThere(subject, tid):
                     subject.threads.remove(tid)
-                elif not _syscalls.sameTable(subject.memory.thread, tid):
+                elif not calls.sameTable(subject.memory.thread, tid):
                     raise StillBusy(
                         f"{self._label(subject, tid)} has a table of descriptors of its own"
                     )

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from chanproxy import _syscalls
-from chanproxy._borrowed import borrowed
-from chanproxy._words import named
+from chanproxy.kernel import calls
+from chanproxy.kernel.borrowed import borrowed
+from chanproxy.words import named
 
 _KINDS = {
     socket.SOCK_STREAM: "stream",
@@ -93,7 +93,7 @@ def describe(descriptor: int) -> Description:
 
     @raise OSError: it is not open.
     """
-    mode = _syscalls.statusOf(descriptor).mode
+    mode = calls.statusOf(descriptor).mode
     if stat.S_ISSOCK(mode):
         with borrowed(descriptor) as looked:
             return _describeSocket(looked.socket)

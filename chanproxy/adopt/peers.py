@@ -16,9 +16,9 @@ from functools import cache
 
 from attrs import evolve, frozen
 
-from chanproxy._borrowed import borrowed
-from chanproxy._words import named
 from chanproxy.adopt.naming import Description, describe, pathOf
+from chanproxy.kernel.borrowed import borrowed
+from chanproxy.words import named
 
 KEPT = 5.0
 """Seconds for which the listening sockets of a network are remembered."""

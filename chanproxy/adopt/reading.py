@@ -23,8 +23,8 @@ import time
 
 from attrs import define
 
-from chanproxy._processes import isRunnable
 from chanproxy.adopt import _readmemory
+from chanproxy.kernel.processes import isRunnable
 
 PATIENCE = 0.01
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-from chanproxy import _syscalls
+from chanproxy.kernel import calls
 
 _POLLING = re.compile(rb"^SqThread:\s*(-?\d+)", re.MULTILINE)
 
@@ -29,6 +29,6 @@ def whyNotCompleted(duplicate: int, path: str = "/proc/self/fdinfo") -> str:
         return "it is being used"
     if int(found[1]) >= 0:
         return "a thread of its own takes its requests (SQPOLL), and is frozen with it"
-    if not _syscalls.mayComplete(duplicate):
+    if not calls.mayComplete(duplicate):
         return "only its own thread may complete its requests (DEFER_TASKRUN), and is frozen"
     return ""

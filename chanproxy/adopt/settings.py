@@ -45,7 +45,7 @@ class Adoption:
     @ivar busyCpu: share of one processor above which it is at work.
     @ivar busySwitches: times a second that a thread may run without being at work.
     @ivar unanswered: seconds; see L{chanproxy.adopt.connections.Connections}.
-    @ivar shortSleep: seconds; see L{chanproxy.idle.IdleWatch}.
+    @ivar shortSleep: seconds; see L{chanproxy.container.idle.IdleWatch}.
     """
 
     timeouts: float = TIMEOUTS

@@ -9,9 +9,9 @@ from __future__ import annotations
 import socket
 import struct
 
-from chanproxy import _syscalls
-from chanproxy._borrowed import borrowed
-from chanproxy._closing import closeDuplicate
+from chanproxy.kernel import calls
+from chanproxy.kernel.borrowed import borrowed
+from chanproxy.kernel.closing import closeDuplicate
 
 RECEIVING = frozenset(("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg"))
 """Calls with a limit for receiving; L{connect} has one for sending."""
@@ -46,7 +46,7 @@ def limitIn(pidfd: int, descriptor: int, call: str) -> int | None:
     """
     if call not in RECEIVING and call != "connect":
         return None
-    duplicate = _syscalls.duplicateFrom(pidfd, descriptor)
+    duplicate = calls.duplicateFrom(pidfd, descriptor)
     try:
         return limitOf(duplicate, call)
     finally:

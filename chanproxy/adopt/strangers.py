@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import stat
 
-from chanproxy import _syscalls
-from chanproxy._syscalls import Status
+from chanproxy.kernel import calls
+from chanproxy.kernel.calls import Status
 
 _KERNELS = frozenset(
     (
@@ -33,7 +33,7 @@ def isKernels(pid: int | str, fd: int, link: str) -> bool:
     # Sockets, pipes and anonymous inodes have no path, and nothing that has one looks like them.
     if not link.startswith("/"):
         return True
-    status = _syscalls.statusOf(f"/proc/{pid}/fd/{fd}")
+    status = calls.statusOf(f"/proc/{pid}/fd/{fd}")
     if stat.S_ISFIFO(status.mode):
         # Wherever its name is, it is a pipe.
         return True
@@ -49,7 +49,7 @@ def isMember(pid: int, fd: int, inode: int, device: int) -> bool:
     @param device: as in C{/proc/PID/fdinfo}.
     @raise OSError: it is not open any more.
     """
-    status = _syscalls.statusOf(f"/proc/{pid}/fd/{fd}")
+    status = calls.statusOf(f"/proc/{pid}/fd/{fd}")
     if status.inode != inode:
         return False
     # Of a file in layers (overlayfs), its own status tells of the layer.

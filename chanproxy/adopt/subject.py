@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from chanproxy._words import named
 from chanproxy.adopt.decode import Clock, Wait
 from chanproxy.adopt.processors import Call
 from chanproxy.adopt.threads import Memory
+from chanproxy.words import named
 
 
 class StillBusy(Exception):

@@ -11,9 +11,6 @@ import os
 import select
 from collections.abc import Generator, Iterator, Sequence
 
-from chanproxy import _syscalls
-from chanproxy._closing import closeDuplicate
-from chanproxy._words import named
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.decode import Children, NotWaiting, Wait
 from chanproxy.adopt.edges import edgeOf
@@ -28,6 +25,9 @@ from chanproxy.adopt.strangers import isKernels
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone, childrenOf, kinOf, threadStat
 from chanproxy.adopt.views import NotSeenBefore, Views
+from chanproxy.kernel import calls
+from chanproxy.kernel.closing import closeDuplicate
+from chanproxy.words import named
 
 
 class Taker:
@@ -187,7 +187,7 @@ class Taker:
                 if self._ignored.matches(description):
                     return None
                 raise StillBusy(f"busy: {label} waits for a {description}, which cannot be watched")
-            duplicate = _syscalls.duplicateFrom(subject.memory.pidfd, fd)
+            duplicate = calls.duplicateFrom(subject.memory.pidfd, fd)
         except FileNotFoundError as error:
             closed = OSError(errno.EBADF, error.strerror)
             raise StillBusy(_whyNotDuplicated(label, fd, closed)) from error

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from chanproxy._words import named
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.cutshort import CutShort
 from chanproxy.adopt.deadlines import Deadlines, Timed, lookAfterOthers
@@ -31,6 +30,7 @@ from chanproxy.adopt.rests import Rests
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone, switchesOf, threadStat
 from chanproxy.adopt.tracing import Tracer
+from chanproxy.words import named
 
 _GOING_ON = ("poll", "nanosleep", "clock_nanosleep", "futex")
 """

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
-from chanproxy._words import named
 from chanproxy.adopt.threads import Gone, threadsOf, threadStat, timesRun
 from chanproxy.interfaces import FreezerError
+from chanproxy.words import named
 
 MOST = 2048
 """Threads of which it is counted how often they run: some 20 milliseconds."""

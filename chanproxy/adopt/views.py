@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from attrs import define
 
-from chanproxy import _syscalls
+from chanproxy.kernel import calls
 
 _NUMBERS = {"x86_64": (206, 209, 210, 208), "aarch64": (0, 2, 3, 4)}
 """C{io_setup}, C{io_submit}, C{io_cancel} and C{io_getevents}, which have no wrappers."""
@@ -169,7 +169,7 @@ class Views:
         @raise OSError: it cannot be opened.
         """
         path = f"/proc/{pid}/fd/{fd}"
-        status = _syscalls.statusOf(path)
+        status = calls.statusOf(path)
         key = (pid, fd, status.device, status.inode)
         view = self._views.get(key)
         if view is None:

@@ -17,11 +17,11 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.python._inotify import INotifyError
 from twisted.python.filepath import FilePath
 
-from chanproxy._poller import Poller
 from chanproxy.freezers._files import GONE, Events, explained
 from chanproxy.freezers._marks import isPaused
 from chanproxy.freezers._mounts import CgroupMount, cannotFreeze
 from chanproxy.interfaces import FreezerError
+from chanproxy.kernel.poller import Poller
 
 # Twisted's inotify module has no annotations.
 _INotify: Any = inotify.INotify

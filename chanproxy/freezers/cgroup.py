@@ -21,8 +21,6 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
-from chanproxy._poller import Poller
-from chanproxy._words import named
 from chanproxy.freezers._claims import Claim, inHands
 from chanproxy.freezers._files import (
     GONE,
@@ -54,6 +52,8 @@ from chanproxy.interfaces import (
     ISlicedFreezer,
     IThawedByDescriptor,
 )
+from chanproxy.kernel.poller import Poller
+from chanproxy.words import named
 
 # Where the kernel parks tasks that it counts as frozen (kernel/signal.c; which of the names shows
 # depends on what the compiler inlined).  The last two: waiting for a child of vfork(2) counts, too.

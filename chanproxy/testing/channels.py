@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from chanproxy._closing import closer
 from chanproxy.interfaces import ChannelClosed, IChannel
+from chanproxy.kernel.closing import closer
 from chanproxy.testing.memory import MemoryChannel as MemoryChannel
 from chanproxy.testing.peers import ChannelKind as ChannelKind
 from chanproxy.testing.peers import Ends, carry, openFiles, turns, until

@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IProtocol, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chanproxy._syscalls import closeAll
 from chanproxy.interfaces import Batch, ChannelClosed, IChannel, IChannelUser
+from chanproxy.kernel.calls import closeAll
 
 CAPACITY = 16
 """Packets that one direction holds: few, so that tests meet a full one."""

@@ -19,8 +19,8 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chanproxy import _syscalls
 from chanproxy.interfaces import ChannelClosed, ChanproxyReactor, IChannel, IChannelUser
+from chanproxy.kernel import calls
 from chanproxy.testing.memory import MemoryChannel
 
 PATIENCE = 5.0
@@ -82,7 +82,7 @@ class SocketPeer:
                     continue
                 raise
             # An empty packet is no end.  With a hang-up it may be either, and is taken for the end.
-            if not data and not found and _syscalls.hungUp(self._end.fileno()):
+            if not data and not found and calls.hungUp(self._end.fileno()):
                 raise EOFError
             return data, found
 

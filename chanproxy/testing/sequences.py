@@ -11,11 +11,11 @@ from typing import Any
 from attrs import define, field
 from hypothesis import strategies as st
 
-from chanproxy.counter import MessageCounter
-from chanproxy.handled import Explicit, Ledger
+from chanproxy.carry.ledger import Explicit, Ledger
+from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.interfaces import ChannelClosed
-from chanproxy.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.testing.peers import ChannelKind, Files, Peer, attach, turns, until
+from chanproxy.wake.counter import MessageCounter
 
 _SIDE = st.booleans()
 

@@ -17,10 +17,10 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 
+from chanproxy.channels.transport import MessageProtocol
 from chanproxy.config import Channel, Configuration, Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
-from chanproxy.transport import MessageProtocol
 
 
 class Shout(MessageProtocol):

@@ -8,8 +8,8 @@ write `handled = "thrice"`.
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from chanproxy.carry.policies import Channel
 from chanproxy.interfaces import IHandledPolicy, IHandledPolicyFactory
-from chanproxy.policies import Channel
 
 
 @implementer(IHandledPolicy)

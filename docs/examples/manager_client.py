@@ -11,8 +11,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from chanproxy.client import ManagerClient
-from chanproxy.varlink import VarlinkError
+from chanproxy.manager.client import ManagerClient
+from chanproxy.manager.varlink import VarlinkError
 
 
 async def main(reactor: Any, path: str, container: str) -> None:

@@ -5,8 +5,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.protocol import Factory
 
+from chanproxy.channels.transport import MessageProtocol
 from chanproxy.testing.cases import ContainerTestCase, ServiceTestCase
-from chanproxy.transport import MessageProtocol
 
 
 class LockTests(ContainerTestCase):

@@ -8,10 +8,13 @@ from twisted.internet.interfaces import (
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from chanproxy.endpoints import SeqpacketParser
+from chanproxy.endpoints.seqpacket import SeqpacketParser
 
 chanproxy = ServiceMaker(
-    "chanproxy", "chanproxy.tap", "Freeze idle containers; wake on the first message.", "chanproxy"
+    "chanproxy",
+    "chanproxy.service.tap",
+    "Freeze idle containers; wake on the first message.",
+    "chanproxy",
 )
 
 

@@ -1,0 +1,264 @@
+"""
+What a Twisted program sees of a packet socket: a transport, and a base for its protocols.
+
+Adds to L{SeqpacketChannel} a queue for what the kernel does not take at once.  Knows nothing of
+proxies, counters or containers, which have no use for such a queue.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import (
+    IConsumer,
+    IProducer,
+    IPullProducer,
+    IPushProducer,
+    IUNIXTransport,
+)
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.packets import SeqpacketChannel
+from chanproxy.interfaces import (
+    ChannelBroken,
+    ChannelClosed,
+    ChanproxyReactor,
+    IChannelUser,
+    MessageRefused,
+)
+from chanproxy.kernel.closing import closeForeign
+
+
+@implementer(IUNIXTransport, IConsumer, IPushProducer)
+class SeqpacketTransport(SeqpacketChannel):
+    """
+    A packet transport for Twisted protocols: L{sendMessage}, and C{write} as one packet a call.
+
+    Messages that the kernel does not take at once wait here, with duplicates of their descriptors;
+    a producer that is registered is paused meanwhile.
+    """
+
+    disconnecting = False
+
+    def __init__(
+        self,
+        reactor: ChanproxyReactor,
+        connected: socket.socket,
+        buffer: PeekBuffer,
+        host: UNIXAddress,
+        peer: UNIXAddress,
+    ) -> None:
+        super().__init__(reactor, connected, buffer)
+        self._host = host
+        self._peer = peer
+        self._queue: deque[tuple[bytes, list[int]]] = deque()
+        self._nextDescriptors: list[int] = []
+        self._producer: IPushProducer | IPullProducer | None = None
+        self._streaming = False
+
+    @property
+    def pending(self) -> int:
+        """How many messages wait here, because the kernel did not take them yet."""
+        return len(self._queue)
+
+    def sendMessage(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """
+        Send one packet, after all that were sent before.
+
+        @param descriptors: they stay the caller's, and may be closed when this returns.
+        @raise ChannelBroken: the packet can never be sent; nothing else is affected.
+        """
+        if self._closed or self.disconnecting:
+            return
+        if not self._queue:
+            try:
+                if self._sendOne(data, descriptors) is not None:
+                    return
+            except ChannelClosed:
+                # Our read side finds the end, after all that came before it.
+                return
+        self._queue.append((bytes(data), [os.dup(fd) for fd in descriptors]))
+        self.waitWritable()
+        if self._producer is not None and self._streaming:
+            cast(IPushProducer, self._producer).pauseProducing()
+
+    def write(self, data: bytes) -> None:
+        """One packet, with the descriptors of L{sendFileDescriptor} since the last one."""
+        descriptors, self._nextDescriptors = self._nextDescriptors, []
+        try:
+            self.sendMessage(data, descriptors)
+        finally:
+            closeForeign(descriptors)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """One packet of all the pieces."""
+        self.write(b"".join(iovec))
+
+    def sendFileDescriptor(self, descriptor: int) -> None:
+        """Attach a duplicate of the descriptor to the next L{write}."""
+        self._nextDescriptors.append(os.dup(descriptor))
+
+    def _becameWritable(self) -> None:
+        while self._queue:
+            data, descriptors = self._queue[0]
+            try:
+                if self._sendOne(data, descriptors) is None:
+                    self.waitWritable()
+                    return
+            except ChannelClosed:
+                # Nothing of it can arrive.  Our read side finds the end, after what came before.
+                self._dropQueue()
+                break
+            except ChannelBroken as error:
+                self._shut(Failure(error))
+                return
+            self._queue.popleft()
+            closeForeign(descriptors)
+        if self._producer is not None:
+            self._producer.resumeProducing()
+        elif self.disconnecting:
+            self.close()
+        else:
+            self._user().channelWritable()
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """See L{IConsumer}."""
+        if self._producer is not None:
+            raise RuntimeError(f"{self._producer!r} is registered already: unregister it first")
+        if self._closed:
+            producer.stopProducing()
+            return
+        self._producer = cast("IPushProducer | IPullProducer", producer)
+        self._streaming = streaming
+        if not streaming:
+            self._producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """See L{IConsumer}."""
+        self._producer = None
+        if self.disconnecting and not self._queue:
+            self.close()
+
+    def pauseProducing(self) -> None:
+        """No more messages to the protocol for now; they wait in the kernel."""
+        self.waitReadable(False)
+
+    def resumeProducing(self) -> None:
+        """Messages again."""
+        self.waitReadable(True)
+
+    def stopProducing(self) -> None:
+        """As L{loseConnection}."""
+        self.loseConnection()
+
+    def loseConnection(self) -> None:
+        """
+        Close, when everything sent so far is with the kernel and no producer is registered.
+
+        Nothing is received any more.
+        """
+        self.disconnecting = True
+        self.waitReadable(False)
+        if not self._queue and self._producer is None:
+            self.close()
+
+    def abortConnection(self) -> None:
+        """Close now; what waits here is dropped."""
+        self._shut(Failure(ConnectionAborted()))
+
+    def getPeer(self) -> UNIXAddress:
+        """The path of the other end; empty when it has none."""
+        return self._peer
+
+    def getHost(self) -> UNIXAddress:
+        """The path of this end; empty when it has none."""
+        return self._host
+
+    def _dropQueue(self) -> None:
+        while self._queue:
+            closeForeign(self._queue.popleft()[1])
+
+    def _shut(self, reason: Failure) -> None:
+        if self._closed:
+            return
+        super()._shut(reason)
+        closeForeign(self._nextDescriptors)
+        self._dropQueue()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
+
+
+@implementer(IChannelUser)
+class MessageProtocol(Protocol):
+    """
+    Base of protocols that speak in packets: override L{messageReceived}.
+
+    C{self.transport} is a L{SeqpacketTransport}.
+    """
+
+    transport: SeqpacketTransport
+
+    _TURN = 64
+
+    def makeConnection(self, transport: object) -> None:
+        """The transport is ready."""
+        Protocol.makeConnection(self, transport)
+        self.transport.waitReadable(True)
+
+    def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
+        """
+        A packet arrived.
+
+        @param descriptors: now owned by this method, which closes them; not inheritable.
+        """
+        closeForeign(descriptors)
+
+    def messageRefused(self, error: MessageRefused) -> None:
+        """
+        The packet at the head exceeds a limit: close the connection, as this does, or call
+        C{self.transport.discard()} to go on without the packet.
+        """
+        self.transport._shut(Failure(error))
+
+    def messagesEnded(self) -> None:
+        """
+        The peer sends no more: close the connection, as this does, or stop reading, for by level
+        it would be told for ever.
+        """
+        self.transport.loseConnection()
+
+    def channelReadable(self) -> None:
+        """Take what is there, a turn's worth at most."""
+        transport = self.transport
+        for _ in range(self._TURN):
+            if transport._closed or not transport._wantsReadable:
+                return
+            try:
+                # One at a time: what it does not want to hear yet stays in the kernel.
+                batch = transport.peek(1)
+                if len(batch) == 0:
+                    if batch.ended:
+                        self.messagesEnded()
+                    return
+                data, descriptors = bytes(batch.message()), batch.descriptors
+                transport.take(1)
+            except MessageRefused as refused:
+                self.messageRefused(refused)
+                continue
+            except ChannelBroken as error:
+                transport._shut(Failure(error))
+                return
+            self.messageReceived(data, descriptors)
+
+    def channelWritable(self) -> None:
+        """Everything sent is with the kernel; nothing to do."""

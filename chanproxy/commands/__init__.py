@@ -1,0 +1,5 @@
+"""
+What is typed in a shell.
+
+The front door: nothing imports it.
+"""

@@ -1,0 +1,263 @@
+"""
+C{chanproxy hold} and C{chanproxy run}: for programs that know nothing of chanproxy.
+
+Blocking, without a reactor; what they tell the service, they tell it as a guest would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from chanproxy.commands.call import defaultSocket
+from chanproxy.commands.children import CannotRun, runChild
+from chanproxy.config import LONGEST_LINGER
+from chanproxy.config.tables import secondsOf
+from chanproxy.freezers._mounts import cgroupMounts, findCgroup
+from chanproxy.guest import CallRefused, Guest, GuestError, ServiceGone
+from chanproxy.interfaces import FreezerError
+from chanproxy.words import safe
+
+FAILED = 125
+"""Exit status when the fault is ours, as of C{docker run}, C{env} and C{timeout}."""
+
+SIGNAL_HOLD = 1.0
+"""Seconds that a signal keeps its container awake, so that it can act."""
+
+EMPTYING = 5.0
+"""Seconds to wait until the killed rest of a cgroup has left it; the kernel takes milliseconds."""
+
+MAKING = 1000
+"""So many other runs may each remove the cgroup above just before one is made in it."""
+
+_path = click.option("--socket", "path", metavar="PATH", help="The control socket.")
+# Options after the first name are the command's.
+_words = {"allow_interspersed_args": False}
+
+
+def _fail(text: str, status: int = FAILED) -> None:
+    click.echo(safe(f"chanproxy: {text}"), err=True)
+    sys.exit(status)
+
+
+@click.command("hold", context_settings=_words)
+@_path
+@click.option("--name", metavar="LOCK", help="The wake lock's name; hold/PID if not given.")
+@click.argument("container")
+@click.argument("command", nargs=-1, required=True)
+def hold(path: str | None, name: str | None, container: str, command: tuple[str, ...]) -> None:
+    """
+    Keep CONTAINER awake while COMMAND runs, wherever it runs.
+
+    Exits with its status; signals are passed on.  For example:
+
+        chanproxy hold editor -- rsync -a /home backup:
+    """
+    lock = name or f"hold/{os.getpid()}"
+    with Guest(container, path or defaultSocket()) as guest:
+        try:
+            guest.acquireWakeLock(lock)
+        except GuestError as error:
+            _fail(str(error))
+        try:
+            status = runChild(_plain(command))
+        except CannotRun as error:
+            _fail(str(error), error.status)
+        with contextlib.suppress(CallRefused):
+            try:
+                guest.releaseWakeLock(lock)
+            except ServiceGone as error:
+                text = f"chanproxy: {container} was not held to the end: {error}"
+                click.echo(safe(text), err=True)
+    sys.exit(status)
+
+
+@click.command("run", context_settings=_words)
+@_path
+@click.option("--below", metavar="CGROUP", help="Where its cgroup is made; a directory.")
+@click.option("--linger", type=float, help="Seconds of quiet before it is frozen.")
+@click.option(
+    "--suspend",
+    type=click.Choice(["auto", "manual", "off", "dry-run"]),
+    default="auto",
+    show_default=True,
+    help="When it is suspended.",
+)
+@click.option(
+    "--wake-on",
+    type=click.Choice(["sockets", "channels"]),
+    default="sockets",
+    show_default=True,
+    help="What wakes it: its own sockets as well, or its channels only.",
+)
+@click.option("--timeouts", help="Times that wake it: all but habits below 10s (10s), all, ignore.")
+@click.option("--max-asleep", help="Seconds asleep until it breathes at the latest (15), or never.")
+@click.option(
+    "--starting",
+    type=float,
+    help="Seconds that it is awake at first; 10 with --wake-on channels, else 0.",
+)
+@click.option(
+    "--channel",
+    "channels",
+    metavar="NAME,LISTEN,CONNECT[,HANDLED]",
+    multiple=True,
+    help="Carry a channel for it; addresses as in the configuration.",
+)
+@click.argument("name")
+@click.argument("command", nargs=-1, required=True)
+def run(
+    path: str | None,
+    below: str | None,
+    linger: float | None,
+    suspend: str,
+    wake_on: str,
+    timeouts: str | None,
+    max_asleep: str | None,
+    starting: float | None,
+    channels: Sequence[str],
+    name: str,
+    command: tuple[str, ...],
+) -> None:
+    """
+    Run COMMAND in a cgroup of its own, as the container NAME of a running service.
+
+    It is asleep when each of its threads waits, and wakes by whatever they wait for.  With
+    --wake-on channels, it is asleep when all its channels, counters and wake locks are quiet; with
+    channels, first when a message has been handled.  It is gone when COMMAND ends, with all that
+    COMMAND left running.  Exits with its status; signals wake it and are passed on.  For example:
+
+        chanproxy run web -- python3 -m http.server --bind 127.0.0.1 8000
+    """
+    control = path or defaultSocket()
+    try:
+        longest = None if max_asleep is None else secondsOf(max_asleep, LONGEST_LINGER, "never")
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--max-asleep") from None
+    with Guest(name, control) as guest, ownCgroup(below, name) as directory:
+        parameters: dict[str, Any] = {
+            "container": None,
+            "name": name,
+            "freezer": f"cgroup:{directory}",
+            "linger": linger,
+            "suspend": suspend.replace("-", "_"),
+            "channels": _channels(channels),
+            "wake_on": wake_on,
+            "timeouts": timeouts,
+            "max_asleep": longest,
+            "lifetime": "connection",
+        }
+        try:
+            guest.call("AddContainer", parameters)
+            if starting is None:
+                # Work shows by itself where it is looked for; silence on channels says nothing yet.
+                starting = 10.0 if wake_on == "channels" else 0.0
+            if starting:
+                guest.acquireWakeLock("starting", starting)
+        except GuestError as error:
+            _fail(str(error))
+
+        def enter() -> None:
+            with open(os.path.join(directory, "cgroup.procs"), "wb", buffering=0) as file:
+                file.write(b"0")
+
+        def wake(number: int) -> None:
+            # A frozen process sees no signal.
+            with contextlib.suppress(GuestError):
+                guest.acquireWakeLock(signal.Signals(number).name, SIGNAL_HOLD)
+
+        try:
+            status = runChild(
+                _plain(command),
+                enter,
+                wake,
+                {"CHANPROXY_CONTROL": control, "CHANPROXY_CONTAINER": name},
+            )
+        except CannotRun as error:
+            _fail(str(error), error.status)
+        finally:
+            # Thawed, and awake for what is to be ended.
+            with contextlib.suppress(GuestError):
+                guest.call("RemoveContainer", {"container": None, "name": name})
+    sys.exit(status)
+
+
+def _plain(command: Sequence[str]) -> Sequence[str]:
+    if command[0] == "--":
+        command = command[1:]
+    if not command:
+        raise click.UsageError("which command? Write it after --")
+    return command
+
+
+def _channels(words: Sequence[str]) -> dict[str, dict[str, Any]] | None:
+    found: dict[str, dict[str, Any]] = {}
+    for word in words:
+        parts = word.split(",")
+        if not 3 <= len(parts) <= 4:
+            raise click.BadParameter(f"{word!r} is not NAME,LISTEN,CONNECT or that and HANDLED")
+        found[parts[0]] = dict(zip(("listen", "connect", "handled"), parts[1:], strict=False))
+        found[parts[0]]["initial"] = 1
+    return found or None
+
+
+@contextlib.contextmanager
+def ownCgroup(below: str | None, name: str) -> Iterator[str]:
+    """A cgroup v2 of our own; at the end all that is in it is killed, and it is removed."""
+    try:
+        parent = below or findCgroup("chanproxy", cgroupMounts())[0]
+        directory = os.path.join(parent, f"{name}-{os.getpid()}")
+        _make(directory)
+    except FreezerError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(
+            f"{error.filename}: a cgroup cannot be made: {error.strerror}; give --below the "
+            "directory of a cgroup that you may write to"
+        )
+    try:
+        if not os.path.exists(os.path.join(directory, "cgroup.freeze")):
+            _fail(f"{directory} is in no cgroup v2; give --below the directory of one")
+        yield directory
+    finally:
+        _remove(directory)
+        if below is None:
+            # Only if no other run uses it.
+            with contextlib.suppress(OSError):
+                os.rmdir(parent)
+
+
+def _make(directory: str) -> None:
+    """Make it, and those above it; a run that ends may remove the one above at any moment."""
+    for _ in range(MAKING):
+        with contextlib.suppress(FileNotFoundError):
+            os.makedirs(directory)
+            return
+    os.makedirs(directory)
+
+
+def _remove(directory: str) -> None:
+    with contextlib.suppress(OSError):
+        for file, text in (("cgroup.kill", b"1"), ("cgroup.freeze", b"0")):
+            with open(os.path.join(directory, file), "wb", buffering=0) as opened:
+                opened.write(text)
+    deadline = time.monotonic() + EMPTYING
+    for inner, _, _ in os.walk(directory, topdown=False):
+        while True:
+            try:
+                os.rmdir(inner)
+                break
+            except OSError as error:
+                # What was killed leaves a moment later.
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    click.echo(f"chanproxy: {inner}: is left: {error.strerror}", err=True)
+                    return
+                time.sleep(0.002)

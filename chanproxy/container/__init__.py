@@ -1,0 +1,10 @@
+"""
+Containers at run time: how one falls asleep and wakes, and the channels that it has.
+
+Must not know configuration files, the manager and the service.
+"""
+
+from chanproxy.container.container import Bounds, Container
+from chanproxy.container.sockets import proxySockets
+
+__all__ = ["Bounds", "Container", "proxySockets"]

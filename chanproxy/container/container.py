@@ -1,0 +1,631 @@
+"""
+Container: one container at run time, its registry, its life cycle and its channels together.
+
+Knows everything below; knows no configuration files and no processes of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chanproxy import trace
+from chanproxy.adopt.adopted import Room
+from chanproxy.adopt.adopter import Adopter
+from chanproxy.adopt.deadlines import IGNORE, NotYet
+from chanproxy.adopt.drywatch import DryWatch
+from chanproxy.adopt.rights import whyNotAdopt
+from chanproxy.adopt.settings import Adoption
+from chanproxy.adopt.subject import StillBusy
+from chanproxy.carry import policies
+from chanproxy.carry.answered import UNANSWERED
+from chanproxy.carry.ledger import SILENCE, Ledger, Noticed, Reports
+from chanproxy.carry.proxy import (
+    CannotPair,
+    ChannelProxy,
+    ContainerProtocol,
+    RemoteProtocol,
+    whyNotPaired,
+)
+from chanproxy.container.freezing import FreezeWatch
+from chanproxy.container.idle import IdleWatch
+from chanproxy.container.lifecycle import HIDDEN, Resumed, SuspendFailure
+from chanproxy.container.signaltrace import SignalTrace
+from chanproxy.container.sleeping import TIMERS, SleepWatch
+from chanproxy.container.suspension import Suspension, notIdle
+from chanproxy.container.watchers import WATCHERS, WakeWatchers
+from chanproxy.freezers.dry import DryRunFreezer
+from chanproxy.freezers.frozen import FrozenRecord
+from chanproxy.interfaces import (
+    ChanproxyReactor,
+    FreezerError,
+    IChannel,
+    IExclusiveFreezer,
+    IFreezer,
+)
+from chanproxy.kernel import descriptors
+from chanproxy.kernel.descriptors import TooManyDescriptors
+from chanproxy.kernel.fewlines import LINES, FewLines
+from chanproxy.wake.alarms import Alarms
+from chanproxy.wake.counter import MAXIMUM, MessageCounter
+from chanproxy.wake.locks import LOCK_NAMES, TooManyWakeLocks
+from chanproxy.wake.sources import SOURCES, WakeSourceError, WakeSources
+
+ALARM_HOLD = 1.0
+"""Seconds that an alarm keeps its container awake at least, so that it can act."""
+
+ADOPTED_FREEZE = 0.05
+"""
+Seconds that a freeze may take of a container that wakes by its own sockets: until it is frozen,
+nobody knows what it waits for.  It takes some 80 microseconds.
+"""
+
+
+@frozen
+class Bounds:
+    """
+    What limits one container.
+
+    @ivar wakeSources: how many can be registered.
+    @ivar wakeLocks: names whose figures are kept; alarms that can be set.
+    @ivar wakeWatchers: who is told of it, at most.
+    @ivar freezeWarning: seconds until the first warning about a freeze that does not finish.
+    @ivar freezeLimit: seconds until such a freeze fails.
+    @ivar signalInterval: seconds between looks for signals that wait for a frozen process, at the
+        most; 0 for none.  See L{SleepWatch}.
+    @ivar watchedProcesses: how many processes are watched while frozen.
+    @ivar descriptors: of this process, that it may take in all; 0: no limit.
+    @ivar logLines: in a minute, about its connections.
+    """
+
+    wakeSources: int = SOURCES
+    wakeLocks: int = LOCK_NAMES
+    wakeWatchers: int = WATCHERS
+    freezeWarning: float = 1.0
+    freezeLimit: float = 30.0
+    signalInterval: float = 2.0
+    watchedProcesses: int = 256
+    descriptors: int = 0
+    logLines: int = LINES
+
+
+@define(eq=False)
+class OpenCounter:
+    """
+    A counter that the container's programs may have.
+
+    @ivar users: channels that count on it now.
+    @ivar kept: it is a channel's, and outlives its connections.
+    """
+
+    counter: MessageCounter
+    kept: bool
+    users: int = 0
+    reports: Reports | None = field(default=None)
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        if self.reports is not None:
+            self.reports.close()
+        self.counter.close()
+
+
+class Container:
+    """
+    What is suspended and resumed.
+
+    @ivar name: what people call it.
+    @ivar sources: what keeps it awake or wakes it.
+    @ivar suspension: its life cycle.
+    @ivar mode: as it was made with.
+    @ivar watchers: who is told of it.
+    @ivar alarms: times at which it is woken.
+    @ivar lines: where it is said what its connections do.
+    @ivar dialling: connections that were accepted for it, and are still being connected on.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: ChanproxyReactor,
+        name: str,
+        freezer: IFreezer,
+        linger: float = 0.5,
+        mode: str = "auto",
+        recorded: bool = True,
+        bounds: Bounds | None = None,
+        adoption: Adoption | None = None,
+        longest: float | None = None,
+        signals: SignalTrace | None = None,
+    ) -> None:
+        """
+        @param linger: seconds that it must have been idle before suspending.
+        @param mode: C{auto}: suspend when idle; C{manual}: only when L{suspend} is called;
+            C{off}: not even then; C{dry-run}: when idle, but nothing is stopped.
+        @param recorded: write down what is frozen, so that a successor can thaw it.
+        @param adoption: wake it by what its own threads wait for, and suspend it only when each of
+            them waits.
+        @param longest: seconds after which it is woken in any case; with C{adoption}, the longest
+            time asleep without a breath.  None: neither.
+        @param signals: tells of signals to its processes while they are frozen; its owner closes it
+            after L{stop}.  None: they are looked for.
+        @raise FreezerError: the freezer cannot work, or is in other hands; nothing is left behind.
+        """
+        freezer.check()
+        bounds = bounds or Bounds()
+        self._bounds = bounds
+        self._adoption = adoption
+        self._real = freezer
+        if adoption is not None:
+            _refuseBlindly(freezer)
+        if mode == "dry-run":
+            freezer = DryRunFreezer(freezer)
+            if adoption is not None:
+                # What runs has no need of a breath.
+                longest = None
+        self._reactor = reactor
+        self.name = name
+        self._exclusive: IExclusiveFreezer | None = IExclusiveFreezer(self._real, None)
+        self._record: FrozenRecord | None = None
+        self.freezer = freezer
+        try:
+            self._takeOver(stops=freezer is self._real)
+            if recorded and freezer.spec != "none":
+                self._record = FrozenRecord(freezer.spec)
+        except FreezerError:
+            self._release()
+            raise
+        self.linger = linger
+        self.mode = mode
+        self.dialling = 0
+        self.lines = FewLines(self._log, reactor, name, bounds.logLines)
+        self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
+        self.ledger = Ledger()
+        self._adopter = None if adoption is None else self._adopt(adoption)
+        self.suspension = Suspension(
+            name,
+            reactor,
+            freezer,
+            self.sources,
+            self._record,
+            look=None if self._adopter is None else self._adopter.look,
+            longest=longest,
+            settled=self._adopter.foresee if self._adopter and mode != "dry-run" else None,
+            onState=self._stateChanged,
+        )
+        self._freezeWatch = FreezeWatch(
+            name,
+            reactor,
+            freezer,
+            bounds.freezeWarning,
+            bounds.freezeLimit,
+            self.suspension.giveUp,
+            None if adoption is None else ADOPTED_FREEZE,
+        )
+        self._sleepWatch = SleepWatch(
+            name,
+            reactor,
+            freezer,
+            bounds.signalInterval,
+            bounds.watchedProcesses,
+            self.suspension.resume,
+            TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
+            signals,
+        )
+        self._dryWatch: DryWatch | None = None
+        if self._adopter is not None and mode == "dry-run":
+            self._dryWatch = self._adopter.dryWatch(linger, self.suspension.resume)
+        self.watchers = WakeWatchers(self.suspension, bounds.wakeWatchers)
+        self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
+        self._idle: IdleWatch | None = None
+        self._counters: dict[str, OpenCounter] = {}
+        self._proxies: set[ChannelProxy] = set()
+        self._noticed: list[tuple[Noticed, MessageCounter]] = []
+        self._shown = "awake"
+
+    def _adopt(self, adoption: Adoption) -> Adopter:
+        return Adopter(
+            self.name,
+            self._reactor,
+            self._real,
+            adoption,
+            self._roomToAdopt,
+            self.sources.attach,
+            stopped=self.mode != "dry-run",
+        )
+
+    def _release(self) -> None:
+        if self._exclusive is not None:
+            self._exclusive.release()
+
+    def _takeOver(self, stops: bool) -> None:
+        """
+        Keep others from freezing it, and thaw what one of us has left frozen, though no record
+        names it.  What others have paused stays so.
+
+        @param stops: it is frozen by us; else others may go on to do that.
+        @raise FreezerError: it is in other hands.
+        """
+        if self._exclusive is None:
+            return
+        try:
+            self._exclusive.claim()
+        except FreezerError:
+            if stops:
+                raise
+            return
+        self._thawLeft(self._exclusive)
+        if not stops:
+            self._release()
+
+    def _thawLeft(self, exclusive: IExclusiveFreezer) -> None:
+        try:
+            if exclusive.thawLeft():
+                self._log.warn(
+                    "{name}: left frozen by a chanproxy that died, and no record named it; thawed",
+                    name=self.name,
+                )
+            elif exclusive.paused():
+                self._log.warn("{name}: paused by somebody else, and left so", name=self.name)
+        except FreezerError as error:
+            self._log.error("{name}: left frozen: {error}", name=self.name, error=error)
+
+    def _roomToAdopt(self) -> Room:
+        spare, limit = descriptors.spare(), self._bounds.descriptors
+        rooms = [
+            Room(self._bounds.wakeSources, spare=spare),
+            Room(spare, "raise the limit (ulimit -n)", spare),
+        ]
+        if limit:
+            left = max(limit - self.descriptors, 0)
+            rooms.append(Room(left, "raise limits.container-descriptors", spare))
+        return min(rooms, key=lambda room: room.count)
+
+    @property
+    def descriptors(self) -> int:
+        """How many of this process's are for it: some, of its own, are not counted."""
+        # The counter of a channel, and a wake source's duplicate, are sources.
+        ends = 2 * (len(self._proxies) + self.dialling)
+        return self.sources.descriptors + ends + len(self.alarms) + len(self.watchers)
+
+    def whyNoRoom(self, count: int, owner: bool = False) -> TooManyDescriptors | None:
+        """
+        What is wrong with taking so many descriptors more; nothing, if there is room.
+
+        @param owner: for somebody who may do everything: the reserve is for such calls, too.
+        """
+        taken, limit = self.descriptors, self._bounds.descriptors
+        if limit and taken + count > limit:
+            return TooManyDescriptors(
+                "limits.container-descriptors",
+                f"{self.name} takes {taken} descriptors, of {limit} for one container; end some of "
+                "its channels, wake sources, alarms or watchers, or raise "
+                "limits.container-descriptors",
+            )
+        if not owner and count > descriptors.spare():
+            return TooManyDescriptors(
+                "RLIMIT_NOFILE",
+                f"{descriptors.left()} descriptors are left of {descriptors.limit()}, and are "
+                "kept for wakes, connections and root; raise the limit (ulimit -n)",
+            )
+        return None
+
+    @property
+    def passedOver(self) -> tuple[str, ...]:
+        """The times of its own that do not wake it, in words."""
+        return () if self._adopter is None else self._adopter.passedOver
+
+    @property
+    def signals(self) -> str:
+        """How signals are noticed while it sleeps: C{told}, C{looked_for} or C{never}."""
+        return self._sleepWatch.notices
+
+    @property
+    def why(self) -> str:
+        """Why it is awake, in words; empty while it is not."""
+        state = self.suspension.state
+        if state != "awake":
+            return ""
+        if self._exclusive is not None and self._exclusive.paused():
+            return "paused by somebody else"
+        if self._idle is not None:
+            return self._idle.why
+        names = ", ".join(sorted(source.name for source in self.sources.signalled()))
+        return names or f"it is suspended only when asked (suspend = {self.mode})"
+
+    def start(self) -> None:
+        """Begin to suspend it when idle, if it is to be suspended by itself."""
+        if self._adopter is not None:
+            self._adopter.stateChanged("awake", "")
+        if self.mode in ("auto", "dry-run"):
+            self._idle = IdleWatch(
+                self.name,
+                self._reactor,
+                self.linger,
+                self.freezer,
+                self.sources,
+                self.ledger,
+                self._suspendUnlessHarmful,
+                None if self._adopter is None else self._adopter.usage(),
+                0.0 if self._adoption is None else self._adoption.shortSleep,
+            )
+            self._idle.start()
+
+    def stop(self) -> None:
+        """
+        Thaw it for good, then end its channels: what can still be carried is carried first.
+
+        @raise FreezerError: it could not be thawed; everything else has been done, and the record
+            stays.
+        """
+        failed: FreezerError | None = None
+        if self._idle is not None:
+            self._idle.stop()
+        try:
+            self.suspension.stop()
+        except FreezerError as error:
+            failed = error
+        self._freezeWatch.stop()
+        self._sleepWatch.stop()
+        if self._dryWatch is not None:
+            self._dryWatch.stop()
+        if self._adopter is not None:
+            self._adopter.close()
+        self.alarms.close()
+        self.watchers.close()
+        for proxy in list(self._proxies):
+            proxy.stop()
+        for opened in self._counters.values():
+            self._forget(opened.counter)
+            opened.close()
+        self._counters.clear()
+        for noticed, counter in self._noticed:
+            noticed.close()
+            self._forget(counter)
+            counter.close()
+        self._noticed.clear()
+        self.sources.close()
+        self._release()
+        self.lines.close()
+        if failed is not None:
+            raise failed
+        if self._record is not None:
+            self._record.close()
+            self._record = None
+
+    def _stateChanged(self, state: str, reason: str) -> None:
+        if self._adopter is not None:
+            self._adopter.stateChanged(state, reason)
+        if state in ("suspending", "refreezing"):
+            self._sleepWatch.beforeFreeze()
+            self._freezeWatch.start()
+        else:
+            self._freezeWatch.stop()
+        if state == "asleep":
+            self._sleepWatch.start(() if self._adopter is None else self._adopter.signalWaiters)
+        else:
+            self._sleepWatch.stop()
+        before, self._shown = self._shown, HIDDEN.get(state, state)
+        if trace.active is not None and self._shown != before:
+            trace.active.stateChanged(self.name, state, reason)
+        if self._dryWatch is not None:
+            if state == "asleep":
+                self._dryWatch.start()
+            else:
+                self._dryWatch.stop()
+        if self.mode == "dry-run" and state == "asleep":
+            self._log.info("{name}: dry run: it would be asleep now", name=self.name)
+        elif self.mode == "dry-run" and state == "awake" and reason:
+            self._log.info(
+                "{name}: dry run: it would be awake now, by {reason}; asleep for {asleep:.3f} s",
+                name=self.name,
+                reason=reason,
+                asleep=self.suspension.statistics.lastAsleep / 1e9,
+            )
+
+    def suspend(self, timeout: float | None = None) -> Deferred[Resumed]:
+        """Suspend now; see L{Suspension.suspend}.  Also fails when suspending is off."""
+        if self.mode == "off":
+            return fail(SuspendFailure(f"{self.name}: suspending is off in the configuration"))
+        for settling in list(self.ledger.unsettled):
+            settling.settle()
+        return self._suspendUnlessHarmful(timeout)
+
+    def _suspendUnlessHarmful(self, timeout: float | None = None) -> Deferred[Resumed]:
+        """A freeze that would fail, or do harm, is not tried."""
+        if self._adopter is None or self.suspension.state != "awake":
+            return self.suspension.suspend(timeout)
+
+        def refused(failure: Failure) -> None:
+            failure.trap(StillBusy, NotYet)
+            raise notIdle(failure) from failure.value
+
+        foreseen = self._adopter.foresee().addErrback(refused)
+        return foreseen.addCallback(lambda _: self.suspension.suspend(timeout))
+
+    def resume(self, reason: str) -> Deferred[None]:
+        """Wake it, if it is not awake; fires when it is."""
+        if self.suspension.state == "awake":
+            return succeed(None)
+        awake: Deferred[None] = Deferred(lambda _: self.suspension.removeWatcher(changed))
+
+        def changed(state: str, reason: str) -> None:
+            if state == "awake":
+                self.suspension.removeWatcher(changed)
+                awake.callback(None)
+
+        self.suspension.addWatcher(changed)
+        self.suspension.resume(reason)
+        return awake
+
+    def _alarm(self, name: str) -> None:
+        try:
+            self.sources.locks.acquire(name, max(self.linger, ALARM_HOLD), self.alarms)
+        except TooManyWakeLocks:
+            self.suspension.resume(name)
+
+    def proxies(self) -> Iterator[ChannelProxy]:
+        """The channels that are open now."""
+        return iter(tuple(self._proxies))
+
+    def notices(self, name: str) -> Noticed:
+        """A count of connections and ends-of-file, registered under a name until L{stop}."""
+        counter = MessageCounter(self._reactor)
+        noticed = Noticed(self._reactor, self.ledger, counter, self.linger)
+        self.sources.add(name, counter)
+        self._noticed.append((noticed, counter))
+        return noticed
+
+    def keepCounter(self, name: str, initial: int = 0) -> MessageCounter:
+        """A counter for all connections of a channel, registered and open to all until L{stop}."""
+        counter = MessageCounter(self._reactor, initial)
+        self.sources.add(f"{self.name}/{name}", counter)
+        self._counters[name] = OpenCounter(counter, kept=True)
+        return counter
+
+    def openCounter(self, name: str) -> MessageCounter | None:
+        """The counter of an explicit channel, or of a proxy that was given one."""
+        opened = self._counters.get(name)
+        return None if opened is None else opened.counter
+
+    def openReports(self, name: str) -> Reports | None:
+        """Where handled messages are reported for L{openCounter}, by those not trusted with it."""
+        opened = self._counters.get(name)
+        if opened is None:
+            return None
+        if opened.reports is None:
+            opened.reports = Reports(self._reactor, opened.counter)
+        return opened.reports
+
+    def proxy(
+        self,
+        container: ContainerProtocol,
+        remote: RemoteProtocol,
+        name: str,
+        counter: MessageCounter | None = None,
+        noticed: Noticed | None = None,
+        reports: Reports | None = None,
+        handled: str = policies.DEFAULT,
+        silence: float = SILENCE,
+        unanswered: float = UNANSWERED,
+        onHandled: Callable[[], None] | None = None,
+        refuseDescriptors: bool = False,
+    ) -> ChannelProxy:
+        """
+        Carry messages between two connected ends.
+
+        @param counter: with a counter of the caller's, messages are handled when whoever holds it
+            reads it down; it is closed when the proxy ends, unless it is one of L{keepCounter}.
+            Without one, C{handled} says when a message is handled.
+        @param noticed: counts the remote's end-of-file.
+        @param reports: where messages on C{counter} are handled; closed when the proxy ends.
+        @param handled: the name of a policy, see L{chanproxy.carry.policies}.
+        @param silence: seconds without a message in either direction, for the policy C{idle}.
+        @param unanswered: seconds that a message waits for its answer at most, for the policy
+            C{answered}.
+        @param onHandled: called as soon as that policy has taken something off.
+        @param refuseDescriptors: see L{whyNotPaired}.
+        @raise CannotPair: the two ends do not go together, or nothing shows what the container has
+            read; all is still open and the caller's.
+        @raise ValueError: there is no such policy; the ends are still the caller's.
+        @raise OSError: out of descriptors; the ends and all else are still open and the caller's.
+        @raise WakeSourceError: the counter is registered already; likewise.
+        """
+        inner: IChannel = container.transport  # type: ignore[assignment]  # see IChannel
+        outer: IChannel = remote.transport  # type: ignore[assignment]  # see IChannel
+        wrong = whyNotPaired(inner, outer, refuseDescriptors)
+        if counter is None and handled == "consumed" and not inner.showsUnread:
+            wrong = (
+                "handled = consumed: on this kind of channel nothing shows what the container has "
+                "read; write handled = answered, idle, or explicit"
+            )
+        if wrong is not None:
+            raise CannotPair(wrong)
+        kept = next((o for o in self._counters.values() if o.kept and o.counter is counter), None)
+        made = None if counter is not None else MessageCounter(self._reactor)
+        counting = counter or made
+        assert counting is not None
+        counting.onHandled = onHandled
+        try:
+            policy = policies.makePolicy(
+                handled if counter is None else "explicit",
+                policies.Channel(
+                    *(self._reactor, self.ledger, counting, inner.fileno(), silence),
+                    *(unanswered, self.linger, inner.showsUnread, inner.family == "packets"),
+                ),
+            )
+            if onHandled is not None:
+                policy = policies.Eager(policy)
+            if kept is None:
+                self.sources.add(name, counting)
+        except BaseException:
+            if made is not None:
+                made.close()
+            raise
+        happened = None if noticed is None else noticed.happened
+        if kept is not None:
+            kept.users += 1
+        elif made is None and reports is None and name not in self._counters:
+            self._counters[name] = OpenCounter(counting, kept=False)
+        extras = (kept, reports)
+        proxy = ChannelProxy(
+            *(container, remote, counting, name, policy, happened, refuseDescriptors),
+            onRoom=None if noticed is None else noticed.roomMade,
+            onEnd=self._ended if extras == (None, None) else partial(self._ended, extras=extras),
+        )
+        if not proxy.ended:
+            self._proxies.add(proxy)
+        return proxy
+
+    def _ended(
+        self,
+        proxy: ChannelProxy,
+        extras: tuple[OpenCounter | None, Reports | None] = (None, None),
+    ) -> None:
+        kept, reports = extras
+        self._proxies.discard(proxy)
+        if reports is not None:
+            reports.close()
+        if kept is not None:
+            kept.users -= 1
+            if not kept.users and proxy.closedByContainer:
+                # It has let go of its last connection: nobody says any more what is handled.
+                kept.counter.handled(MAXIMUM)
+        else:
+            # First: without its descriptor it is not found any more.
+            self._forget(proxy.counter)
+            opened = self._counters.get(proxy.name)
+            if opened is not None and opened.counter is proxy.counter:
+                del self._counters[proxy.name]
+                opened.close()
+            proxy.counter.close()
+        self.lines.info(
+            "{name}: ended; messages in {into}, out {out}",
+            name=proxy.name,
+            into=proxy.inbound.messages,
+            out=proxy.outbound.messages,
+        )
+
+    def _forget(self, counter: MessageCounter) -> None:
+        # Somebody may have removed it from the registry before.
+        with contextlib.suppress(WakeSourceError):
+            self.sources.remove(counter)
+
+
+def _refuseBlindly(freezer: IFreezer) -> None:
+    """@raise FreezerError: what it stops cannot be looked into."""
+    if freezer.spec == "none":
+        raise FreezerError(
+            'none: wake-on = "sockets" looks into what is frozen, and this freezes nothing; '
+            "write a freezer such as cgroup:PATH"
+        )
+    wrong = whyNotAdopt()
+    if wrong is not None:
+        raise FreezerError(f"{freezer.spec}: {wrong}")

@@ -1,0 +1,339 @@
+"""
+SleepWatch: notices that a frozen container's processes die, are sent signals, or become more.
+
+A frozen process does not answer a signal, and nothing can be polled for that: either the kernel can
+be made to tell of it, or it is looked for again and again.
+Knows the freezer only as a list of processes that have used the processor for some time, and
+nothing of how a container is resumed.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import select
+from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from chanproxy.container.cadence import RESERVE, Cadence
+from chanproxy.container.comers import Comers
+from chanproxy.container.looks import Looks, Watched
+from chanproxy.container.pendingsignals import TIMERS, PendingSignals
+from chanproxy.container.signaltrace import SignalTrace
+from chanproxy.container.told import Told
+from chanproxy.interfaces import FreezerError, IFreezer, PollingReactor
+from chanproxy.kernel.poller import Poller
+from chanproxy.kernel.processes import ProcessStatus
+
+__all__ = ["TIMERS", "SleepWatch"]
+
+AT_ONCE = 16
+"""So many threads or processes are looked at before it is seen what that has taken."""
+
+
+class SleepWatch:
+    """One container's watch, used for one sleep after another."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        reactor: PollingReactor,
+        freezer: IFreezer,
+        interval: float,
+        most: int,
+        woken: Callable[[str], None],
+        passedOver: int = TIMERS,
+        trace: SignalTrace | None = None,
+    ) -> None:
+        """
+        @param interval: seconds between looks for signals, at the most; 0: signals are not looked
+            for.
+        @param most: as many processes are watched.
+        @param woken: called with the reason, at most once for each L{start}, and never from
+            within it; the watch has stopped then.
+        @param passedOver: signals that never wake it, as a bit mask.
+        @param trace: tells of signals, where it can; its owner closes it.
+        """
+        self._name = name
+        self._reactor = reactor
+        self._freezer = freezer
+        self._interval = interval
+        self._most = most
+        self._woken = woken
+        self._signals = PendingSignals(passedOver, self._unreadable)
+        self._cadence = Cadence(reactor.seconds, interval)
+        self._looks = Looks(reactor.seconds, self._signals, interval <= 0, self._unreadable)
+        self._trace = trace if interval > 0 else None
+        self._told: Told | None = None
+        if self._trace is not None:
+            parts = (self._trace, self._signals, self._looks, self._cadence)
+            self._told = Told(reactor, *parts, self._wake)
+        self._poller = Poller(reactor)
+        self._running = False
+        self._usePidfds = True
+        self._watched: list[Watched] = []
+        self._comers = Comers(reactor, freezer, self._wake, self._unlisted)
+        self._roundAt = 0.0
+        self._used: int | None = None
+        self._stirred = False
+        self._waiting: dict[int, int] = {}
+        # Those still to be looked at; a process is its main thread.
+        self._round: list[tuple[Watched, int]] = []
+        self._call: IDelayedCall | None = None
+        self._warned: set[str] = set()
+
+    @property
+    def ticking(self) -> list[str]:
+        """The timers whose signals do not wake it, because they tick: C{SIGALRM of python[12]}."""
+        names = {each.pid: each for each in self._watched}
+        return [
+            f"{name} of {names.get(pid, pid)}"
+            for pid, _, signals in self._signals.ticking()
+            for name in signals
+        ]
+
+    @property
+    def notices(self) -> str:
+        """How signals are noticed: C{told}, C{looked_for}, or C{never}."""
+        if self._interval <= 0:
+            return "never"
+        fellBack = self._running and self._told is not None and not self._told.running
+        available = self._trace is not None and self._trace.available
+        return "told" if available and not fellBack else "looked_for"
+
+    def beforeFreeze(self) -> None:
+        """The container runs still, and is about to be frozen."""
+        self._signals.taken()
+        self._comers.beforeFreeze()
+
+    def start(self, waiting: Iterable[tuple[int, int]] = ()) -> None:
+        """
+        The container is frozen: begin to watch.  Idempotent.
+
+        @param waiting: processes and threads that wait for signals which they block: nothing but a
+            look at such a thread tells that one has come.
+        """
+        if self._running:
+            return
+        self._running = self._usePidfds = True
+        self._waiting = {tid: pid for pid, tid in waiting if tid != pid}
+        self._looks.since = self._reactor.seconds()
+        found, pids = self._comers.start(), self._processes()
+        self._signals.began(pids)
+        # Both before they are looked at: nothing comes in between unseen.
+        told = self._told
+        if told is None or not pids or not told.begin(pids):
+            told = None
+            self._hasRun()
+        for pid in pids:
+            # Each of them, also after a reason was found: what is pending has to be remembered.
+            reason = self._begin(pid)
+            found = found or reason
+        self._stirred = False
+        self._roundAt = self._looks.since - self._interval
+        if told is not None and (found or not self._usePidfds):
+            # Who has died has to be looked for as well.
+            told.stop()
+            told = None
+        if found:
+            self._call = self._reactor.callLater(0, self._wake, found)
+        elif told is not None:
+            told.start(self._watched, self._waiting.items())
+            self._againList()
+        elif self._interval > 0:
+            self._cadence.start()
+            self._again()
+
+    def stop(self) -> None:
+        """Watch no more.  Idempotent."""
+        if self._running:
+            self._comers.stop()
+            self._signals.ended()
+            self._cadence.stop()
+            if self._told is not None:
+                self._told.stop()
+        self._running = False
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
+        self._closePidfds()
+        self._watched.clear()
+        self._round = []
+
+    def _wake(self, reason: str) -> None:
+        self.stop()
+        self._woken(reason)
+
+    def _processes(self) -> list[int]:
+        """Those that are watched."""
+        if self._most <= 0:
+            return []
+        pids = self._comers.pids
+        if len(pids) > self._most:
+            self._warnOnce(
+                "most",
+                "{name}: only {most} of its {count} processes are watched while it sleeps;"
+                " raise watched-processes",
+                most=self._most,
+                count=len(pids),
+            )
+        return pids[: self._most]
+
+    def _begin(self, pid: int) -> str:
+        """Watch a process; return a reason to wake, or nothing."""
+        # The pidfd comes first: it holds on to the process that is looked at next.
+        try:
+            pidfd = self._openPidfd(pid)
+        except ProcessLookupError:
+            return "a process ended"
+        try:
+            status = ProcessStatus.read(pid)
+        except OSError as error:
+            self._unreadable(error)
+            status = None
+        else:
+            if status is None and pidfd < 0:
+                return "a process ended"
+        if status is not None and status.ended:
+            # It was dead before the container slept, and its pidfd would say so for ever.
+            if pidfd >= 0:
+                os.close(pidfd)
+            return ""
+        # Without a status /proc hides it from us; the pidfd tells all the same.
+        process = Watched(pid, "?" if status is None else status.name, pidfd)
+        process.stopped = status is not None and status.state == "T"
+        self._watched.append(process)
+        if pidfd >= 0:
+            try:
+                ended = functools.partial(self._ended, process)
+                self._poller.watch(pidfd, select.EPOLLIN, ended)
+            except OSError as error:
+                self._withoutPidfds(error)
+        return "" if status is None else self._looks.signalled(process, status)
+
+    def _openPidfd(self, pid: int) -> int:
+        if self._usePidfds:
+            try:
+                # Python sets O_CLOEXEC.
+                return os.pidfd_open(pid)
+            except ProcessLookupError:
+                raise
+            except OSError as error:
+                self._withoutPidfds(error)
+        return -1
+
+    def _withoutPidfds(self, error: OSError) -> None:
+        # All are given back: others of this service are in more need of them.
+        self._usePidfds = False
+        self._closePidfds()
+        self._warnOnce(
+            "pidfds",
+            "{name}: its processes cannot be watched while it sleeps ({error}): one that ends is"
+            " noticed {when}; raise the limit of open files",
+            error=error,
+            when=f"within {self._interval} s" if self._interval > 0 else "only when it wakes",
+        )
+
+    def _closePidfds(self) -> None:
+        for process in self._watched:
+            if process.pidfd >= 0:
+                self._poller.unwatch(process.pidfd)
+                os.close(process.pidfd)
+                process.pidfd = -1
+
+    def _ended(self, process: Watched, _: int) -> None:
+        self._wake(f"{process} ended")
+
+    def _againList(self) -> None:
+        self._call = self._reactor.callLater(self._interval, self._listAgain)
+
+    def _listAgain(self) -> None:
+        """List the processes: one that is born there changes no C{cgroup.events}."""
+        self._call = None
+        found = self._comers.look()
+        if found:
+            self._wake(found)
+        else:
+            self._againList()
+
+    def _look(self) -> None:
+        """Look whether signals have come."""
+        self._call = None
+        now = self._reactor.seconds()
+        self._cadence.begin()
+        stirred = self._hasRun()
+        late = now - self._comers.listedAt >= self._interval
+        found = self._comers.look() if late else ""
+        ticking = {tid: pid for pid, tid, _ in self._signals.ticking()}
+        apart = {**ticking, **self._waiting}
+        for process in self._watched:
+            if stirred is None or process.deaf or process.pid in ticking:
+                found = self._looks.process(process) or found
+            if apart:
+                tids = [tid for tid, pid in apart.items() if tid != pid == process.pid]
+                found = self._looks.threads([(process, tid) for tid in tids]) or found
+        self._cadence.end()
+        self._stirred = self._stirred or bool(stirred)
+        found = found or self._lookFurther(now)
+        if found:
+            self._wake(found)
+        else:
+            self._again()
+
+    def _again(self) -> None:
+        # Without a process, all that can happen is that one comes in.
+        delay = self._cadence.delay() if self._watched else self._interval
+        self._call = self._reactor.callLater(delay, self._look)
+
+    def _lookFurther(self, now: float) -> str:
+        """Look where something has stirred, and in turn at all else, as far as there is time."""
+        cadence, found = self._cadence, ""
+        stirred = self._stirred and cadence.canAfford()
+        if stirred:
+            self._stirred = False
+            cadence.begin()
+            for process in self._watched:
+                found = self._looks.process(process) or found
+            self._round = self._looks.othersOf(self._watched)
+            cadence.endExtra()
+        elif not self._round and now - self._roundAt >= self._interval:
+            # What no thread has noticed; and who knows how exactly a freezer counts.
+            self._roundAt = now
+            processes = ((each, each.pid) for each in self._watched)
+            self._round = [*processes, *self._looks.othersOf(self._watched)]
+        while self._round and not found and (stirred or cadence.canAfford(RESERVE)):
+            cadence.begin()
+            found = self._looks.threads(self._round[:AT_ONCE])
+            del self._round[:AT_ONCE]
+            cadence.endExtra()
+        return found
+
+    def _hasRun(self) -> bool | None:
+        """
+        Whether anything inside has run since this was last asked; None: it is not known.
+
+        A signal that a frozen thread does not block makes it run, just to stop again.  So one
+        figure tells of all threads that a signal may have come, for the price of one.
+        """
+        before = self._used
+        try:
+            self._used = self._freezer.cpuTime()
+        except (FreezerError, OSError):
+            self._used = None
+        return None if before is None or self._used is None else self._used != before
+
+    def _unlisted(self, error: Exception) -> None:
+        text = "{name}: its processes are not watched: {error}"
+        self._warnOnce("processes", text, error=error)
+
+    def _unreadable(self, error: Exception) -> None:
+        self._warnOnce("unreadable", "{name}: a look at a process failed: {error}", error=error)
+
+    def _warnOnce(self, what: str, text: str, **details: object) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            self._log.warn(text, name=self._name, **details)

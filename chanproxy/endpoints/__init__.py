@@ -1,0 +1,5 @@
+"""
+Addresses: read, listened at, dialled.
+
+Must not know counters and containers.
+"""

@@ -1,0 +1,354 @@
+"""
+Dialling: one connection to an address, in the reactor.
+
+One class for all kinds of sockets.  Knows nothing of proxies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import itertools
+import os
+import select
+import socket
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHostResolution,
+    IProtocol,
+    IProtocolFactory,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.endpoints.addresses import PathSpec, SeqpacketAddressSpec
+from chanproxy.endpoints.binding import describe, kernelPath
+from chanproxy.endpoints.parsing import TcpAddressSpec, VsockAddressSpec
+from chanproxy.endpoints.ports import addressOf, serve
+from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel.closing import closeSocket
+from chanproxy.kernel.peers import Identity, assumed
+
+CONNECT_PAUSE = 0.01
+"""Seconds between tries at a server whose backlog is full; the kernel has no event for it."""
+
+AT_ONCE = 16
+"""Of those that wait for room, how many try in one turn, as long as each finds some."""
+
+_CLOEXEC = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_NOWHERE = UNIXAddress(None)
+
+
+class Queue:
+    """
+    Those who wait for room in the backlog of one server: first come, first served.
+
+    Only the first of them tries, again and again; so what waiting costs does not depend on how many
+    they are.
+    """
+
+    def __init__(self, reactor: ChanproxyReactor) -> None:
+        self._reactor = reactor
+        self._waiting: dict[Attempt, None] = {}
+        self._call: IDelayedCall | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def wait(self, attempt: Attempt) -> None:
+        """It found no room."""
+        self._waiting[attempt] = None
+        self._arm(CONNECT_PAUSE)
+
+    def leave(self, attempt: Attempt) -> None:
+        """It waits no more.  Idempotent."""
+        self._waiting.pop(attempt, None)
+        if not self._waiting and self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _arm(self, seconds: float) -> None:
+        if self._call is None and self._waiting:
+            self._call = self._reactor.callLater(seconds, self._try)
+
+    def _try(self) -> None:
+        self._call = None
+        for attempt in list(itertools.islice(self._waiting, AT_ONCE)):
+            # One before it may have ended it.
+            if attempt in self._waiting and not attempt.tryAgain():
+                self._arm(CONNECT_PAUSE)
+                return
+            self._waiting.pop(attempt, None)
+        self._arm(0)
+
+
+@implementer(IResolutionReceiver)
+class _Resolving:
+    """Collects what a name stands for."""
+
+    def __init__(self, done: Any) -> None:
+        self._done = done
+        self._found: list[IAddress] = []
+        self.resolution: IHostResolution | None = None
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """See L{IResolutionReceiver}."""
+        self.resolution = resolutionInProgress
+
+    def addressResolved(self, address: IAddress) -> None:
+        """See L{IResolutionReceiver}."""
+        self._found.append(address)
+
+    def resolutionComplete(self) -> None:
+        """See L{IResolutionReceiver}."""
+        self._done(self._found)
+
+
+class Attempt:
+    """
+    One try to connect: at one address of a host after the other, and repeated while the backlog of
+    a Unix socket is full.
+    """
+
+    def __init__(
+        self,
+        reactor: ChanproxyReactor,
+        spec: PathSpec | TcpAddressSpec | VsockAddressSpec,
+        buffer: PeekBuffer,
+        factory: IProtocolFactory,
+        timeout: float,
+        bare: bool,
+        identity: Identity | None = None,
+        queue: Queue | None = None,
+    ) -> None:
+        """
+        @param queue: of all that connect to the same server; none: it waits by itself.
+        @param timeout: seconds until it fails.
+        @param bare: see L{serve}.
+        @param identity: connect under this user and group.
+        """
+        self._reactor = reactor
+        self._spec = spec
+        self._buffer = buffer
+        self._factory = factory
+        self._deadline = reactor.seconds() + timeout
+        self._bare = bare
+        self._identity = identity
+        self._queue = Queue(reactor) if queue is None else queue
+        self._queued = False
+        self._later: IDelayedCall | None = None
+        self._resolving: _Resolving | None = None
+        self._connecting: socket.socket | None = None
+        self._places: list[tuple[int, Any]] = []
+        self.result: Deferred[IProtocol] = Deferred(self._cancel)
+        if isinstance(spec, TcpAddressSpec):
+            self._resolve(spec)
+        else:
+            self._tryUnix()
+
+    # The kinds.
+
+    def tryAgain(self) -> bool:
+        """
+        There may be room now.
+
+        @return: whether the next one may try: this one has found room, or is over.
+        """
+        return self._tryUnix()
+
+    def _tryUnix(self) -> bool:
+        """@return: it waits no more."""
+        if self._queue and not self._queued:
+            # Who came later does not come before those who wait.
+            self._enqueue()
+            return False
+        spec = self._spec
+        if isinstance(spec, PathSpec):
+            packets = isinstance(spec, SeqpacketAddressSpec)
+            kind = socket.SOCK_SEQPACKET if packets else socket.SOCK_STREAM
+            connecting = self._open(socket.AF_UNIX, kind)
+            place: Any = kernelPath(spec.path)
+        else:
+            assert isinstance(spec, VsockAddressSpec)
+            connecting = self._open(socket.AF_VSOCK, socket.SOCK_STREAM)
+            place = (spec.cid, spec.port)
+        if connecting is None:
+            self._stopWaiting()
+            return True
+        self._connecting = connecting
+        try:
+            if self._identity is None:
+                connecting.connect(place)
+            else:
+                with assumed(self._identity):
+                    connecting.connect(place)
+        except BlockingIOError as error:
+            if error.errno == errno.EINPROGRESS:
+                self._stopWaiting()
+                self._wait(place)
+                return True
+            self._drop()
+            self._enqueue()
+            return False
+        except OSError as error:
+            self._drop()
+            self._stopWaiting()
+            self._failed(error.errno, error.strerror or str(error))
+        else:
+            self._stopWaiting()
+            self._connected(place)
+        return True
+
+    def _enqueue(self) -> None:
+        if not self._queued:
+            self._queued = True
+            left = max(self._deadline - self._reactor.seconds(), 0)
+            self._later = self._reactor.callLater(left, self._late)
+            self._queue.wait(self)
+
+    def _late(self) -> None:
+        self._later = None
+        self._stopWaiting()
+        self._failed(errno.EAGAIN, "its backlog stayed full")
+
+    def _stopWaiting(self) -> None:
+        if self._queued:
+            self._queued = False
+            self._queue.leave(self)
+            self._stopClock()
+
+    def _resolve(self, spec: TcpAddressSpec) -> None:
+        with contextlib.suppress(ValueError):
+            version = ipaddress.ip_address(spec.host).version
+            family = socket.AF_INET6 if version == 6 else socket.AF_INET
+            # No question to anybody: it is a number, perhaps with a scope.
+            numeric = socket.AI_NUMERICHOST
+            place = socket.getaddrinfo(spec.host, spec.port, family, flags=numeric)[0][4]
+            self._places = [(family, place)]
+            self._tryNext(None, "")
+            return
+        self._later = self._callAtDeadline("its name was not resolved in time")
+        self._resolving = _Resolving(self._resolved)
+        resolver = cast(IReactorPluggableNameResolver, self._reactor).nameResolver
+        resolver.resolveHostName(self._resolving, spec.host, spec.port)
+
+    def _resolved(self, found: Sequence[Any]) -> None:
+        if self._resolving is None:
+            return
+        self._resolving = None
+        self._stopClock()
+        for each in found:
+            family = socket.AF_INET6 if ":" in each.host else socket.AF_INET
+            self._places.append((family, (each.host, each.port)))
+        self._tryNext(None, "there is no such host")
+
+    def _tryNext(self, number: int | None, why: str) -> None:
+        """The next address; without one, the reason is why it failed."""
+        if not self._places:
+            self._failed(number, why)
+            return
+        family, place = self._places.pop(0)
+        connecting = self._open(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        if connecting is None:
+            return
+        self._connecting = connecting
+        failed = connecting.connect_ex(place)
+        if failed == 0:
+            self._connected(place)
+        elif failed == errno.EINPROGRESS:
+            self._wait(place)
+        else:
+            self._drop()
+            self._tryNext(failed, os.strerror(failed))
+
+    def _wait(self, place: Any) -> None:
+        """Until the kernel says how it went."""
+        assert self._connecting is not None
+        self._later = self._callAtDeadline("it did not answer in time")
+        poller = self._buffer.poller(self._reactor)
+        answered = partial(self._answered, place)
+        poller.watch(self._connecting.fileno(), select.EPOLLOUT, answered)
+
+    def _answered(self, place: Any, events: int) -> None:
+        connecting = self._connecting
+        assert connecting is not None
+        self._buffer.poller(self._reactor).unwatch(connecting.fileno())
+        self._stopClock()
+        failed = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failed:
+            self._drop()
+            self._tryNext(failed, os.strerror(failed))
+        else:
+            self._connected(place)
+
+    # What they have in common.
+
+    def _open(self, family: int, kind: int, protocol: int = 0) -> socket.socket | None:
+        try:
+            return socket.socket(family, kind | _CLOEXEC, protocol)
+        except OSError as error:
+            self._failed(error.errno, error.strerror or str(error))
+            return None
+
+    def _connected(self, place: Any) -> None:
+        connecting, self._connecting = self._connecting, None
+        assert connecting is not None
+        address = addressOf(connecting.family, place)
+        protocol = self._factory.buildProtocol(address)
+        if protocol is None:
+            closeSocket(connecting)
+            self._failed(None, "the factory made no protocol")
+            return
+        addresses = (_NOWHERE, address)
+        serve(self._reactor, connecting, self._buffer, protocol, *addresses, self._bare)
+        self.result.callback(protocol)
+
+    def _callAtDeadline(self, why: str) -> IDelayedCall:
+        def late() -> None:
+            self._later = None
+            self._giveUp()
+            self._failed(errno.ETIMEDOUT, why)
+
+        return self._reactor.callLater(max(self._deadline - self._reactor.seconds(), 0), late)
+
+    def _stopClock(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+
+    def _drop(self) -> None:
+        if self._connecting is not None:
+            # Not connected, it has nothing of anybody's.
+            self._connecting.close()
+            self._connecting = None
+
+    def _giveUp(self) -> None:
+        if self._resolving is not None:
+            # It may go on in its thread; nobody listens any more.
+            self._resolving = None
+        if self._connecting is not None:
+            self._buffer.poller(self._reactor).unwatch(self._connecting.fileno())
+            self._drop()
+
+    def _cancel(self, result: Deferred[IProtocol]) -> None:
+        self._stopWaiting()
+        self._stopClock()
+        self._giveUp()
+
+    def _failed(self, number: int | None, why: str) -> None:
+        if not self.result.called:
+            who = f" as user {self._identity.user}" if self._identity is not None else ""
+            error = ConnectError(number, f"connecting to {describe(self._spec)}{who}: {why}")
+            self.result.errback(Failure(error))

@@ -1,0 +1,224 @@
+"""
+ServiceManager: the manager's methods that are about the service itself: which containers it runs,
+and its traces.
+
+For callers who could stop the service anyway: root, and the user that it runs as.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+
+from chanproxy import config, trace
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.config import StartError
+from chanproxy.container import Container
+from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel import calls
+from chanproxy.manager.attached import Handed
+from chanproxy.manager.dispatch import METHODS, Caller, Manager, Method, Reply, lifetimeOf
+from chanproxy.manager.errors import (
+    MANAGER,
+    ContainerConfigured,
+    ContainerExists,
+    ContainerNotFound,
+    InvalidParameter,
+    LimitExceeded,
+    PermissionDenied,
+    TraceNotRunning,
+    TraceRunning,
+)
+from chanproxy.manager.parameters import Parameters
+from chanproxy.manager.recording import ChromeFormat, Recording
+from chanproxy.manager.varlink import Call
+from chanproxy.trace import Format
+
+
+class Administered(Protocol):
+    """The service, as these methods see it."""
+
+    @property
+    def containers(self) -> Mapping[str, Container]: ...
+    @property
+    def mostTraceBytes(self) -> int: ...
+    @property
+    def mostContainers(self) -> int: ...
+    def addContainer(self, container: config.Container) -> Container: ...
+    def removeContainer(self, name: str) -> Deferred[object]: ...
+
+
+class ServiceManager(Manager):
+    """Carries out the calls for a whole service."""
+
+    def __init__(
+        self, reactor: ChanproxyReactor, service: Administered, buffer: PeekBuffer
+    ) -> None:
+        super().__init__(reactor, lambda: service.containers, buffer)
+        self._service = service
+        self._added: dict[str, Container] = {}
+        self._traces: dict[Caller, Recording] = {}
+
+    def methods(self) -> Mapping[str, Mapping[str, Method]]:
+        """Those of the containers, and those of the service."""
+        return {**METHODS, MANAGER: {**METHODS[MANAGER], **_METHODS}}
+
+    def _admit(self, caller: Caller) -> None:
+        if not caller.rights.administers:
+            raise PermissionDenied(
+                f"{caller.who} may not: this is for root and for the user that the service runs as"
+            )
+
+    def addContainer(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """Run one more container."""
+        self._admit(caller)
+        name = parameters.text("name")
+        tree: dict[str, Any] = {
+            "freezer": parameters.text("freezer", mostBytes=4096),
+            "linger": parameters.number("linger", None, 0, config.LONGEST_LINGER),
+            "suspend": parameters.choice("suspend", "auto", "auto", "manual", "off", "dry_run"),
+            "control": parameters.text("control", None, mostBytes=4096),
+            "channels": parameters.tree("channels"),
+            "wake-on": parameters.choice("wake_on", "channels", "channels", "sockets"),
+            "timeouts": parameters.text("timeouts", None),
+            "max-asleep": parameters.number("max_asleep", None, 0, config.LONGEST_LINGER),
+        }
+        lifetime = lifetimeOf(parameters)
+        parameters.end()
+        handed.expect()
+        tree["suspend"] = tree["suspend"].replace("_", "-")
+        tree["channels"] = _written(tree["channels"])
+        container = self._configure(name, {k: v for k, v in tree.items() if v is not None})
+        if name in self._service.containers:
+            raise ContainerExists(name)
+        if len(self._service.containers) >= self._service.mostContainers:
+            raise LimitExceeded("limits.containers")
+        try:
+            made = self._service.addContainer(container)
+        except StartError as error:
+            raise _invalid(name, error.problems[0].path, str(error)) from error
+        self._added[name] = made
+        if lifetime == "connection":
+            caller.ending[f"container {name}"] = lambda: self._forget(name, made)
+        return Reply()
+
+    def _configure(self, name: str, tree: dict[str, Any]) -> config.Container:
+        try:
+            (container,) = config.fromTree({"containers": {name: tree}}).containers
+        except config.ConfigurationError as error:
+            raise _invalid(name, error.problems[0].path, str(error)) from error
+        return container
+
+    def _forget(self, name: str, added: Container) -> Deferred[object] | None:
+        if self._added.get(name) is not added:
+            return None
+        del self._added[name]
+        if self._service.containers.get(name) is not added:
+            return None
+        return self._service.removeContainer(name)
+
+    def removeContainer(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply | Deferred[Reply]:
+        """Forget one that was added."""
+        self._admit(caller)
+        name = parameters.text("name")
+        parameters.end()
+        handed.expect()
+        if name not in self._service.containers:
+            raise ContainerNotFound(name)
+        if name not in self._added:
+            raise ContainerConfigured(name)
+        caller.ending.pop(f"container {name}", None)
+        removed = self._forget(name, self._added[name])
+        return Reply() if removed is None else removed.addCallback(lambda _: Reply())
+
+    def startTrace(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """Trace into a file."""
+        self._admit(caller)
+        kind = parameters.choice("format", "json", "json", "perfetto")
+        parameters.end()
+        handed.expect("file")
+        descriptor = handed.peek("file")
+        if not stat.S_ISREG(calls.statusOf(descriptor).mode):
+            raise InvalidParameter("file", "it is no regular file, and could make the service wait")
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise InvalidParameter("file", "it is open for reading only; open it for writing")
+        if trace.active is not None:
+            raise TraceRunning()
+        writer = _format(kind)
+        handed.taken("file")
+        recording = Recording(self._reactor, writer, descriptor, self._service.mostTraceBytes)
+        self._traces[caller] = recording
+        caller.ending["trace"] = lambda: self._endTrace(caller)
+        return Reply()
+
+    def _endTrace(self, caller: Caller) -> Recording | None:
+        recording = self._traces.pop(caller, None)
+        if recording is not None:
+            recording.stop()
+        return recording
+
+    def stopTrace(
+        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
+    ) -> Reply:
+        """End it."""
+        self._admit(caller)
+        parameters.end()
+        handed.expect()
+        caller.ending.pop("trace", None)
+        recording = self._endTrace(caller)
+        if recording is None:
+            raise TraceNotRunning()
+        return Reply(
+            {
+                "events": recording.tracer.count,
+                "bytes": recording.bytes,
+                "complete": recording.complete,
+            }
+        )
+
+
+_METHODS: dict[str, Method] = {
+    "StartTrace": ServiceManager.startTrace,
+    "StopTrace": ServiceManager.stopTrace,
+    "AddContainer": ServiceManager.addContainer,
+    "RemoveContainer": ServiceManager.removeContainer,
+}
+
+
+def _written(channels: dict[str, Any] | None) -> dict[str, Any] | None:
+    """As a file has them: Varlink's words have no hyphen, and what is left out may be null."""
+    return channels and {
+        name: {key.replace("_", "-"): value for key, value in channel.items() if value is not None}
+        if isinstance(channel, dict)
+        else channel
+        for name, channel in channels.items()
+    }
+
+
+def _format(kind: str) -> Format:
+    if kind == "json":
+        return ChromeFormat()
+    try:
+        from chanproxy.manager.perfetto import PerfettoFormat
+    except ImportError as error:
+        raise InvalidParameter(
+            "format", "the service has no package perfetto; install chanproxy[perfetto] there"
+        ) from error
+    return PerfettoFormat()
+
+
+def _invalid(name: str, path: str, text: str) -> InvalidParameter:
+    prefix = f"containers.{name}."
+    field = path.removeprefix(prefix).partition(".")[0] if path.startswith(prefix) else "name"
+    return InvalidParameter(field, text.replace("\n", "; "))

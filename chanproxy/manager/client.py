@@ -1,0 +1,417 @@
+"""
+ManagerClient: C{org.chanproxy.Manager} for Twisted programs.
+
+Speaks to a control socket; knows nothing of the service behind it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from attrs import define
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.python.failure import Failure
+
+from chanproxy.channels.transport import MessageProtocol
+from chanproxy.endpoints.addresses import SeqpacketAddressSpec
+from chanproxy.endpoints.seqpacket import SeqpacketClientEndpoint
+from chanproxy.interfaces import ChannelBroken, ChanproxyReactor
+from chanproxy.kernel.calls import closeAll
+from chanproxy.manager.errors import MANAGER, VarlinkError
+from chanproxy.manager.varlink import encodeCall, parseReply
+
+
+@define
+class Answer:
+    """
+    What a call was answered.
+
+    @ivar descriptors: with the answer; now the receiver's, which closes them.
+    """
+
+    parameters: Mapping[str, Any]
+    descriptors: list[int]
+
+
+class _Connection(MessageProtocol):
+    """Answers come in the order of the calls."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Deferred[Answer]] = deque()
+        self._lost = False
+        self.onAnswer: Callable[[Answer], None] | None = None
+        self.onEnd: Callable[[Failure], None] | None = None
+
+    def send(self, data: bytes, descriptors: Sequence[int]) -> Deferred[Answer]:
+        if self._lost or self.transport.disconnecting:
+            return fail(ConnectionDone())
+        try:
+            self.transport.sendMessage(data, descriptors)
+        except (ChannelBroken, OSError) as error:
+            return fail(error)
+        answer: Deferred[Answer] = Deferred()
+        self._waiting.append(answer)
+        return answer
+
+    def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
+        try:
+            reply = parseReply(data)
+        except VarlinkError as error:
+            closeAll(descriptors)
+            if self._waiting:
+                self._waiting.popleft().errback(error)
+            else:
+                self.end(Failure(error))
+            return
+        answer = Answer(reply.parameters, descriptors)
+        if self.onAnswer is not None:
+            self.onAnswer(answer)
+        elif self._waiting:
+            waiting = self._waiting.popleft()
+            if waiting.called:
+                # It was cancelled: nobody takes the descriptors.
+                closeAll(descriptors)
+            waiting.callback(answer)
+        else:
+            closeAll(descriptors)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
+        waiting, self._waiting = self._waiting, deque()
+        for answer in waiting:
+            answer.errback(reason)
+        self.end(reason)
+
+    def end(self, reason: Failure) -> None:
+        """Whoever listens to the answers hears no more of them."""
+        onEnd, self.onEnd = self.onEnd, None
+        if onEnd is not None:
+            self.transport.loseConnection()
+            onEnd(reason)
+
+
+class Watch:
+    """
+    A wake watcher at work.
+
+    @ivar ended: fires with L{None} after L{stop}, and fails when the service has dropped it or
+        gone, or with what C{changed} has raised.
+    """
+
+    def __init__(self, connection: _Connection, changed: Callable[[str, str], None]) -> None:
+        self._connection = connection
+        self._changed = changed
+        self._stopping = False
+        self.ended: Deferred[None] = Deferred()
+        connection.onAnswer = self._answered
+        connection.onEnd = self._over
+
+    def _answered(self, answer: Answer) -> None:
+        closeAll(answer.descriptors)
+        try:
+            self._changed(answer.parameters["state"], answer.parameters["reason"])
+        except Exception:
+            self._connection.end(Failure())
+
+    def _over(self, reason: Failure) -> None:
+        if self._stopping:
+            self.ended.callback(None)
+        else:
+            self.ended.errback(reason)
+
+    def stop(self) -> Deferred[None]:
+        """Hear no more; fires when the connection is closed.  Idempotent."""
+        self._stopping = True
+        self._connection.transport.loseConnection()
+        return self.ended
+
+
+class ManagerClient:
+    """
+    One connection to a control socket.
+
+    Calls are answered one at a time: a call made while a suspend is being waited for is carried out
+    after it.  Make another client for what is to happen meanwhile.  Each method's Deferred fails
+    with L{VarlinkError} when the service answers with an error, with a
+    L{twisted.internet.error.ConnectionClosed} when it does not answer any more, and with an
+    L{OSError} or L{ChannelBroken} when the call cannot be sent.
+
+    Descriptors that are passed stay the caller's, and may be closed as soon as a method returns.
+    """
+
+    def __init__(self, endpoint: IStreamClientEndpoint, connection: _Connection) -> None:
+        """Made by L{connect}."""
+        self._endpoint = endpoint
+        self._connection = connection
+
+    @classmethod
+    def connect(cls, reactor: ChanproxyReactor, path: str) -> Deferred[ManagerClient]:
+        """
+        Connect to a control socket.
+
+        @param path: absolute, or C{@name}.
+        @return: fails with L{twisted.internet.error.ConnectError}.
+        """
+        return cls.connectTo(SeqpacketClientEndpoint(reactor, SeqpacketAddressSpec(path)))
+
+    @classmethod
+    def connectTo(cls, endpoint: IStreamClientEndpoint) -> Deferred[ManagerClient]:
+        """Connect by an endpoint for packets, such as C{clientFromString}'s C{seqpacket:}."""
+        return _dial(endpoint).addCallback(lambda connection: cls(endpoint, connection))
+
+    def close(self) -> None:
+        """Disconnect; what was made with C{lifetime="connection"} goes.  Idempotent."""
+        self._connection.transport.loseConnection()
+
+    def call(
+        self,
+        method: str,
+        parameters: Mapping[str, Any] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> Deferred[Answer]:
+        """
+        Call a method.
+
+        @param method: of C{org.chanproxy.Manager}; with a dot in it, of any interface.
+        @param parameters: those that are L{None} are left out.
+        """
+        given = {name: value for name, value in (parameters or {}).items() if value is not None}
+        full = method if "." in method else f"{MANAGER}.{method}"
+        return self._connection.send(encodeCall(full, given), descriptors)
+
+    def _plain(
+        self, method: str, parameters: Mapping[str, Any], descriptors: Sequence[int] = ()
+    ) -> Deferred[Mapping[str, Any]]:
+        def strip(answer: Answer) -> Mapping[str, Any]:
+            closeAll(answer.descriptors)
+            return answer.parameters
+
+        return self.call(method, parameters, descriptors).addCallback(strip)
+
+    def proxyWakeChannel(
+        self,
+        container: str,
+        name: str,
+        containerChannel: int,
+        remoteChannel: int,
+        counter: int,
+        kind: str = "shared",
+        initial: int = 0,
+        lifetime: str = "service",
+    ) -> Deferred[Mapping[str, Any]]:
+        """
+        Have messages carried and counted between two connected sockets.
+
+        @param initial: 1, for the kind C{handled}: awake until the first message is handled.
+        """
+        return self._plain(
+            "ProxyWakeChannel",
+            {
+                "container": container,
+                "name": name,
+                "counter": kind,
+                "initial": initial,
+                "lifetime": lifetime,
+            },
+            [containerChannel, remoteChannel, counter],
+        )
+
+    def addWakeSource(
+        self,
+        container: str,
+        name: str,
+        descriptor: int,
+        events: Sequence[str] = ("in",),
+        lifetime: str = "service",
+    ) -> Deferred[Mapping[str, Any]]:
+        """Register a descriptor as a wake source."""
+        return self._plain(
+            "AddWakeSource",
+            {"container": container, "name": name, "events": list(events), "lifetime": lifetime},
+            [descriptor],
+        )
+
+    def removeWakeSource(self, container: str, descriptor: int) -> Deferred[Mapping[str, Any]]:
+        """Remove a wake source, by any duplicate of its descriptor."""
+        return self._plain("RemoveWakeSource", {"container": container}, [descriptor])
+
+    def suspendContainer(
+        self, container: str, timeout: float | None = None, wakeLocks: int | None = None
+    ) -> Deferred[Mapping[str, Any]]:
+        """
+        Suspend; fires after the resume, with C{suspend_time} (ns) and C{resume_reason}.
+
+        @param timeout: seconds.
+        @param wakeLocks: a descriptor that is readable while a wake lock is held.
+        """
+        return self._plain(
+            "SuspendContainer",
+            {"container": container, "timeout": timeout},
+            [] if wakeLocks is None else [wakeLocks],
+        )
+
+    def resumeContainer(
+        self, container: str, reason: str | None = None
+    ) -> Deferred[Mapping[str, Any]]:
+        """Wake; fires when it is awake."""
+        return self._plain("ResumeContainer", {"container": container, "reason": reason})
+
+    def acquireWakeLock(
+        self,
+        container: str,
+        name: str,
+        timeout: float | None = None,
+        lifetime: str = "connection",
+    ) -> Deferred[Mapping[str, Any]]:
+        """Keep a container awake; unless told otherwise, as long as this client is connected."""
+        return self._plain(
+            "AcquireWakeLock",
+            {"container": container, "name": name, "timeout": timeout, "lifetime": lifetime},
+        )
+
+    def releaseWakeLock(
+        self, container: str, name: str, lifetime: str = "connection"
+    ) -> Deferred[Mapping[str, Any]]:
+        """Give up a wake lock."""
+        return self._plain(
+            "ReleaseWakeLock", {"container": container, "name": name, "lifetime": lifetime}
+        )
+
+    def openCounter(self, container: str, name: str, kind: str | None = None) -> Deferred[Answer]:
+        """Get a counter, the only descriptor of the answer; it is the receiver's."""
+        return self.call("OpenCounter", {"container": container, "name": name, "kind": kind})
+
+    def wakeAt(
+        self, container: str, at: float | None, name: str | None = None
+    ) -> Deferred[Mapping[str, Any]]:
+        """Set an alarm (Unix time, seconds), or cancel it (L{None})."""
+        return self._plain("WakeAt", {"container": container, "at": at, "name": name})
+
+    def addContainer(
+        self,
+        name: str,
+        freezer: str,
+        linger: float | None = None,
+        suspend: str | None = None,
+        channels: Mapping[str, Mapping[str, Any]] | None = None,
+        wakeOn: str | None = None,
+        timeouts: str | None = None,
+        maxAsleep: float | None = None,
+        lifetime: str = "service",
+        control: str | None = None,
+    ) -> Deferred[Mapping[str, Any]]:
+        """
+        Have the service run one more container.
+
+        @param linger: seconds.
+        @param suspend: C{auto}, C{manual}, C{off} or C{dry_run}.
+        @param channels: by name, each with the keys of the configuration.
+        @param control: where it has a control socket of its own, for who is inside.
+        @param wakeOn: C{channels}, or C{sockets}: by whatever its own threads wait for as well.
+        @param timeouts: with C{sockets}: which of its times wake it: C{10s}, those and all but
+            shorter habits; C{all}; or C{ignore}.
+        @param maxAsleep: seconds asleep; with C{sockets} until it breathes at the latest, 15 if not
+            given; else until it is woken in any case, never if not given.  0: never.
+        """
+        return self._plain(
+            "AddContainer",
+            {
+                "name": name,
+                "freezer": freezer,
+                "linger": linger,
+                "suspend": suspend,
+                "channels": channels,
+                "control": control,
+                "wake_on": wakeOn,
+                "timeouts": timeouts,
+                "max_asleep": maxAsleep,
+                "lifetime": lifetime,
+            },
+        )
+
+    def removeContainer(self, name: str) -> Deferred[Mapping[str, Any]]:
+        """Have a container that was added thawed and forgotten."""
+        return self._plain("RemoveContainer", {"name": name})
+
+    def startTrace(self, descriptor: int, format: str = "json") -> Deferred[Mapping[str, Any]]:
+        """
+        Have the service trace, until L{stopTrace} or until this client is closed.
+
+        @param descriptor: a regular file, opened for writing.
+        @param format: C{json} or C{perfetto}.
+        """
+        return self._plain("StartTrace", {"format": format}, [descriptor])
+
+    def stopTrace(self) -> Deferred[Mapping[str, Any]]:
+        """End the trace; C{events}, C{bytes}, and whether it is C{complete}."""
+        return self._plain("StopTrace", {})
+
+    def listContainers(self) -> Deferred[list[Mapping[str, Any]]]:
+        """Name, state and mode of each container."""
+        return Deferred.fromCoroutine(self._listContainers())
+
+    async def _listContainers(self) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        first: int | None = None
+        while True:
+            answer = await self._plain("ListContainers", {"first_container": first})
+            found += answer["containers"]
+            first = answer.get("next_container")
+            if first is None:
+                return found
+
+    def describe(self, container: str) -> Deferred[dict[str, Any]]:
+        """All that is known about a container, all its wake sources included."""
+        return Deferred.fromCoroutine(self._describe(container))
+
+    async def _describe(self, container: str) -> dict[str, Any]:
+        described: dict[str, Any] = {}
+        first: int | None = None
+        while True:
+            answer = await self._plain("Describe", {"container": container, "first_source": first})
+            if not described:
+                described = dict(answer["description"])
+            else:
+                described["sources"] = described["sources"] + answer["description"]["sources"]
+            first = answer.get("next_source")
+            if first is None:
+                return described
+
+    def watch(self, container: str, changed: Callable[[str, str], None]) -> Deferred[Watch]:
+        """
+        Hear of each change.
+
+        @param changed: called with the state, C{awake} or C{asleep}, and the reason; the present
+            state comes first, before the Deferred fires.
+        """
+        return Deferred.fromCoroutine(self._watch(container, changed))
+
+    async def _watch(self, container: str, changed: Callable[[str, str], None]) -> Watch:
+        connection = await _dial(self._endpoint)
+        parameters = {"container": container}
+        first = connection.send(
+            encodeCall(f"{MANAGER}.RegisterWakeWatcher", parameters, more=True), ()
+        )
+        try:
+            answer = await first
+        except BaseException:
+            connection.transport.loseConnection()
+            raise
+        watch = Watch(connection, changed)
+        watch._answered(answer)
+        return watch
+
+    def watchByPipe(self, container: str) -> Deferred[int]:
+        """The read end of a pipe with a line per change; the receiver closes it."""
+        parameters = {"container": container, "pipe": True}
+        answer = self.call("RegisterWakeWatcher", parameters)
+        return answer.addCallback(lambda received: received.descriptors[0])
+
+
+def _dial(endpoint: IStreamClientEndpoint) -> Deferred[_Connection]:
+    return cast("Deferred[_Connection]", endpoint.connect(Factory.forProtocol(_Connection)))

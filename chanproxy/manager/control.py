@@ -1,0 +1,379 @@
+"""
+The control socket: one packet is one call, one connection answers one call at a time.
+
+Knows the packets and their order, and who calls; what the calls do is
+L{chanproxy.manager.dispatch}'s.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chanproxy import config
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.transport import MessageProtocol
+from chanproxy.container.watchers import WatcherGone
+from chanproxy.endpoints.addresses import SeqpacketAddressSpec
+from chanproxy.endpoints.ports import ChannelPort
+from chanproxy.interfaces import ChannelBroken, ChanproxyReactor, IWakeWatcher, MessageRefused
+from chanproxy.kernel.calls import closeAll
+from chanproxy.kernel.descriptors import left, limit, whyScarce
+from chanproxy.kernel.fewlines import FewLines
+from chanproxy.manager import varlink
+from chanproxy.manager.access import Credentials, Rights, User, credentialsOf
+from chanproxy.manager.attached import Handed
+from chanproxy.manager.crowds import Account, Crowd, Terms
+from chanproxy.manager.describe import fitting
+from chanproxy.manager.dispatch import Caller, Manager, Reply, noAccess
+from chanproxy.manager.errors import CallTooLarge, InternalError, LimitExceeded, VarlinkError
+from chanproxy.manager.varlink import Call
+
+STRANGERS = 1024
+"""
+Bytes of a call that are read for somebody who has no access, who may only ask what answers here:
+that is known before anything is made of them.
+"""
+
+
+class IAccess(Protocol):
+    """Who may do what; see L{chanproxy.manager.access.Access}."""
+
+    @property
+    def container(self) -> str | None: ...
+    def rights(self, credentials: Credentials) -> Rights: ...
+    def user(self, credentials: Credentials) -> User: ...
+
+
+class ControlConnection(MessageProtocol):
+    """One client."""
+
+    _log = Logger()
+
+    def __init__(self, factory: ControlFactory) -> None:
+        self._factory = factory
+        self._caller: Caller | None = None
+        self._pending: Deferred[Reply] | None = None
+        self._stream: _Stream | None = None
+        self._lost = False
+        self._paused = False
+        self._account: Account | None = None
+        self._waits = False
+
+    def connectionMade(self) -> None:
+        """Somebody connected: who it is stays as it is now."""
+        with socket.socket(fileno=os.dup(self.transport.fileno())) as looked:
+            credentials = credentialsOf(looked)
+        who = self._factory.access.user(credentials).who
+        rights = self._factory.access.rights(credentials)
+        account = self._factory.admit(self, credentials, rights)
+        if account is None:
+            self._factory.lines.warn("control: {who} refused: too many connections", who=who)
+            self._send(
+                LimitExceeded(
+                    "limits.control-connections",
+                    "there are too many connections; try later, or raise "
+                    "limits.control-connections",
+                ).encode()
+            )
+            self.transport.loseConnection()
+            return
+        if not rights.any:
+            self._factory.lines.warn("control: {who} has no access", who=who)
+        self._account = account
+        self._caller = Caller(who, rights, self._watch, account, self._factory.access.container)
+
+    def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
+        """A call."""
+        handed = Handed(descriptors, self.transport.getHost().name)
+        caller = self._caller
+        if caller is None or self._lost or self._stream is not None:
+            # A watcher's calls go unanswered.  Not unread: its own end of the connection may be
+            # attached to one, and would stay open in our own queue when it has gone.
+            handed.close()
+            return
+        # Of a processor, as the share is; what others run meanwhile is not this caller's.
+        began = time.thread_time()
+        try:
+            self._received(caller, data, handed)
+        finally:
+            handed.close()
+            caller.account.charge(time.thread_time() - began)
+            self._waitForTurn(caller.account)
+
+    def _waitForTurn(self, account: Account) -> None:
+        """Whoever has taken more than its share is heard again when that is made up for."""
+        if account.owes and not self._lost and not self._waits:
+            self._waits = True
+            self._pause()
+            account.wait(self._goOn)
+
+    def _goOn(self) -> None:
+        self._waits = False
+        self._resume()
+
+    def _received(self, caller: Caller, data: bytes, handed: Handed) -> None:
+        call: Call | None = None
+        try:
+            if not caller.rights.any and len(data) > STRANGERS:
+                raise noAccess(caller.who)
+            call = varlink.parseCall(data)
+            result = self._factory.manager.dispatch(caller, call, handed)
+        except VarlinkError as error:
+            self._fail(call, error)
+        except OSError as error:
+            # Out of descriptors or memory; the client may try again.
+            text = f"not now: {error.strerror}; raise the limit of open files (ulimit -n)"
+            self._fail(call, LimitExceeded("RLIMIT_NOFILE", text))
+        except Exception:
+            self._log.failure("control: {who}: a call failed", who=caller.who)
+            self._fail(call, InternalError())
+        else:
+            self._answer(call, result)
+
+    def _answer(self, call: Call, result: Reply | Deferred[Reply] | None) -> None:
+        if isinstance(result, Reply):
+            self._succeed(call, result)
+        elif result is None:
+            # The connection is a watcher now.
+            return
+        elif result.called:
+            self._settle(call, result)
+        else:
+            self._pending = result
+            self._pause()
+            self._settle(call, result)
+
+    def _settle(self, call: Call, result: Deferred[Reply]) -> None:
+        def done(outcome: Reply | Failure) -> None:
+            self._pending = None
+            if isinstance(outcome, Reply):
+                self._succeed(call, outcome)
+            elif isinstance(outcome.value, VarlinkError):
+                self._fail(call, outcome.value)
+            else:
+                self._log.failure("control: a call failed", outcome)
+                self._fail(call, InternalError())
+            self._resume()
+
+        result.addBoth(done)
+
+    def _succeed(self, call: Call, reply: Reply) -> None:
+        try:
+            if not call.oneway:
+                self._send(varlink.encodeReply(reply.parameters), reply.descriptors)
+        finally:
+            closeAll(reply.descriptors)
+
+    def _fail(self, call: Call | None, error: VarlinkError) -> None:
+        if call is None or not call.oneway:
+            self._send(error.encode())
+
+    def _send(self, data: bytes, descriptors: list[int] | None = None) -> None:
+        if self._lost:
+            return
+        try:
+            self.transport.sendMessage(data, descriptors or ())
+        except ChannelBroken as error:
+            self._log.warn("control: a reply cannot be sent: {error}", error=error)
+            self.transport.abortConnection()
+        if self.transport.pending:
+            # Who does not read its answers is asked for no more calls.
+            self._pause()
+
+    def _pause(self) -> None:
+        self._paused = True
+        self.transport.waitReadable(False)
+        self.transport.waitGone()
+
+    def _resume(self) -> None:
+        if self._lost or self._waits or self._pending is not None or self._stream is not None:
+            return
+        if not self.transport.pending:
+            self._paused = False
+            self.transport.waitReadable(True)
+
+    def channelWritable(self) -> None:
+        """All answers are with the kernel."""
+        self._resume()
+
+    def channelReadable(self) -> None:
+        """A call has arrived, or the client has gone."""
+        if self.transport.peerGone() and (self._paused or self._stream is not None):
+            # It waits for no answer any more, and what it still had to say depends on one.
+            self.transport.abortConnection()
+            return
+        if self._account is not None:
+            # Others may have taken what is for all of them.
+            self._waitForTurn(self._account)
+        MessageProtocol.channelReadable(self)
+
+    def messagesEnded(self) -> None:
+        """The client sends no more: it is answered what it asked; a watcher hears on."""
+        if self._stream is None:
+            self.transport.loseConnection()
+        else:
+            self._pause()
+
+    def messageRefused(self, error: MessageRefused) -> None:
+        """A call that is too large: it is dropped, unread, and the connection goes on."""
+        self.transport.discard()
+        if self._stream is None:
+            self._send(CallTooLarge(self._factory.messageBytes).encode())
+
+    def _watch(self, remove: Callable[[IWakeWatcher], None]) -> IWakeWatcher:
+        self._stream = _Stream(self, remove)
+        return self._stream
+
+    def tell(self, state: str, reason: str) -> None:
+        """One more answer of a watcher."""
+        parameters = {"state": state, "reason": fitting(reason)}
+        self._send(varlink.encodeReply(parameters, continues=True))
+        if self._lost or self.transport.pending:
+            raise WatcherGone("it does not read")
+
+    def hangUp(self) -> None:
+        """A watcher that is told no more."""
+        if not self._lost:
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The client has gone, or was dropped."""
+        self._lost = True
+        if self._account is not None:
+            self._account.leave(self._goOn)
+        self._factory.left(self)
+        if self._stream is not None:
+            self._stream.remove(self._stream)
+        if self._caller is not None:
+            self._caller.gone()
+
+
+@implementer(IWakeWatcher)
+class _Stream:
+    """A connection as a wake watcher."""
+
+    def __init__(
+        self, connection: ControlConnection, remove: Callable[[IWakeWatcher], None]
+    ) -> None:
+        self._connection = connection
+        self.remove = remove
+
+    def stateChanged(self, state: str, reason: str) -> None:
+        """See L{IWakeWatcher.stateChanged}."""
+        self._connection.tell(state, reason)
+
+    def dropped(self) -> None:
+        """See L{IWakeWatcher.dropped}."""
+        self._connection.hangUp()
+
+
+LAST = 8
+"""Descriptors that are left when root cannot connect any more either: a call needs some."""
+
+
+def controlPort(
+    reactor: ChanproxyReactor,
+    spec: SeqpacketAddressSpec,
+    factory: ControlFactory,
+    lines: int,
+    room: Callable[[], str] = lambda: whyScarce() if left() <= LAST else "",
+) -> ChannelPort:
+    """
+    What listens.
+
+    @param lines: see L{FewLines}.
+    @param room: see L{ChannelPort}; as it is, root can connect when only the reserve is left.
+    """
+    return ChannelPort(
+        reactor,
+        spec,
+        factory,
+        PeekBuffer(factory.messageBytes),
+        room=room,
+        lines=lines,
+    )
+
+
+class ControlFactory(Factory):
+    """Makes a L{ControlConnection} of each client."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        manager: Manager,
+        access: IAccess,
+        messageBytes: int,
+        crowd: Crowd,
+        lines: FewLines,
+    ) -> None:
+        """
+        @param messageBytes: the largest call, for people; the transport's buffer enforces it.
+        @param crowd: what callers may take.
+        @param lines: where it is said who was refused.
+        """
+        self.manager = manager
+        self.access = access
+        self.messageBytes = messageBytes
+        self.lines = lines
+        self._crowd = crowd
+        self._open: dict[ControlConnection, Account] = {}
+
+    def buildProtocol(self, address: IAddress | None) -> ControlConnection:
+        """A client connected."""
+        return ControlConnection(self)
+
+    def admit(
+        self, connection: ControlConnection, credentials: Credentials, rights: Rights
+    ) -> Account | None:
+        """
+        Whether there is room for one more connection.
+
+        @return: what its calls are charged to.
+        """
+        user = self.access.user(credentials)
+        account = self._crowd.account(user.key, user.account, rights.administers, rights.any)
+        if not self._crowd.admit(account):
+            return None
+        self._open[connection] = account
+        return account
+
+    def left(self, connection: ControlConnection) -> None:
+        """A connection has ended."""
+        account = self._open.pop(connection, None)
+        if account is not None:
+            self._crowd.left(account)
+
+    def closeAll(self) -> None:
+        """The service stops."""
+        for connection in list(self._open):
+            connection.transport.loseConnection()
+
+    def stopFactory(self) -> None:
+        """Nobody connects any more."""
+        self.lines.close()
+        self._crowd.close()
+
+
+def clientsOf(
+    reactor: ChanproxyReactor,
+    manager: Manager,
+    access: IAccess,
+    limits: config.Limits,
+    lines: FewLines,
+) -> ControlFactory:
+    """What serves those who connect, within the limits of the configuration."""
+    each = limits.userDescriptors or limit() // 16
+    crowd = Crowd(reactor, Terms(limits.controlConnections, each))
+    return ControlFactory(manager, access, limits.controlBytes, crowd, lines)

@@ -1,0 +1,137 @@
+"""
+A container in words and figures, as C{org.chanproxy.Manager} answers them.
+
+Only looks; every part has a bound, because a reply is one packet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from chanproxy.container import Container
+from chanproxy.wake.sources import Source
+from chanproxy.wake.statistics import SuspendStatistics
+from chanproxy.words import safe
+
+T = TypeVar("T")
+
+PORTION = 32768
+"""Bytes of each list in one reply."""
+
+REASON_SHOWN = 256
+"""Characters of a reason that are shown; it may name thousands of sources."""
+
+
+def shortened(text: str) -> str:
+    """A reason, or its beginning."""
+    text = safe(text)
+    return text if len(text) <= REASON_SHOWN else f"{text[:REASON_SHOWN]}..."
+
+
+def portion(entries: Iterable[T], first: int) -> tuple[list[T], int | None]:
+    """
+    As many entries as go into one reply.
+
+    @return: the entries from the C{first} on, and the number of the next one, if there is one.
+    """
+    found: list[T] = []
+    size = 0
+    for entry in itertools.islice(entries, first, None):
+        size += len(json.dumps(entry))
+        if size > PORTION and found:
+            return found, first + len(found)
+        found.append(entry)
+    return found, None
+
+
+def fitting(reason: str) -> str:
+    """A reason, or as many of its names as go into one reply, with three dots for the others."""
+    names, following = portion(reason.split(","), 0)
+    return reason if following is None else ",".join([*names, "..."])
+
+
+def summary(container: Container) -> dict[str, Any]:
+    """One line of a list of containers."""
+    return {
+        "name": container.name,
+        "state": container.suspension.state,
+        # Varlink's words have no hyphen.
+        "mode": container.mode.replace("-", "_"),
+    }
+
+
+def description(container: Container, first: int) -> dict[str, Any]:
+    """
+    All of it, with the wake sources from the C{first} on.
+
+    Locks come first, those that are held before all others; then what is adopted.
+    """
+    # A look, so that the figures are of now.
+    container.sources.signalled()
+    statistics = container.suspension.statistics
+    locks = container.sources.locks.all()
+    every: Iterable[Source] = itertools.chain(locks, container.sources.attached, container.sources)
+    sources, following = portion(map(_source, every), first)
+    newest, _ = portion(
+        (
+            {"at": event.at, "kind": event.kind, "reason": shortened(event.reason)}
+            for event in reversed(statistics.events)
+        ),
+        0,
+    )
+    alarms, _ = portion(({"name": n, "at": at} for n, at in container.alarms.all().items()), 0)
+    reply: dict[str, Any] = {
+        "description": {
+            **summary(container),
+            "why_awake": shortened(container.why),
+            "passed_over": portion(map(shortened, container.passedOver), 0)[0],
+            "signals": container.signals,
+            "freezer": container.freezer.spec,
+            "linger": container.linger,
+            "proxy_count": sum(1 for _ in container.proxies()),
+            "watcher_count": len(container.watchers),
+            "source_count": len(container.sources) + len(locks) + len(container.sources.attached),
+            "statistics": _statistics(statistics),
+            "histogram": statistics.histogram,
+            "events": newest[::-1],
+            "alarms": alarms,
+            "sources": sources,
+        }
+    }
+    if following is not None:
+        reply["next_source"] = following
+    return reply
+
+
+def _statistics(statistics: SuspendStatistics) -> dict[str, Any]:
+    return {
+        "attempt_count": statistics.attempts,
+        "success_count": statistics.successes,
+        "fail_count": statistics.failures,
+        "last_failure": shortened(statistics.lastFailure),
+        "last_resume_reason": shortened(statistics.lastReason),
+        "last_suspend_time": statistics.lastAsleep,
+        "total_suspend_time": statistics.totalAsleep,
+        "breath_count": statistics.breaths,
+        "breath_time": statistics.breathTime,
+    }
+
+
+def _source(source: Source) -> dict[str, Any]:
+    figures = source.statistics
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "active": bool(figures.activeSince),
+        "active_count": figures.activeCount,
+        "event_count": source.eventCount,
+        "wakeup_count": figures.wakeupCount,
+        "expire_count": figures.expireCount,
+        "active_since": figures.activeSince,
+        "total_time": figures.totalTime,
+        "max_time": figures.longestTime,
+        "last_change": figures.lastChange,
+    }

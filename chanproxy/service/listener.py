@@ -1,0 +1,388 @@
+"""
+ChannelListener: what listens for a channel's connections, and makes a channel proxy of each.
+
+Below the service, above containers and endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocol,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chanproxy import config
+from chanproxy.carry.ledger import Noticed
+from chanproxy.carry.proxy import CannotPair, ContainerProtocol, RemoteProtocol
+from chanproxy.channels.adapter import EndpointFactory
+from chanproxy.channels.adapter import dial as dialEndpoint
+from chanproxy.channels.base import SocketChannel
+from chanproxy.channels.buffered import EndpointChannel
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.framed import FramedChannel
+from chanproxy.config.containers import whyNotTogether
+from chanproxy.container import Container
+from chanproxy.endpoints.binding import openListening, whyNotBindable
+from chanproxy.endpoints.parsing import (
+    AddressSpec,
+    OtherAddressSpec,
+    SystemdAddressSpec,
+    Traits,
+    parseAddress,
+    traits,
+)
+from chanproxy.endpoints.ports import ChannelPort, kindOf
+from chanproxy.endpoints.seqpacket import ChannelClientEndpoint
+from chanproxy.interfaces import ChanproxyReactor, IByteChannel
+from chanproxy.kernel.descriptors import whyScarce
+from chanproxy.kernel.keepalive import Keeper
+from chanproxy.kernel.peers import Identity, peerIdentity, whyNotAssumable
+from chanproxy.words import safe
+
+CONNECTION = 3
+"""Descriptors that a connection takes: its two ends, and its counter."""
+
+
+class CannotStart(Exception):
+    """
+    A channel cannot be listened for; the text says what is wrong and what to do.
+
+    @ivar key: the key of the channel that is to be changed.
+    """
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(text)
+        self.key = key
+
+
+def whyNotStartable(
+    reactor: ChanproxyReactor, channel: config.Channel
+) -> Iterator[tuple[str, str]]:
+    """
+    Look for what would keep a channel from starting, without changing anything.
+
+    @return: the key, and what is wrong and what to do.
+    """
+    listen = parseAddress(channel.listen, listening=True)
+    connect = parseAddress(channel.connect, listening=False)
+    try:
+        if isinstance(listen, OtherAddressSpec):
+            _server(reactor, listen)
+        elif wrong := whyNotBindable(listen):
+            yield "listen", wrong
+        elif isinstance(listen, SystemdAddressSpec):
+            for key, wrong, remedy in whyNotTogether(channel, _adopted(listen), traits(connect)):
+                yield key, f"{wrong}; {remedy}"
+    except CannotStart as error:
+        yield error.key, str(error)
+    try:
+        if isinstance(connect, OtherAddressSpec):
+            _client(reactor, connect)
+    except CannotStart as error:
+        yield error.key, str(error)
+    if channel.identity == "peer" and (missing := whyNotAssumable()):
+        yield "identity", f"peer: {missing}"
+
+
+def _adopted(spec: SystemdAddressSpec) -> Traits:
+    """What the socket that systemd passed can carry."""
+    with openListening(spec) as listening:
+        kind = kindOf(listening)
+        assert kind is not None, "refused otherwise"
+        known = traits(spec)
+        return Traits(kind.family, kind.carriesDescriptors, kind.showsUnread, known.credentials)
+
+
+def _server(reactor: ChanproxyReactor, spec: OtherAddressSpec) -> IStreamServerEndpoint:
+    try:
+        return cast(IStreamServerEndpoint, serverFromString(reactor, spec.description))
+    # Whatever a plugin thinks of its arguments, and of the files that they name.
+    except Exception as error:
+        raise CannotStart("listen", _explain(spec, error)) from error
+
+
+def _client(reactor: ChanproxyReactor, spec: OtherAddressSpec) -> IStreamClientEndpoint:
+    try:
+        return cast(IStreamClientEndpoint, clientFromString(reactor, spec.description))
+    except Exception as error:
+        raise CannotStart("connect", _explain(spec, error)) from error
+
+
+def _explain(spec: OtherAddressSpec, error: Exception) -> str:
+    if isinstance(error, ValueError) and str(error).startswith("Unknown endpoint type"):
+        return (
+            f"{spec.scheme} is no kind that is known here; ours are seqpacket, unix, tcp, vsock "
+            "and systemd, the others are Twisted's and those of its plugins that are installed"
+        )
+    text = " ".join(str(error).split())
+    return f"Twisted says of {spec.scheme}: {text or type(error).__name__}; correct its arguments"
+
+
+class _Only(Factory):
+    """Gives one protocol, which does not keep the factory."""
+
+    noisy = False
+
+    def __init__(self, side: ContainerProtocol | RemoteProtocol) -> None:
+        self._side = side
+
+    def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
+        """The one."""
+        return self._side
+
+
+class ChannelListener(Factory):
+    """Makes one channel proxy of each connection to a channel's C{listen} address."""
+
+    _log = Logger()
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: ChanproxyReactor,
+        container: Container,
+        channel: config.Channel,
+        limits: config.Limits,
+        buffer: PeekBuffer,
+    ) -> None:
+        self._reactor = reactor
+        self._container = container
+        self._channel = channel
+        self._name = f"{container.name}/{channel.name}"
+        self._opened = 0
+        self._dials: dict[Deferred[IProtocol], ContainerProtocol | RemoteProtocol] = {}
+        explicit = channel.handled == "explicit"
+        # One for all its connections, so that its users need not know them apart.
+        self._counter = container.keepCounter(channel.name, channel.initial) if explicit else None
+        self._noticed: Noticed = container.notices(self._name)
+        self._unhandled = channel.initial == 1 and not explicit
+        if self._unhandled:
+            self._noticed.hold()
+        self._limits = limits
+        self._connecting = _connecting(reactor, channel, limits, buffer)
+        self._listening: AddressSpec = parseAddress(channel.listen, listening=True)
+        self._buffer = buffer
+        self._keeper = Keeper(reactor, channel.keepalive)
+        self._port: IListeningPort | None = None
+        self._opening: Deferred[IListeningPort] | None = None
+
+    def start(self) -> None:
+        """
+        Listen.
+
+        @raise CannotStart: what is wrong, and what to do; nothing is left behind.
+        """
+        for key, wrong in whyNotStartable(self._reactor, self._channel):
+            raise CannotStart(key, wrong)
+        if isinstance(self._listening, OtherAddressSpec):
+            self._open(self._listening)
+        else:
+            port = ChannelPort(
+                self._reactor,
+                self._listening,
+                self,
+                self._buffer,
+                bare=True,
+                room=self._whyNoRoom,
+                lines=self._limits.logLines,
+            )
+            try:
+                port.startListening()
+            except CannotListenError as error:
+                raise CannotStart("listen", str(error.socketError)) from error
+            self._port = port
+        if self._channel.handled == "explicit":
+            self._log.info(
+                "{name}: handled = explicit: the container stays awake from a message on, until "
+                "whoever holds the channel's counter (OpenCounter, {channel}) reads it down",
+                name=self._name,
+                channel=self._channel.name,
+            )
+
+    def _whyNoRoom(self) -> str:
+        """Why no connection can be accepted now; empty: one can."""
+        wrong = self._container.whyNoRoom(CONNECTION, owner=True)
+        return whyScarce() if wrong is None else str(wrong)
+
+    def _open(self, spec: OtherAddressSpec) -> None:
+        endpoint = _server(self._reactor, spec)
+        factory = EndpointFactory(self._reactor, self, self._limits.endpointBuffer)
+        failed: list[Failure] = []
+        self._opening = endpoint.listen(factory)
+        self._opening.addCallbacks(self._listens, failed.append)
+        if failed:
+            raise CannotStart("listen", failed[0].getErrorMessage())
+        if self._opening is not None:
+            # Rare: most endpoints listen at once, and whoever does not says late that it cannot.
+            self._opening.addCallback(lambda _: self._sayWhyNot(failed))
+
+    def _sayWhyNot(self, failed: list[Failure]) -> None:
+        for failure in failed:
+            if not failure.check(CancelledError):
+                self._log.error(
+                    "{name}: does not listen: {why}",
+                    name=self._name,
+                    why=safe(failure.getErrorMessage()),
+                )
+
+    def _listens(self, port: IListeningPort) -> None:
+        self._port, self._opening = port, None
+
+    def stop(self) -> Deferred[None]:
+        """Accept no more, give up what is being connected; channels that stand are not touched."""
+        for dial, accepted in list(self._dials.items()):
+            dial.cancel()
+            self._hangUp(accepted)
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._port is None:
+            return succeed(None)
+        return cast("Deferred[None]", maybeDeferred(self._port.stopListening))
+
+    @property
+    def container(self) -> Container:
+        """Whose channel it is."""
+        return self._container
+
+    @property
+    def port(self) -> IListeningPort | None:
+        """What listens; L{None} before and, with some endpoints, shortly after L{start}."""
+        return self._port
+
+    def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
+        """Somebody connected to C{listen}."""
+        accepted = ContainerProtocol() if self._fromContainer else RemoteProtocol()
+        accepted.onConnected = lambda: self._dial(accepted)
+        return accepted
+
+    @property
+    def _fromContainer(self) -> bool:
+        return self._channel.initiator == "container"
+
+    def _dial(self, accepted: ContainerProtocol | RemoteProtocol) -> None:
+        self._opened += 1
+        name = f"{self._name}#{self._opened}"
+        if not self._fromContainer and self._counter is None:
+            self._noticed.happened()
+        other = RemoteProtocol() if self._fromContainer else ContainerProtocol()
+        try:
+            dial = self._connect(accepted, other)
+        except OSError as error:
+            self._failed(Failure(error), name, accepted)
+            return
+        if not dial.called:
+            # Perhaps the backlog is full: only an awake container empties it.
+            self._noticed.hold()
+            self._container.dialling += 1
+            self._dials[dial] = accepted
+
+            def over(result: object) -> object:
+                del self._dials[dial]
+                self._container.dialling -= 1
+                self._noticed.release()
+                return result
+
+            dial.addBoth(over)
+        dial.addCallback(lambda _: self._pair(name, accepted, other))
+        dial.addErrback(self._failed, name, accepted)
+
+    def _connect(
+        self,
+        accepted: ContainerProtocol | RemoteProtocol,
+        other: ContainerProtocol | RemoteProtocol,
+    ) -> Deferred[IProtocol]:
+        """@raise OSError: the kernel does not say who the peer is."""
+        factory = _Only(other)
+        if not isinstance(self._connecting, ChannelClientEndpoint):
+            most = self._limits.endpointBuffer
+            return dialEndpoint(self._connecting, self._reactor, factory, most)
+        identity: Identity | None = None
+        if self._channel.identity == "peer":
+            identity = peerIdentity(cast(SocketChannel, accepted.transport).fileno())
+        return self._connecting.connect(factory, identity)
+
+    def _pair(
+        self,
+        name: str,
+        accepted: ContainerProtocol | RemoteProtocol,
+        dialled: ContainerProtocol | RemoteProtocol,
+    ) -> None:
+        container, remote = (accepted, dialled) if self._fromContainer else (dialled, accepted)
+        assert isinstance(container, ContainerProtocol)
+        assert isinstance(remote, RemoteProtocol)
+        noticed = self._noticed if self._counter is None else None
+        channel = self._channel
+        try:
+            for side in (container, remote):
+                cast(SocketChannel | EndpointChannel, side.transport).keepAlive(self._keeper)
+            if channel.framing != "none":
+                self._frame(container)
+                self._frame(remote)
+            self._container.proxy(
+                *(container, remote, name, self._counter, noticed),
+                handled=channel.handled,
+                silence=channel.silence,
+                # Who dials asks: what comes in to a container that did is the answer.
+                unanswered=0.0 if self._fromContainer else channel.unanswered,
+                onHandled=self._firstHandled if self._unhandled else None,
+                refuseDescriptors=channel.descriptors == "refuse",
+            )
+        except Exception:
+            self._hangUp(dialled)
+            raise
+        self._container.lines.info("{name}: open", name=name)
+
+    def _firstHandled(self) -> None:
+        if self._unhandled:
+            self._unhandled = False
+            self._noticed.release()
+
+    def _frame(self, side: ContainerProtocol | RemoteProtocol) -> None:
+        below = cast(IByteChannel, side.transport)
+        if below.family == "bytes":
+            framed = FramedChannel(below, self._limits.messageBytes)
+            side.transport = cast(ITransport, framed)
+
+    def _failed(
+        self, failure: Failure, name: str, accepted: ContainerProtocol | RemoteProtocol
+    ) -> None:
+        if not failure.check(CancelledError):
+            self._container.lines.warn(
+                "{name}: connection closed: {why} "
+                "(containers.{container}.channels.{channel}.{key})",
+                name=name,
+                why=safe(failure.getErrorMessage()),
+                key="descriptors" if failure.check(CannotPair) else "connect",
+                container=self._container.name,
+                channel=self._channel.name,
+            )
+        # No end in order: nobody was there.
+        self._hangUp(accepted, abort=True)
+
+    def _hangUp(self, side: IProtocol, abort: bool = False) -> None:
+        transport = getattr(side, "transport", None)
+        if transport is not None:
+            (transport.abort if abort else transport.close)()
+
+
+def _connecting(
+    reactor: ChanproxyReactor, channel: config.Channel, limits: config.Limits, buffer: PeekBuffer
+) -> ChannelClientEndpoint | IStreamClientEndpoint:
+    """@raise CannotStart: Twisted does not know, or refuses, what is written."""
+    spec = parseAddress(channel.connect, listening=False)
+    if isinstance(spec, OtherAddressSpec):
+        return _client(reactor, spec)
+    assert not isinstance(spec, SystemdAddressSpec), "for listening only"
+    return ChannelClientEndpoint(reactor, spec, buffer, limits.connectTimeout)

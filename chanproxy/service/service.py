@@ -1,0 +1,417 @@
+"""
+The service: containers and listeners, made from a configuration.
+
+Below a parent service of any Twisted application, or under C{twistd} by L{chanproxy.service.tap}.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+from chanproxy import config
+from chanproxy.adopt.rights import whyNotAdopt
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.inflight import Record
+from chanproxy.config import Problem, StartError
+from chanproxy.config.together import plain, whyNotApart
+from chanproxy.container import Bounds, Container
+from chanproxy.container.signaltrace import SignalTrace
+from chanproxy.endpoints.addresses import SeqpacketAddressSpec
+from chanproxy.endpoints.binding import whyNotBindable
+from chanproxy.endpoints.ports import ChannelPort
+from chanproxy.freezers import Breadth, makeFreezer
+from chanproxy.freezers.frozen import thawRecorded
+from chanproxy.freezers.guarding import Guard
+from chanproxy.freezers.rundirectory import openDirectory, runtimeDirectory
+from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
+from chanproxy.kernel import descriptors
+from chanproxy.kernel.closing import closer
+from chanproxy.kernel.fewlines import FewLines
+from chanproxy.manager.access import Access, AccessError
+from chanproxy.manager.administration import ServiceManager
+from chanproxy.manager.control import ControlFactory, clientsOf, controlPort
+from chanproxy.service.guestport import GuestPort
+from chanproxy.service.listener import CannotStart, ChannelListener, whyNotStartable
+from chanproxy.service.scheduling import schedule
+from chanproxy.words import safe
+
+PREDECESSOR = 0.5
+"""
+Seconds: what a service had that was killed is free when the last of its processes has ended, which
+may be some moments after the service itself, or many on a busy machine.
+"""
+
+
+def thawNow(spec: str, reactor: ChanproxyReactor | None = None) -> None:
+    """
+    Thaw by specification.
+
+    @param reactor: nothing waits here, but making a freezer takes one; without it the global one.
+    @raise FreezerError: it did not work.
+    """
+    if reactor is None:
+        from twisted.internet import reactor as installed
+
+        reactor = cast(ChanproxyReactor, installed)
+    makeFreezer(spec, reactor).thawNow()
+
+
+def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) -> list[Problem]:
+    """
+    Look for what would keep the service from starting, without changing anything.
+
+    Waits for up to L{PREDECESSOR} seconds for what may pass.
+
+    @return: all problems found.
+    """
+    end = time.monotonic() + PREDECESSOR
+    while True:
+        problems = _problems(configuration, reactor)
+        if time.monotonic() > end or not any(each.passing for each in problems):
+            return problems
+        time.sleep(0.02)
+
+
+def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) -> list[Problem]:
+    problems = []
+    if any(container.freezer != "none" for container in configuration.containers):
+        try:
+            os.close(openDirectory(runtimeDirectory(), make=False))
+        except FileNotFoundError:
+            pass
+        except FreezerError as error:
+            problems.append(Problem("records", str(error)))
+    places: dict[str, str] = {}
+    for container in configuration.containers:
+        path = f"containers.{container.name}"
+        try:
+            freezer = makeFreezer(container.freezer, reactor)
+            freezer.check()
+            place = _placeOf(freezer)
+        except (FreezerError, ValueError) as error:
+            problems.append(Problem(f"{path}.freezer", str(error)))
+        else:
+            clash = whyNotApart(place, places) if place else None
+            taken = None
+            if clash is None and container.suspend != "dry-run":
+                taken = _whyInHands(freezer)
+            if clash is not None:
+                problems.append(Problem(f"{path}.freezer", clash))
+            elif taken is not None:
+                problems.append(Problem(f"{path}.freezer", taken, passing=True))
+            elif place:
+                places[f"{path}.freezer"] = place
+        wrong = whyNotAdopt() if container.adoption is not None else None
+        if wrong is not None:
+            problems.append(Problem(f"{path}.wake-on", wrong))
+        if container.control is not None and (wrong := whyNotBindable(container.control)):
+            problems.append(Problem(f"{path}.control", wrong, passing=True))
+        for channel in container.channels:
+            for key, wrong in whyNotStartable(reactor, channel):
+                where = f"{path}.channels.{channel.name}.{key}"
+                problems.append(Problem(where, wrong, passing=key == "listen"))
+    try:
+        Access(configuration.access)
+    except AccessError as error:
+        problems += error.problems
+    control = configuration.control
+    if control is not None and not _madeByUs(control):
+        taken = whyNotBindable(control)
+        if taken is not None:
+            problems.append(Problem("control", taken, passing=True))
+    return problems
+
+
+def _placeOf(freezer: IFreezer) -> str:
+    """
+    What no two containers have in common; empty, when nothing is stopped.
+
+    @raise FreezerError: it cannot be known.
+    """
+    exclusive: IExclusiveFreezer | None = IExclusiveFreezer(freezer, None)
+    if exclusive is not None:
+        return exclusive.place()
+    return "" if freezer.spec == "none" else plain(freezer.spec)
+
+
+def _whyInHands(freezer: IFreezer) -> str | None:
+    """Whether another service has it, in words."""
+    exclusive: IExclusiveFreezer | None = IExclusiveFreezer(freezer, None)
+    if exclusive is not None:
+        try:
+            exclusive.claim()
+        except FreezerError as error:
+            return str(error)
+        exclusive.release()
+    return None
+
+
+def _madeByUs(control: SeqpacketAddressSpec) -> bool:
+    """Whether the control socket's directory is the runtime directory, still to be made."""
+    directory = os.path.dirname(control.path)
+    return directory == runtimeDirectory() and not os.path.exists(directory)
+
+
+def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
+    return Bounds(
+        wakeSources=limits.wakeSources,
+        wakeLocks=limits.wakeLocks,
+        wakeWatchers=limits.wakeWatchers,
+        freezeWarning=container.freezeWarning,
+        freezeLimit=container.freezeLimit,
+        signalInterval=container.signalInterval,
+        watchedProcesses=container.watchedProcesses,
+        descriptors=limits.containerDescriptors or descriptors.limit() // 4,
+        logLines=limits.logLines,
+    )
+
+
+def _closed(result: object) -> object:
+    closer.finish()
+    return result
+
+
+class ChanproxyService(Service):
+    """
+    Runs the containers of a configuration.
+
+    @ivar containers: by name, while running.
+    """
+
+    _log = Logger()
+
+    def __init__(self, configuration: config.Configuration, reactor: ChanproxyReactor) -> None:
+        """@param configuration: may be empty; containers can be added while running."""
+        Service.setName(self, "chanproxy")
+        self._configuration = configuration
+        self._reactor = reactor
+        self.containers: dict[str, Container] = {}
+        self._places: dict[str, str] = {}
+        self._listeners: list[ChannelListener] = []
+        self._guests: list[GuestPort] = []
+        self._control: ChannelPort | None = None
+        self._clients: ControlFactory | None = None
+        self._buffer: PeekBuffer | None = None
+        self._signals = SignalTrace(reactor)
+        self._guard = Guard(reactor, configuration.watchdog)
+
+    def startService(self) -> None:
+        """
+        Thaw what a dead predecessor left, then start everything.
+
+        @raise StartError: all that is wrong; nothing is half started.
+        """
+        thawed, failed = thawRecorded(lambda spec: thawNow(spec, self._reactor), everything=False)
+        for spec in thawed:
+            self._log.warn(
+                "{spec}: left frozen by a predecessor that died; thawed", spec=safe(spec)
+            )
+        for sentence in failed:
+            self._log.error(
+                "what a predecessor wrote down is not thawed: {why}", why=safe(sentence)
+            )
+        schedule(self._configuration.scheduling)
+        problems: list[Problem] = []
+        limits = self._configuration.limits
+        descriptors.raiseLimit()
+        closer.watchedBy(self._reactor)
+        closer.prepare()
+        record = Record(Record.newDescriptor())
+        buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors, record)
+        self._buffer = buffer
+        try:
+            for container in self._configuration.containers:
+                self._startContainer(container, limits, buffer, problems)
+            self._startControl(buffer, problems)
+            if problems:
+                raise StartError(problems)
+        except BaseException:
+            self._stopAll()
+            raise
+        for started in self.containers.values():
+            started.start()
+        Service.startService(self)
+
+    @property
+    def mostContainers(self) -> int:
+        """Up to how many containers can be added."""
+        return self._configuration.limits.containers
+
+    @property
+    def mostTraceBytes(self) -> int:
+        """The largest trace."""
+        return self._configuration.limits.traceBytes
+
+    def addContainer(self, container: config.Container) -> Container:
+        """
+        Run one more container, until L{removeContainer}, or until the service stops.
+
+        @raise StartError: all that is wrong; nothing of it is left.
+        """
+        path = f"containers.{container.name}"
+        if not self.running or self._buffer is None:
+            raise StartError([Problem(path, "the service does not run")])
+        if container.name in self.containers:
+            raise StartError([Problem(path, "is there already")])
+        if len(self.containers) >= self.mostContainers:
+            raise StartError([Problem("limits.containers", "there are as many already; raise it")])
+        problems: list[Problem] = []
+        try:
+            self._startContainer(container, self._configuration.limits, self._buffer, problems)
+            if problems:
+                raise StartError(problems)
+        except BaseException:
+            if container.name in self.containers:
+                self.removeContainer(container.name)
+            raise
+        made = self.containers[container.name]
+        made.start()
+        return made
+
+    def removeContainer(self, name: str) -> Deferred[object]:
+        """
+        Thaw a container, end its channels, forget it.
+
+        @return: fires when it listens no more; all else is done at once.
+        @raise KeyError: there is none of that name.
+        """
+        container = self.containers.pop(name)
+        self._places.pop(f"containers.{name}.freezer", None)
+        mine = [listener for listener in self._listeners if listener.container is container]
+        self._listeners = [listener for listener in self._listeners if listener not in mine]
+        guests = [port for port in self._guests if port.container is container]
+        self._guests = [port for port in self._guests if port not in guests]
+        return self._stop([container], [*mine, *guests])
+
+    def _startContainer(
+        self,
+        container: config.Container,
+        limits: config.Limits,
+        buffer: PeekBuffer,
+        problems: list[Problem],
+    ) -> None:
+        path = f"containers.{container.name}"
+        try:
+            breadth = Breadth(limits.cgroups, limits.processes, limits.cgroupDepth)
+            freezer = makeFreezer(container.freezer, self._reactor, breadth)
+            place = _placeOf(freezer)
+            clash = whyNotApart(place, self._places) if place else None
+            if clash is not None:
+                problems.append(Problem(f"{path}.freezer", clash))
+                return
+            made = Container(
+                self._reactor,
+                container.name,
+                freezer,
+                container.linger,
+                container.suspend,
+                bounds=_bounds(container, limits),
+                adoption=container.adoption,
+                longest=container.maxAsleep or None,
+                signals=self._signals,
+            )
+        except (FreezerError, ValueError) as error:
+            problems.append(Problem(f"{path}.freezer", str(error)))
+            return
+        self._guard.add(made.freezer)
+        self.containers[container.name] = made
+        if place:
+            self._places[f"{path}.freezer"] = place
+        if container.control is not None:
+            guests = GuestPort(self._reactor, made, container.control, limits, buffer)
+            try:
+                guests.start()
+            except CannotStart as error:
+                problems.append(Problem(f"{path}.{error.key}", str(error)))
+            else:
+                self._guests.append(guests)
+        for channel in container.channels:
+            try:
+                listener = ChannelListener(self._reactor, made, channel, limits, buffer)
+                listener.start()
+            except CannotStart as error:
+                key = f"{path}.channels.{channel.name}.{error.key}"
+                problems.append(Problem(key, str(error)))
+            else:
+                self._listeners.append(listener)
+
+    def _startControl(self, buffer: PeekBuffer, problems: list[Problem]) -> None:
+        control, limits = self._configuration.control, self._configuration.limits
+        if control is None:
+            return
+        try:
+            access = Access(self._configuration.access)
+            if _madeByUs(control):
+                os.close(openDirectory(runtimeDirectory()))
+        except AccessError as error:
+            problems += error.problems
+            return
+        except FreezerError as error:
+            problems.append(Problem("control", str(error)))
+            return
+        manager = ServiceManager(self._reactor, self, buffer)
+        lines = FewLines(self._log, self._reactor, "control", limits.logLines)
+        clients = clientsOf(self._reactor, manager, access, limits, lines)
+        port = controlPort(self._reactor, control, clients, limits.logLines)
+        try:
+            port.startListening()
+        except CannotListenError as error:
+            problems.append(Problem("control", str(error.socketError)))
+        else:
+            self._control, self._clients = port, clients
+
+    def stopService(self) -> Deferred[object]:
+        """Thaw every container, carry what can still be carried, close everything."""
+        Service.stopService(self)
+        return self._stopAll()
+
+    def _stopAll(self) -> Deferred[object]:
+        containers, self.containers = self.containers, {}
+        listeners, self._listeners = self._listeners, []
+        self._places.clear()
+        guests, self._guests = self._guests, []
+        # Before the control socket is closed: who waits for a resume is answered.
+        self._thaw(containers.values())
+        self._buffer = None
+        control: list[Deferred[None]] = []
+        if self._control is not None and self._clients is not None:
+            control.append(self._control.stopListening())
+            self._clients.closeAll()
+            self._control = self._clients = None
+        stopped = self._stop(list(containers.values()), [*listeners, *guests], control)
+        self._signals.close()
+        return stopped.addBoth(_closed)
+
+    def _thaw(self, containers: Iterable[Container]) -> None:
+        """For good, and before anything else that could fail."""
+        for container in containers:
+            try:
+                container.suspension.stop()
+            except FreezerError as error:
+                self._log.error("{name}: {error}", name=container.name, error=safe(str(error)))
+
+    def _stop(
+        self,
+        containers: list[Container],
+        listeners: Sequence[ChannelListener | GuestPort],
+        others: Sequence[Deferred[None]] = (),
+    ) -> Deferred[object]:
+        self._thaw(containers)
+        stopped = DeferredList([*others, *(listener.stop() for listener in listeners)])
+        for container in containers:
+            try:
+                container.stop()
+            except Exception:
+                self._log.failure("{name}: not stopped cleanly", name=container.name)
+            self._guard.remove(container.freezer)
+        if not self.containers:
+            self._guard.stop()
+        return stopped  # type: ignore[return-value]  # a DeferredList is a Deferred of its list

@@ -1,0 +1,184 @@
+"""
+WakeLocks: what keeps a container awake by name, with or without a timeout.
+
+All of them together are one eventfd, so that a lock costs no descriptor.  Knows nothing of
+registries and containers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from chanproxy.kernel import calls
+from chanproxy.wake.statistics import SourceStatistics, bootNanoseconds
+
+LOCK_NAMES = 1024
+"""Names whose figures are kept, by default."""
+
+
+class WakeLockError(Exception):
+    """A lock cannot be acquired or released; nothing has changed."""
+
+
+class TooManyWakeLocks(WakeLockError):
+    """As many names as are allowed are held now."""
+
+
+@define(eq=False)
+class WakeLock:
+    """
+    One name; held as long as anybody holds it.
+
+    @ivar statistics: exact; they outlive the lock's release.
+    """
+
+    name: str
+    statistics: SourceStatistics = field(factory=SourceStatistics)
+    _holders: dict[Hashable, IDelayedCall | None] = field(factory=dict, init=False)
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+
+    @property
+    def held(self) -> bool:
+        """Whether anybody holds it."""
+        return bool(self._holders)
+
+    @property
+    def kind(self) -> str:
+        """C{lock}, where other sources say C{counter} or C{descriptor}."""
+        return "lock"
+
+    @property
+    def eventCount(self) -> int:
+        """See L{SourceStatistics}."""
+        return self.statistics.eventCount
+
+    def whenQuiet(self) -> Deferred[None]:
+        """Fires when nobody holds it; at once if nobody does.  Cancellable."""
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        if self.held:
+            self._waiting.append(waiting)
+        else:
+            waiting.callback(None)
+        return waiting
+
+
+class WakeLocks:
+    """
+    The locks of one container.
+
+    @ivar held: the locks that are held now, by name.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        limit: int = LOCK_NAMES,
+        nanoseconds: Callable[[], int] = bootNanoseconds,
+    ) -> None:
+        """
+        @param limit: names whose figures are kept; those longest unused are forgotten first.
+        """
+        self._clock = clock
+        self._limit = limit
+        self._nanoseconds = nanoseconds
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.held: dict[str, WakeLock] = {}
+        self._idle: dict[str, WakeLock] = {}
+
+    def fileno(self) -> int:
+        """Readable while any lock is held; still owned here."""
+        return self._fd
+
+    def all(self) -> list[WakeLock]:
+        """Those that are held, then those that were."""
+        return [*self.held.values(), *self._idle.values()]
+
+    def acquire(self, name: str, timeout: float | None = None, holder: Hashable = None) -> WakeLock:
+        """
+        Hold a lock; holding it already only sets the timeout anew.
+
+        @param timeout: seconds until it is released by itself.
+        @param holder: who holds it; each holder's hold is its own.
+        @raise TooManyWakeLocks: as many as are allowed are held.
+        """
+        lock = self.held.get(name) or self._idle.get(name)
+        if lock is None:
+            self._makeRoom()
+            lock = WakeLock(name)
+        self._stopTimer(lock, holder)
+        lock._holders[holder] = (
+            None if timeout is None else self._clock.callLater(timeout, self._expired, lock, holder)
+        )
+        lock.statistics.eventCount += 1
+        if name not in self.held:
+            self._idle.pop(name, None)
+            self.held[name] = lock
+            lock.statistics.activated(self._nanoseconds())
+            if len(self.held) == 1:
+                os.eventfd_write(self._fd, 1)
+        return lock
+
+    def _makeRoom(self) -> None:
+        if len(self.held) + len(self._idle) < self._limit:
+            return
+        if not self._idle:
+            raise TooManyWakeLocks(
+                f"{self._limit} wake locks are held; release some, or raise limits.wake-locks"
+            )
+        del self._idle[next(iter(self._idle))]
+
+    def release(self, name: str, holder: Hashable = None) -> None:
+        """
+        Let go of a lock.
+
+        @raise WakeLockError: this holder does not hold it.
+        """
+        lock = self.held.get(name)
+        if lock is None or holder not in lock._holders:
+            raise WakeLockError(f"the wake lock {name!r} is not held")
+        self._letGo(lock, holder)
+
+    def releaseAll(self, holder: Hashable) -> None:
+        """A holder is gone."""
+        for lock in list(self.held.values()):
+            if holder in lock._holders:
+                self._letGo(lock, holder)
+
+    def _expired(self, lock: WakeLock, holder: Hashable) -> None:
+        lock._holders[holder] = None
+        lock.statistics.expireCount += 1
+        self._letGo(lock, holder)
+
+    def _stopTimer(self, lock: WakeLock, holder: Hashable) -> None:
+        timer = lock._holders.get(holder)
+        if timer is not None:
+            timer.cancel()
+
+    def _letGo(self, lock: WakeLock, holder: Hashable) -> None:
+        self._stopTimer(lock, holder)
+        del lock._holders[holder]
+        if lock._holders:
+            return
+        lock.statistics.deactivated(self._nanoseconds())
+        del self.held[lock.name]
+        self._idle[lock.name] = lock
+        if not self.held:
+            calls.readEventfd(self._fd)
+        waiting, lock._waiting = lock._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    def close(self) -> None:
+        """Release all, and give back the descriptor.  Idempotent."""
+        if self._fd < 0:
+            return
+        for lock in list(self.held.values()):
+            for holder in list(lock._holders):
+                self._letGo(lock, holder)
+        os.close(self._fd)
+        self._fd = -1

@@ -1,0 +1,417 @@
+"""
+WakeSources: the registry of what keeps a container awake, or wakes it.
+
+All sources of a container sit in one nested epoll, so one call looks at all of them, however many
+there are.  A second one around it is the gate: adding an epoll to another makes the kernel go
+through all that is in it, opening a gate does not.  Knows nothing of freezers and of the
+container's life cycle.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chanproxy.interfaces import PollingReactor
+from chanproxy.kernel.closing import closeForeign
+from chanproxy.wake.counter import MessageCounter
+from chanproxy.wake.files import ByIdentity
+from chanproxy.wake.locks import LOCK_NAMES, WakeLock, WakeLocks
+from chanproxy.wake.statistics import SourceStatistics, bootNanoseconds
+
+SOURCES = 32768
+"""Sources of one container, by default."""
+
+EVENTS = {
+    "in": select.EPOLLIN,
+    "out": select.EPOLLOUT,
+    "pri": select.EPOLLPRI,
+    "rdhup": select.EPOLLRDHUP,
+    "err": select.EPOLLERR,
+    "hup": select.EPOLLHUP,
+}
+"""The poll events by their names, C{poll(2)} without the C{POLL}."""
+
+_GLANCE = 64
+"""Events asked for at first; only when there are as many, all are asked for."""
+
+
+class WakeSourceError(Exception):
+    """A wake source cannot be added or removed; the registry is unchanged."""
+
+
+class WakeSourceExists(WakeSourceError):
+    """The same open file is registered already."""
+
+
+class TooManyWakeSources(WakeSourceError):
+    """As many as are allowed are registered."""
+
+
+@define(eq=False)
+class WakeSource:
+    """
+    Something pollable that keeps its container awake while it is signalled.
+
+    @ivar name: what people read in a resume reason.
+    @ivar descriptor: what is polled; the counter's own, or else the registry's.
+    @ivar events: C{select.EPOLL*}; errors and hang-ups always count as well.
+    @ivar counter: set when it is a message counter.
+    @ivar adopted: it was found in the frozen container, and goes when that wakes.
+    """
+
+    name: str
+    descriptor: int
+    events: int
+    counter: MessageCounter | None = None
+    adopted: bool = False
+    statistics: SourceStatistics = field(factory=SourceStatistics, init=False)
+
+    @property
+    def kind(self) -> str:
+        """C{counter}, C{descriptor} or C{adopted}."""
+        if self.adopted:
+            return "adopted"
+        return "descriptor" if self.counter is None else "counter"
+
+    @property
+    def eventCount(self) -> int:
+        """See L{SourceStatistics}."""
+        return self.statistics.eventCount if self.counter is None else self.counter.added
+
+    def whenQuiet(self) -> Deferred[None] | None:
+        """
+        Wait until it is not signalled any more; cancellable.
+
+        @return: L{None} when the kernel has no event for that: look now and then.
+        """
+        return None if self.counter is None else self.counter.whenZero()
+
+
+Source = WakeSource | WakeLock
+
+
+class SourceGroup(Protocol):
+    """
+    Sources that come and go together, found in a frozen container; see L{WakeSources.attach}.
+
+    @ivar epoll: holds them all.
+    """
+
+    epoll: select.epoll
+
+    def __len__(self) -> int:
+        """How many they are."""
+
+    @property
+    def sources(self) -> list[WakeSource]:
+        """All of them."""
+
+    def poll(self) -> list[WakeSource]:
+        """Those that are signalled now."""
+
+    @property
+    def label(self) -> str:
+        """Which of the container's own times wakes it; empty for none."""
+
+    @property
+    def whose(self) -> tuple[int, int] | None:
+        """The process and thread that wait for that."""
+
+    @property
+    def watchdog(self) -> float | None:
+        """Seconds within which it has to report to a watchdog; L{None} without one."""
+
+    def within(self) -> float | None:
+        """Seconds from now until that time; L{None} without one."""
+
+    def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
+        """Names of those that were, with who is at the other end; some milliseconds after that."""
+
+    def beforeThaw(self, breath: bool) -> None:
+        """
+        What has to be done right before the container runs again.
+
+        @param breath: for a moment, and for nothing but time.
+        """
+
+    def close(self) -> None:
+        """Close everything.  Idempotent."""
+
+
+@implementer(IReadDescriptor)
+class WakeSources:
+    """
+    The wake sources of one container, found by kernel identity, and its wake locks.
+
+    Counters stay their owners': L{remove} one before closing it.
+
+    @ivar locks: acquire and release wake locks here.
+    """
+
+    def __init__(
+        self,
+        reactor: PollingReactor,
+        limit: int = SOURCES,
+        lockLimit: int = LOCK_NAMES,
+        nanoseconds: Callable[[], int] = bootNanoseconds,
+    ) -> None:
+        """
+        @param limit: sources that can be registered.
+        @param lockLimit: see L{WakeLocks}.
+        """
+        self._reactor = reactor
+        self._limit = limit
+        self._nanoseconds = nanoseconds
+        self.locks = WakeLocks(reactor, lockLimit, nanoseconds)
+        self._epoll = select.epoll()
+        self._epoll.register(self.locks.fileno(), select.EPOLLIN)
+        self._gate = select.epoll()
+        self._gate.register(self._epoll.fileno(), 0)
+        self._reading = False
+        self._byDescriptor: dict[int, WakeSource] = {}
+        self._byIdentity: ByIdentity[WakeSource] = ByIdentity()
+        self._active: set[WakeSource] = set()
+        self._callback: Callable[[list[Source]], None] | None = None
+        self._group: SourceGroup | None = None
+
+    def __len__(self) -> int:
+        return len(self._byDescriptor)
+
+    def __iter__(self) -> Iterator[WakeSource]:
+        return iter(self._byDescriptor.values())
+
+    def add(self, name: str, counter: MessageCounter) -> WakeSource:
+        """
+        Register a counter.
+
+        @raise WakeSourceExists: it is registered already, under this or another name.
+        @raise WakeSourceError: there are too many.
+        """
+        return self._register(WakeSource(name, counter.fileno(), select.EPOLLIN, counter))
+
+    def addDescriptor(self, name: str, descriptor: int, events: int) -> WakeSource:
+        """
+        Register anything that can be polled.
+
+        @param descriptor: the caller's; the registry has a duplicate of its own.
+        @param events: see L{EVENTS}.  While any of them, an error or a hang-up is up, the container
+            is kept awake.
+        @raise WakeSourceExists: the same open file is registered already.
+        @raise WakeSourceError: it cannot be polled, or there are too many.
+        """
+        try:
+            source = WakeSource(name, os.dup(descriptor), events)
+        except OSError as error:
+            raise WakeSourceError(f"{name}: {error.strerror}") from error
+        try:
+            return self._register(source)
+        except BaseException:
+            closeForeign([source.descriptor])
+            raise
+
+    def _register(self, source: WakeSource) -> WakeSource:
+        if len(self) >= self._limit:
+            raise TooManyWakeSources(
+                f"{source.name}: {self._limit} wake sources are registered already; "
+                "remove some, or raise limits.wake-sources"
+            )
+        try:
+            known = self._byIdentity.add(source)
+            if known is not source:
+                raise WakeSourceExists(f"{source.name}: is already registered as {known.name}")
+            try:
+                self._epoll.register(source.descriptor, source.events)
+            except OSError:
+                self._byIdentity.remove(source)
+                raise
+        except OSError as error:
+            raise WakeSourceError(f"{source.name}: {_explain(error)}") from error
+        self._byDescriptor[source.descriptor] = source
+        return source
+
+    def find(self, descriptor: int) -> WakeSource | None:
+        """
+        What a descriptor, or any duplicate of it, is registered as.
+
+        @raise WakeSourceError: the descriptor is not open.
+        """
+        try:
+            return self._byIdentity.find(descriptor)
+        except OSError as error:
+            raise WakeSourceError(f"descriptor {descriptor}: {error.strerror}") from error
+
+    def remove(self, which: WakeSource | MessageCounter | int) -> None:
+        """
+        Remove a source, by itself, its counter, or any duplicate of its descriptor.
+
+        @raise WakeSourceError: it is not registered.
+        """
+        source: WakeSource | None
+        if isinstance(which, WakeSource):
+            source = which if self._byDescriptor.get(which.descriptor) is which else None
+        else:
+            fd = which if isinstance(which, int) else which.fileno()
+            # Its own counter is found without a look into /proc, which takes a descriptor.
+            source = self._byDescriptor.get(fd) or self.find(fd)
+        if source is None:
+            raise WakeSourceError("it is not registered as a wake source")
+        self._byIdentity.remove(source)
+        del self._byDescriptor[source.descriptor]
+        self._active.discard(source)
+        self._epoll.unregister(source.descriptor)
+        if source.counter is None:
+            closeForeign([source.descriptor])
+
+    def __contains__(self, source: WakeSource) -> bool:
+        return self._byDescriptor.get(source.descriptor) is source
+
+    def signalled(self) -> list[Source]:
+        """What keeps the container awake at this instant: one look at all of them."""
+        found = self._look()
+        self._observe(found)
+        return found
+
+    def anySignalled(self) -> Source | None:
+        """One of those that keep the container awake at this instant, if there is any."""
+        for fd, _ in self._epoll.poll(0, 1):
+            if fd == self.locks.fileno():
+                return next(iter(self.locks.held.values()))
+            return self._byDescriptor[fd]
+        return next(iter(self._group.poll()), None) if self._group is not None else None
+
+    def _look(self) -> list[Source]:
+        ready = self._epoll.poll(0, _GLANCE)
+        if len(ready) == _GLANCE:
+            ready = self._epoll.poll(0, len(self) + 1)
+        found: list[Source] = []
+        for fd, _ in ready:
+            if fd == self.locks.fileno():
+                found += self.locks.held.values()
+            else:
+                found.append(self._byDescriptor[fd])
+        if self._group is not None:
+            found += self._group.poll()
+        return found
+
+    def attach(self, group: SourceGroup) -> None:
+        """
+        Have a group's sources count as well, until L{detach} or the next one.
+
+        The group stays its owner's.  Attach it while it is empty: whatever is nested too deeply can
+        then be told by name.
+        """
+        self.detach()
+        self._gate.register(group.epoll.fileno(), self._gateEvents)
+        self._group = group
+
+    def detach(self) -> None:
+        """Forget the group, before it is closed or after.  Idempotent."""
+        group, self._group = self._group, None
+        if group is None:
+            return
+        if not group.epoll.closed:
+            self._gate.unregister(group.epoll.fileno())
+
+    @property
+    def attached(self) -> list[WakeSource]:
+        """The sources of the group, if there is one."""
+        return [] if self._group is None else self._group.sources
+
+    @property
+    def descriptors(self) -> int:
+        """How many there are for all sources, those of the group as well."""
+        return len(self) + (0 if self._group is None else len(self._group))
+
+    @property
+    def _gateEvents(self) -> int:
+        return 0 if self._callback is None else select.EPOLLIN
+
+    def _openGate(self) -> None:
+        self._gate.modify(self._epoll.fileno(), self._gateEvents)
+        if self._group is not None and not self._group.epoll.closed:
+            self._gate.modify(self._group.epoll.fileno(), self._gateEvents)
+
+    def _observe(self, found: Iterable[Source]) -> None:
+        """Keep the figures of what was not looked at before as it is now."""
+        now = self._nanoseconds()
+        # What is adopted is gone at the next look, and has no figures that last.
+        active = {s for s in found if isinstance(s, WakeSource) and not s.adopted}
+        for source in active - self._active:
+            source.statistics.activated(now)
+            source.statistics.eventCount += 1
+        for source in self._active - active:
+            source.statistics.deactivated(now)
+        self._active = active
+
+    def arm(self, callback: Callable[[list[Source]], None]) -> None:
+        """Call C{callback(sources)} once, from the reactor, as soon as any source is signalled."""
+        self._callback = callback
+        self._openGate()
+        if not self._reading:
+            self._reading = True
+            self._reactor.addReader(self)
+
+    def disarm(self) -> None:
+        """Forget L{arm}.  Idempotent."""
+        if self._callback is not None:
+            self._callback = None
+            self._openGate()
+
+    def fileno(self) -> int:
+        """The gate's descriptor."""
+        return self._gate.fileno()
+
+    def logPrefix(self) -> str:
+        """For the reactor's log lines."""
+        return "wake sources"
+
+    def doRead(self) -> None:
+        """The reactor says that a source is signalled."""
+        found = self._look()
+        callback = self._callback
+        if found and callback is not None:
+            self.disarm()
+            callback(found)
+            # Only now: the wake comes before all book-keeping.
+            self._observe(source for source in found if not _isGone(self, source))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor is being torn down; nothing to give back."""
+
+    def close(self) -> None:
+        """Give back all descriptors.  The registry cannot be used any more.  Idempotent."""
+        if self._epoll.closed:
+            return
+        self._callback = None
+        self._reactor.removeReader(self)
+        closeForeign([source.descriptor for source in self if source.counter is None])
+        self._byDescriptor.clear()
+        self.locks.close()
+        self._gate.close()
+        self._epoll.close()
+
+
+def _isGone(sources: WakeSources, source: Source) -> bool:
+    return isinstance(source, WakeSource) and source not in sources
+
+
+def _explain(error: OSError) -> str:
+    if error.errno == errno.EBADF:
+        return "it was opened for its path alone (O_PATH), and cannot be polled"
+    if error.errno == errno.EPERM:
+        return "it cannot be polled: a file or directory is always ready; give a pipe or a socket"
+    if error.errno == errno.ELOOP:
+        return "it is an epoll in an epoll too often; register what is inside instead"
+    if error.errno == errno.ENOSPC:
+        return "the kernel's limit is reached; raise fs.epoll.max_user_watches"
+    return error.strerror or str(error)
