@@ -55,7 +55,7 @@ def main() -> None:
     if check:
         if not file.exists() or file.read_text() != text:
             sys.exit(
-                f"{file.name} does not show the machine in chanproxy.lifecycle; run this script"
+                f"{file.name} does not show the machine in chanproxy.container.lifecycle; run this"
             )
         return
     file.write_text(text)

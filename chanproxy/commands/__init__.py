@@ -1,5 +1,5 @@
 """
 What is typed in a shell.
 
-The front door: nothing imports it.
+The front door.  Nothing else imports it.
 """

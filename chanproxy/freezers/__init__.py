@@ -1,7 +1,8 @@
 """
 Freezers: what really stops and starts a container, made from a configuration string.
 
-Knows the kinds by name only; each kind is a module of its own.
+Knows the kinds by name only; each kind is a module of its own.  Must not know what is idle, what
+waits, and why it is to stop.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ What a program inside a container imports to take part: counters, wake locks, it
 
 Needs the standard library only, and Python 3.9: containers are older than their hosts.  Blocking
 and threadsafe; in L{chanproxy.guest.waking} is what asyncio programs need besides.  Speaks to the
-control socket of a service that it knows nothing else of.
+control socket of a service, of which it must not know anything else.
 """
 
 from __future__ import annotations

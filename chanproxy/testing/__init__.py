@@ -8,4 +8,6 @@ Public helpers for tests of programs that use chanproxy.
   - L{chanproxy.testing.channels}: the suite for all kinds of channels.
   - L{chanproxy.testing.cases}: base classes for trial.
   - L{chanproxy.testing.plugin}: fixtures for pytest, by C{pytest_plugins}.
+
+Nothing else imports it.  Must not know our own tests.
 """
