@@ -57,6 +57,7 @@ types: $(VENV)/.developed
 docs: $(VENV)/.documented
 	$(BIN)/python docs/draw_lifecycle.py --check
 	$(BIN)/python docs/draw_trace.py --check
+	$(BIN)/python -m docs.draw_rooms --check
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 
 # Install the wheel into a clean environment, and use it from another directory.

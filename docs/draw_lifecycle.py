@@ -54,9 +54,7 @@ def main() -> None:
     text = dotText()
     if check:
         if not file.exists() or file.read_text() != text:
-            sys.exit(
-                f"{file.name} does not show the machine in chanproxy.container.lifecycle; run this"
-            )
+            sys.exit(f"{file.name} does not show the machine of the life cycle; run this script")
         return
     file.write_text(text)
     try:

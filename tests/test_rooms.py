@@ -8,17 +8,10 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import chanproxy
-
-PACKAGE = Path(chanproxy.__file__).parent
-
-HALL = ("interfaces", "trace", "plugins", "words", "_version")
-"""Files of the package itself: nouns, and what all rooms use."""
+from tests.rooms import PACKAGE, imports, modules, roomOf, used
 
 USES: dict[str, tuple[str, ...]] = {
     "hall": (),
@@ -42,9 +35,7 @@ USES: dict[str, tuple[str, ...]] = {
     "commands": (
         *("hall", "kernel", "freezers", "config", "container", "manager", "service", "guest"),
     ),
-    "testing": (
-        *("hall", "kernel", "wake", "carry", "config", "container", "service"),
-    ),
+    "testing": (*("hall", "kernel", "wake", "carry", "config", "container", "service"),),
     "guest": (),
 }
 """From the ground up: what each room may use beside itself."""
@@ -68,41 +59,15 @@ WHY = {
 }
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield ".".join(path.relative_to(PACKAGE).with_suffix("").parts), path
-
-
-def roomOf(module: str) -> str:
-    first = module.partition(".")[0]
-    return first if (PACKAGE / first).is_dir() else "hall"
-
-
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines, and the modules that are imported there."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, each.name) for each in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "chanproxy":
-                yield from ((node.lineno, f"chanproxy.{each.name}") for each in node.names)
-            else:
-                yield node.lineno, node.module
-
-
 def test_walls() -> None:
     """No room uses one that it must not know."""
     wrong = []
     for module, path in modules():
-        # The front door of the package.
-        if module in ("__init__", "__main__"):
-            continue
         room = roomOf(module)
         for line, imported in imports(path):
-            head, _, rest = imported.partition(".")
-            used = roomOf(rest) if rest else "hall"
-            if head == "chanproxy" and used not in (room, *USES[room]):
-                wrong.append(f"{path}:{line}: {room} uses {used}, and must not: {WHY[room]}")
+            other = roomOf(imported.removeprefix("chanproxy."))
+            if imported.startswith("chanproxy") and other not in (room, *USES[room]):
+                wrong.append(f"{path}:{line}: {room} uses {other}, and must not: {WHY[room]}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -111,17 +76,9 @@ def test_everyRoom() -> None:
     rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     assert rooms == USES.keys() - {"hall"}
     order = [*USES]
-    for room, used in USES.items():
-        assert all(order.index(each) < order.index(room) or each == "guest" for each in used)
-    found = {room: set[str]() for room in USES}
-    for module, path in modules():
-        for _, imported in imports(path):
-            head, _, rest = imported.partition(".")
-            if head == "chanproxy" and module not in ("__init__", "__main__"):
-                found[roomOf(module)].add(roomOf(rest) if rest else "hall")
-    assert {room: set(used) for room, used in USES.items()} == {
-        room: used - {room} for room, used in found.items()
-    }
+    for room, uses in USES.items():
+        assert all(order.index(each) < order.index(room) or each == "guest" for each in uses)
+    assert {room: set(uses) for room, uses in USES.items()} == used()
 
 
 def test_guestNeedsNothing() -> None:

@@ -1,0 +1,58 @@
+"""
+Draw the rooms of the package from its imports, so that the picture cannot be wrong.
+
+C{python -m docs.draw_rooms} writes rooms.dot and, by Graphviz's C{dot}, rooms.svg beside this file;
+with C{--check} it writes nothing, and exits with status 1 when the rooms.dot that is there is not
+what the imports say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.rooms import used
+
+HERE = Path(__file__).resolve().parent
+
+
+def _below(room: str, uses: dict[str, set[str]]) -> set[str]:
+    """All that a room uses by way of others."""
+    return {each for other in uses[room] for each in uses[other] | _below(other, uses)}
+
+
+def dotText() -> str:
+    """The rooms in the DOT language; the same text for the same imports."""
+    uses = used()
+    lines = [
+        "digraph rooms {",
+        '    node [shape=box, style=rounded, fontname="sans-serif"];',
+        *(f"    {room};" for room in sorted(uses)),
+    ]
+    for room in sorted(uses):
+        # What is reached by way of another room goes without a line of its own.
+        lines += [f"    {room} -> {other};" for other in sorted(uses[room] - _below(room, uses))]
+    return "\n".join([*lines, "}", ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw the rooms of the package.")
+    parser.add_argument("--check", action="store_true", help="only compare rooms.dot")
+    check: bool = parser.parse_args().check
+    file = HERE / "rooms.dot"
+    text = dotText()
+    if check:
+        if not file.exists() or file.read_text() != text:
+            sys.exit(f"{file.name} does not show the imports; run python -m docs.draw_rooms")
+        return
+    file.write_text(text)
+    try:
+        subprocess.run(["dot", "-Tsvg", "-o", HERE / "rooms.svg", file], check=True)
+    except FileNotFoundError:
+        sys.exit("there is no program dot; install graphviz")
+
+
+if __name__ == "__main__":
+    main()
