@@ -17,8 +17,9 @@ from twisted.internet.threads import deferToThread
 from zope.interface.verify import verifyObject
 
 from chanproxy.carry.ledger import Explicit, Ledger
-from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.carry.proxy import CannotPair, ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.kinds import attach
 from chanproxy.config import Configuration
 from chanproxy.container import Container, proxySockets
 from chanproxy.interfaces import ChanproxyReactor, IChannel
@@ -36,6 +37,8 @@ from tests.station import Station
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
+
+_KINDS = (socket.SOCK_SEQPACKET, socket.SOCK_STREAM)
 
 ON_A_REACTOR = """
 import os, socket, sys
@@ -174,6 +177,62 @@ async def test_proxySockets(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             assert inside.recv(10) == b""
     finally:
         await station.close()
+
+
+@asynchronous
+async def test_proxyStreams(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Two streams are carried, and counted; what does not go together is refused, and closed."""
+    station = Station(reactor, tmp_path)
+    try:
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2)]
+        (inner, inside), (outer, outside) = pairs
+        proxy = proxySockets(reactor, station.editor, inner, outer, "stream", handled="consumed")
+        with inside, outside:
+            outside.send(b"hello")
+            await until(reactor, lambda: proxy.inbound.messages == 1)
+            assert await deferToThread(inside.recv, 10) == b"hello"
+            outside.close()
+            assert await deferToThread(inside.recv, 10) == b""
+        await proxy.whenEnded()
+        packets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stream = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        datagrams = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        listening = socket.create_server(("127.0.0.1", 0))
+        with packets[1], stream[1], datagrams[1]:
+            with pytest.raises(CannotPair, match="boundaries"):
+                proxySockets(reactor, station.editor, packets[0], stream[0], "both")
+            with pytest.raises(ValueError, match="no SOCK_SEQPACKET and no SOCK_STREAM"):
+                proxySockets(reactor, station.editor, datagrams[0], listening, "none")
+            await turns(reactor)
+            assert packets[1].recv(1) == b""
+            assert stream[1].recv(1) == b""
+            with pytest.raises(ConnectionRefusedError):
+                datagrams[1].send(b"x")
+    finally:
+        await station.close()
+
+
+@asynchronous
+async def test_attach(reactor: ChanproxyReactor) -> None:
+    """One way to make a channel, for every kind; what waits for more has waited at its sender."""
+    buffer = PeekBuffer()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        pairs = [
+            *(socket.socketpair(socket.AF_UNIX, kind) for kind in _KINDS),
+            (socket.create_connection(listening.getsockname()), listening.accept()[0]),
+        ]
+    for ours, theirs in pairs:
+        with theirs:
+            protocol = RemoteProtocol()
+            channel = attach(reactor, ours, buffer, protocol)
+            assert verifyObject(IChannel, channel)
+            told: object = protocol.transport
+            assert told is channel
+            if ours.family == socket.AF_INET:
+                assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            channel.close()
+            await turns(reactor)
+            assert theirs.recv(1) == b""
 
 
 def says(channel: MemoryChannel) -> list[bytes]:

@@ -7,16 +7,15 @@ Knows transports and containers; knows no addresses.
 from __future__ import annotations
 
 import socket
-
-from twisted.internet.address import UNIXAddress
-from twisted.internet.protocol import Protocol
+from typing import cast
 
 from chanproxy.carry.policies import DEFAULT
 from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
-from chanproxy.channels.transport import SeqpacketTransport
+from chanproxy.channels.kinds import attach
 from chanproxy.container.container import Container
-from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.interfaces import ChanproxyReactor, IChannel
+from chanproxy.kernel.closing import closeSocket
 from chanproxy.wake.counter import MessageCounter
 
 
@@ -31,33 +30,28 @@ def proxySockets(
     buffer: PeekBuffer | None = None,
 ) -> ChannelProxy:
     """
-    Carry messages between two connected packet sockets, and count those into the container.
+    Carry messages between two connected sockets, and count those into the container.
 
     @param containerChannel: towards the container; owned by the proxy from now on, as is
         C{remoteChannel}, whatever happens.
     @param counter: see L{Container.proxy}; closed with the proxy.
     @param buffer: shared by the channels of one reactor; without it this one has its own.
-    @raise ValueError, WakeSourceError, OSError: see L{Container.proxy}; both are closed.
+    @raise ValueError: one of them is of a kind that is not carried; both are closed.
+    @raise CannotPair, WakeSourceError, OSError: see L{Container.proxy}; likewise.
     """
     buffer = buffer or PeekBuffer()
     inner, outer = ContainerProtocol(), RemoteProtocol()
-    ends: tuple[tuple[Protocol, socket.socket], ...] = (
-        (inner, containerChannel),
-        (outer, remoteChannel),
-    )
-    transports = []
-    nowhere = UNIXAddress(None)
+    # Not the caller's objects, which would close them when they are collected.
+    left = [socket.socket(fileno=end.detach()) for end in (containerChannel, remoteChannel)]
     try:
-        for protocol, connected in ends:
-            # Not the caller's object, which would close it when it is collected.
-            own = socket.socket(fileno=connected.detach())
-            transport = SeqpacketTransport(reactor, own, buffer, nowhere, nowhere)
-            transport.protocol = protocol
-            Protocol.makeConnection(protocol, transport)
-            transports.append(transport)
+        for protocol in (inner, outer):
+            attach(reactor, left[0], buffer, protocol)
+            del left[0]
         return container.proxy(inner, outer, name, counter, handled=handled)
     except BaseException:
-        for transport in transports:
-            transport.abortConnection()
-        remoteChannel.close()
+        for protocol in (inner, outer):
+            if protocol.transport is not None:
+                cast(IChannel, protocol.transport).close()
+        for end in left:
+            closeSocket(end)
         raise

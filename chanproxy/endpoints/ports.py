@@ -30,8 +30,7 @@ from zope.interface import implementer
 
 from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffers import PeekBuffer
-from chanproxy.channels.packets import SeqpacketChannel
-from chanproxy.channels.streams import TcpChannel, UnixStreamChannel, VsockChannel, isTcp
+from chanproxy.channels.kinds import attach, kindOf
 from chanproxy.channels.transport import SeqpacketTransport
 from chanproxy.endpoints.addresses import PathSpec
 from chanproxy.endpoints.binding import describe, kernelPath, openListening
@@ -50,20 +49,6 @@ Connections that are accepted, and seconds of a processor that may be taken, bef
 their turn; and how long a turn may be, with all else that there is to do in it, before fewer are
 accepted.
 """
-
-_UNIX: dict[int, type[SocketChannel]] = {
-    socket.SOCK_SEQPACKET: SeqpacketChannel,
-    socket.SOCK_STREAM: UnixStreamChannel,
-}
-
-
-def kindOf(connected: socket.socket) -> type[SocketChannel] | None:
-    """What carries this kind of socket; L{None} for a kind that is not carried."""
-    if connected.family == socket.AF_UNIX:
-        return _UNIX.get(connected.type)
-    if connected.family == socket.AF_VSOCK and connected.type == socket.SOCK_STREAM:
-        return VsockChannel
-    return TcpChannel if isTcp(connected) else None
 
 
 def addressOf(family: int, raw: Any) -> IAddress:
@@ -285,16 +270,10 @@ def serve(
     @param bare: an L{IChannel} and no more, for those that need no queue and no addresses.  Where
         it is not asked for, the socket keeps packets.
     """
-    transport: SocketChannel
     if bare:
-        make = kindOf(connected)
-        assert make is not None, "checked by who listens, or connected"
-        if make is TcpChannel:
-            # What waits for more has waited at the sender already.
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        transport = make(reactor, connected, buffer)
-    else:
-        unix = cast(UNIXAddress, host), cast(UNIXAddress, peer)
-        transport = SeqpacketTransport(reactor, connected, buffer, *unix)
+        attach(reactor, connected, buffer, protocol)
+        return
+    unix = cast(UNIXAddress, host), cast(UNIXAddress, peer)
+    transport = SeqpacketTransport(reactor, connected, buffer, *unix)
     transport.protocol = protocol
     protocol.makeConnection(cast(ITransport, transport))

@@ -10,14 +10,13 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
-from typing import TypeVar, cast
+from typing import TypeVar
 
-from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol
 
 from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.channels.kinds import attach, whyNotCarried
 from chanproxy.channels.streams import TcpChannel
-from chanproxy.endpoints.ports import kindOf
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
 from chanproxy.kernel.borrowed import borrowed
@@ -86,7 +85,7 @@ class Handed:
     def channel(self, field: str) -> None:
         """@raise VarlinkError: it is no connected socket of a kind that is carried."""
         with _asSocket(self.peek(field)) as looked:
-            wrong = "it is no socket" if looked is None else _whyNoChannel(looked)
+            wrong = "it is no socket" if looked is None else whyNotCarried(looked)
         if wrong is not None:
             raise InvalidParameter(field, wrong)
 
@@ -100,16 +99,11 @@ class Handed:
         """Give a protocol a channel that was checked before."""
         connected = socket.socket(fileno=self.peek(field))
         self.taken(field)
-        make = kindOf(connected)
-        assert make is not None, "checked before"
-        transport = make(reactor, connected, buffer)
+        channel = attach(reactor, connected, buffer, protocol)
         kept = connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        if make is TcpChannel and not kept:
+        if isinstance(channel, TcpChannel) and not kept:
             # Where it is set already, whoever did so knows more.
-            transport.keepAlive(Keeper(reactor, Keepalive()))
-        transport.protocol = protocol
-        # It is no stream transport, and what it is made for asks for no more.
-        Protocol.makeConnection(protocol, cast(ITransport, transport))
+            channel.keepAlive(Keeper(reactor, Keepalive()))
         return protocol
 
 
@@ -134,20 +128,6 @@ def _peerOf(descriptor: int) -> bytes | None:
             return os.fsencode(looked.getpeername())
         except OSError:
             return None
-
-
-def _whyNoChannel(looked: socket.socket) -> str | None:
-    if kindOf(looked) is None:
-        if looked.family == socket.AF_UNIX:
-            return "it is no SOCK_SEQPACKET and no SOCK_STREAM socket; only those are carried"
-        return "it is no Unix and no TCP socket; only those are carried"
-    if looked.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        return "it listens; give a connected socket"
-    try:
-        looked.getpeername()
-    except OSError:
-        return "it is not connected"
-    return None
 
 
 def polledSafely(descriptor: int) -> bool:

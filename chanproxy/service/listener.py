@@ -32,6 +32,7 @@ from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffered import EndpointChannel
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.framed import FramedChannel
+from chanproxy.channels.kinds import kindOf
 from chanproxy.config.containers import whyNotTogether
 from chanproxy.container import Container
 from chanproxy.endpoints.binding import openListening, whyNotBindable
@@ -43,7 +44,7 @@ from chanproxy.endpoints.parsing import (
     parseAddress,
     traits,
 )
-from chanproxy.endpoints.ports import ChannelPort, kindOf
+from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.endpoints.seqpacket import ChannelClientEndpoint
 from chanproxy.interfaces import ChanproxyReactor, IByteChannel
 from chanproxy.kernel.descriptors import whyScarce
