@@ -1,5 +1,6 @@
 """
-The record of the batch in flight: what a successor needs, if this process is killed in between.
+The record of the batch in flight: what a successor would need, if this process is killed within.
+None reads it yet.
 
 A batch is in three places in turn: in the source's queue, in both (sent, not yet taken), and in the
 sink's.  Only the middle is dangerous, and there every step is written down by the kernel itself, in
