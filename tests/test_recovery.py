@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from chanproxy.freezers.frozen import FrozenRecord, thawRecorded
-from chanproxy.freezers.rundirectory import runtimeDirectory
 from chanproxy.interfaces import FreezerError
+from chanproxy.kernel.rundirectory import runtimeDirectory
 
 
 def test_liveRecord(tmp_path: Path) -> None:

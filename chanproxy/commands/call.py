@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
-from chanproxy.freezers.rundirectory import runtimeDirectory
 from chanproxy.kernel import calls
+from chanproxy.kernel.rundirectory import runtimeDirectory
 from chanproxy.manager.errors import MANAGER, VarlinkError
 from chanproxy.manager.varlink import encodeCall, parseReply
 from chanproxy.words import safe

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.table import Table
 
@@ -146,12 +147,21 @@ class _Peer:
         self._socket.close()
 
 
-def run(cycles: int) -> int:
-    """
-    Run the demo.
+@click.command("demo")
+@click.option(
+    "--cycles",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Wake cycles to measure.",
+)
+def demo(cycles: int) -> None:
+    """Put an echo service to sleep and wake it, and show what happens."""
+    sys.exit(_run(cycles))
 
-    @return: the exit status.
-    """
+
+def _run(cycles: int) -> int:
+    """@return: the exit status."""
     say = Console(highlight=False, soft_wrap=True)
     begin = time.monotonic()
     try:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 
 from chanproxy.freezers._claims import inHands, tryLock
 from chanproxy.freezers._marks import markedCgroups
-from chanproxy.freezers.rundirectory import BadFile, isAt, openDirectory, openFile, runtimeDirectory
 from chanproxy.interfaces import FreezerError
+from chanproxy.kernel.rundirectory import BadFile, isAt, openDirectory, openFile, runtimeDirectory
 from chanproxy.words import brief
 
 _LONGEST = 4096

@@ -30,11 +30,11 @@ from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.freezers import Breadth, makeFreezer
 from chanproxy.freezers.frozen import thawRecorded
 from chanproxy.freezers.guarding import Guard
-from chanproxy.freezers.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.kernel import descriptors
 from chanproxy.kernel.closing import closer
 from chanproxy.kernel.fewlines import FewLines
+from chanproxy.kernel.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.manager.access import Access, AccessError
 from chanproxy.manager.administration import ServiceManager
 from chanproxy.manager.control import ControlFactory, clientsOf, controlPort
