@@ -23,8 +23,8 @@ from chanproxy.adopt import decode, processors
 from chanproxy.adopt.settings import Adoption
 from chanproxy.container import Bounds, Container
 from chanproxy.container.lifecycle import Resumed
-from chanproxy.freezers._marks import mark
 from chanproxy.freezers.cgroup import CgroupFreezer
+from chanproxy.freezers.marks import mark
 from chanproxy.interfaces import ChanproxyReactor
 from tests.cgroups import TemporaryCgroup
 from tests.frozen import compiled, needsCgroup

@@ -270,7 +270,7 @@ def test_forMoments(reactor: ChanproxyReactor, cgroup: TemporaryCgroup) -> None:
     looking = subprocess.Popen(
         [
             *[sys.executable, "-c"],
-            "import sys\nfrom chanproxy.freezers._claims import inHands\n"
+            "import sys\nfrom chanproxy.freezers.claims import inHands\n"
             "print('ready', flush=True)\nwhile True: inHands(sys.argv[1])",
             cgroup.path,
         ],

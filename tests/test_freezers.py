@@ -20,8 +20,8 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from chanproxy.freezers import Breadth, DryRunFreezer, NullFreezer, makeFreezer
-from chanproxy.freezers._mounts import CgroupMount, cgroupMounts, findCgroup, holdsUs
 from chanproxy.freezers.cgroup import CgroupFreezer
+from chanproxy.freezers.mounts import CgroupMount, cgroupMounts, findCgroup, holdsUs
 from chanproxy.interfaces import (
     FreezeInterrupted,
     FreezerError,

@@ -23,7 +23,7 @@ import time
 
 from attrs import define
 
-from chanproxy.adopt import _readmemory
+from chanproxy.adopt import readmemory
 from chanproxy.kernel.processes import isRunnable
 
 PATIENCE = 0.01
@@ -39,7 +39,7 @@ STARTING = 2.0
 """Seconds that the first one of all may take to start: a tenth of one, as a rule."""
 
 
-PIECE = _readmemory.MOST - 4
+PIECE = readmemory.MOST - 4
 """Bytes that are read at a time."""
 
 
@@ -85,7 +85,7 @@ class _Reader:
         os.write(self.asked, request)
         if not self._answers(PATIENCE):
             raise _Hangs
-        return os.read(self.asked, _readmemory.MOST)
+        return os.read(self.asked, readmemory.MOST)
 
     def _answers(self, patience: float) -> bool:
         poller = select.poll()
@@ -111,7 +111,7 @@ class _Reader:
 def _spawn(its: int) -> int:
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-I", "-S", _readmemory.__file__],
+        [sys.executable, "-I", "-S", readmemory.__file__],
         os.environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, its, 0)],
         # Not of our terminal: what interrupts us is none of its business.
@@ -130,7 +130,7 @@ def _fork(its: int) -> int:
                 signal.signal(number, signal.SIG_DFL)
             os.setpgid(0, 0)
             os.dup2(its, 0)
-            _readmemory.main()
+            readmemory.main()
         finally:
             os._exit(0)
     return pid
@@ -173,7 +173,7 @@ class Reading:
         while len(found) < size:
             # A poll table may have more than fits into one answer.
             piece = min(size - len(found), PIECE)
-            more = self._ask(pid, _readmemory.READ, address + len(found), piece)
+            more = self._ask(pid, readmemory.READ, address + len(found), piece)
             found += more
             if len(more) != piece:
                 raise OSError(errno.EIO, f"no memory at {address + len(found):#x}")
@@ -181,7 +181,7 @@ class Reading:
 
     def write(self, pid: int, address: int, data: bytes) -> None:
         """@raise OSError: likewise."""
-        self._ask(pid, _readmemory.WRITE, address, len(data), data)
+        self._ask(pid, readmemory.WRITE, address, len(data), data)
 
     def variable(self, pid: int, name: bytes) -> bytes:
         """
@@ -189,7 +189,7 @@ class Reading:
 
         @raise OSError: likewise.
         """
-        return self._ask(pid, _readmemory.VARIABLE, 0, 0, name)
+        return self._ask(pid, readmemory.VARIABLE, 0, 0, name)
 
     def prepare(self) -> None:
         """Have somebody there who reads, before it is needed."""
@@ -206,7 +206,7 @@ class Reading:
             raise OSError(errno.EIO, f"no memory at {address:#x}")
         reader = _current()
         try:
-            answer = reader.ask(_readmemory.REQUEST.pack(pid, kind, address, size) + data)
+            answer = reader.ask(readmemory.REQUEST.pack(pid, kind, address, size) + data)
             if len(answer) < 4:
                 raise ConnectionResetError
         except _Hangs:

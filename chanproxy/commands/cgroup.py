@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
 
-from chanproxy.freezers._mounts import cgroupMounts, findCgroup
+from chanproxy.freezers.mounts import cgroupMounts, findCgroup
 from chanproxy.interfaces import FreezerError, PollingReactor
 from chanproxy.kernel.poller import Poller
 

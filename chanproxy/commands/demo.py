@@ -23,7 +23,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from chanproxy.freezers._mounts import cgroupMounts
+from chanproxy.freezers.mounts import cgroupMounts
 
 LINGER = 0.02
 """Seconds; short, so that many cycles fit into the time that somebody watches."""

@@ -21,7 +21,7 @@ from chanproxy.commands.call import defaultSocket
 from chanproxy.commands.children import CannotRun, runChild
 from chanproxy.config import LONGEST_LINGER
 from chanproxy.config.tables import secondsOf
-from chanproxy.freezers._mounts import cgroupMounts, findCgroup
+from chanproxy.freezers.mounts import cgroupMounts, findCgroup
 from chanproxy.guest import CallRefused, Guest, GuestError, ServiceGone
 from chanproxy.interfaces import FreezerError
 from chanproxy.words import safe

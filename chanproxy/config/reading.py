@@ -35,7 +35,7 @@ from chanproxy.endpoints.addresses import (
     parseControl,
 )
 from chanproxy.endpoints.parsing import OtherAddressSpec, parseAddress
-from chanproxy.freezers._files import CGROUPS, DEPTH, PROCESSES
+from chanproxy.freezers.files import CGROUPS, DEPTH, PROCESSES
 from chanproxy.freezers.guarding import SECONDS
 from chanproxy.kernel.calls import SCM_MAX_FD
 from chanproxy.kernel.fewlines import LINES

@@ -7,9 +7,9 @@ waits, and why it is to stop.
 
 from __future__ import annotations
 
-from chanproxy.freezers._files import Breadth
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.freezers.dry import DryRunFreezer
+from chanproxy.freezers.files import Breadth
 from chanproxy.freezers.null import NullFreezer
 from chanproxy.interfaces import ChanproxyReactor, IFreezer
 

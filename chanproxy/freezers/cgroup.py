@@ -21,8 +21,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
-from chanproxy.freezers._claims import Claim, inHands
-from chanproxy.freezers._files import (
+from chanproxy.freezers.claims import Claim, inHands
+from chanproxy.freezers.files import (
     GONE,
     Breadth,
     Events,
@@ -34,8 +34,8 @@ from chanproxy.freezers._files import (
     readLines,
     readOnce,
 )
-from chanproxy.freezers._marks import isPaused, mark, marked, unmark
-from chanproxy.freezers._mounts import (
+from chanproxy.freezers.marks import isPaused, mark, marked, unmark
+from chanproxy.freezers.mounts import (
     CgroupMount,
     cannotFreeze,
     cgroupMounts,
@@ -43,7 +43,7 @@ from chanproxy.freezers._mounts import (
     holdsUs,
     isBelow,
 )
-from chanproxy.freezers._readiness import Readiness
+from chanproxy.freezers.readiness import Readiness
 from chanproxy.interfaces import (
     FreezeInterrupted,
     FreezerError,

@@ -14,8 +14,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 
-from chanproxy.freezers._claims import inHands, tryLock
-from chanproxy.freezers._marks import markedCgroups
+from chanproxy.freezers.claims import inHands, tryLock
+from chanproxy.freezers.marks import markedCgroups
 from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.rundirectory import BadFile, isAt, openDirectory, openFile, runtimeDirectory
 from chanproxy.words import brief

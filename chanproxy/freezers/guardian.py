@@ -21,7 +21,7 @@ ASK, ANSWER, LOOK, NEW = b"?", b"!", b"l", b"n"
 it, and the descriptor that thaws it beside it."""
 
 MARK = "user.chanproxy.frozen"
-"""What is taken off when the service cannot any more: see L{chanproxy.freezers._marks}."""
+"""What is taken off when the service cannot any more: see L{chanproxy.freezers.marks}."""
 
 _MSG = 4096
 

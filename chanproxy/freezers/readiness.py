@@ -17,9 +17,9 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.python._inotify import INotifyError
 from twisted.python.filepath import FilePath
 
-from chanproxy.freezers._files import GONE, Events, explained
-from chanproxy.freezers._marks import isPaused
-from chanproxy.freezers._mounts import CgroupMount, cannotFreeze
+from chanproxy.freezers.files import GONE, Events, explained
+from chanproxy.freezers.marks import isPaused
+from chanproxy.freezers.mounts import CgroupMount, cannotFreeze
 from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.poller import Poller
 

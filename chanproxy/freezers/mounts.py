@@ -11,7 +11,7 @@ import re
 
 from attrs import frozen
 
-from chanproxy.freezers._files import cgroupsFrom, readLines
+from chanproxy.freezers.files import cgroupsFrom, readLines
 from chanproxy.interfaces import FreezerError
 
 

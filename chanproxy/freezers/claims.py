@@ -13,8 +13,8 @@ import fcntl
 import os
 import stat
 
-from chanproxy.freezers._files import readLines
-from chanproxy.freezers._mounts import CgroupMount, isBelow
+from chanproxy.freezers.files import readLines
+from chanproxy.freezers.mounts import CgroupMount, isBelow
 from chanproxy.interfaces import FreezerError
 
 _WRITERS = stat.S_IWGRP | stat.S_IWOTH

@@ -13,9 +13,9 @@ import errno
 import os
 from collections.abc import Iterator
 
-from chanproxy.freezers._files import cgroupsFrom, readOnce
-from chanproxy.freezers._mounts import cgroupMounts, findCgroup
+from chanproxy.freezers.files import cgroupsFrom, readOnce
 from chanproxy.freezers.guardian import MARK
+from chanproxy.freezers.mounts import cgroupMounts, findCgroup
 
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EPERM)
 """
