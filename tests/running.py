@@ -85,7 +85,7 @@ class Running:
     @property
     def proxies(self) -> list[ChannelProxy]:
         """The channels that are open."""
-        return list(self.service.containers["a"].proxies())
+        return list(self.service.containers["a"].channels.proxies())
 
     def value(self) -> int:
         """How many messages are not handled."""

@@ -269,7 +269,7 @@ async def test_manyAtOnce(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 async def test_cancel(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """Who gives up waiting: the answer is thrown away, with its descriptors; others are right."""
     async with connected(reactor, tmp_path) as (station, client, _):
-        station.editor.keepCounter("rpc")
+        station.editor.channels.keepCounter("rpc")
         opening = client.openCounter("editor", "rpc")
         failing = client.describe("nobody")
         pipe = client.watchByPipe("editor")

@@ -106,7 +106,7 @@ async def test_oneway(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         given, kept = box.pair()
         client.send("AcquireWakeLock", {**EDITOR, "name": "no"}, given, oneway=True)
         box.give(given)
-        station.editor.keepCounter("rpc")
+        station.editor.channels.keepCounter("rpc")
         client.send("OpenCounter", {**EDITOR, "name": "rpc"}, oneway=True)
         client.send("ListContainers")
         assert "containers" in accepted(await client.reply())

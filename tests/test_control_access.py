@@ -125,7 +125,7 @@ async def test_counters(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         os.eventfd_write(channel.counter, 1)
         await until(reactor, lambda: not station.editor.sources.signalled())
 
-        counter = station.editor.keepCounter("kept")
+        counter = station.editor.channels.keepCounter("kept")
         counter.add(2)
         parameters = {"container": "editor", "name": "kept"}
         reply = await user.call("OpenCounter", {**parameters, "kind": "shared"})

@@ -100,7 +100,7 @@ async def test_createFromZero(reactor: ChanproxyReactor, tmp_path: Path, outside
             channel.send(b"back")
             assert await away(peer.recv, 10) == b"back"
         assert await away(peer.recv, 10) == b""
-        await until(reactor, lambda: not list(station.editor.proxies()))
+        await until(reactor, lambda: not list(station.editor.channels.proxies()))
         assert len(station.editor.sources) == 0
 
 
@@ -211,7 +211,7 @@ async def test_inherited(reactor: ChanproxyReactor, tmp_path: Path, outside: Out
 async def test_openCounter(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """The counter of an explicit channel, for who is trusted with it and for who is not."""
     async with guested(reactor, tmp_path) as (station, guest):
-        kept = station.editor.keepCounter("rpc")
+        kept = station.editor.channels.keepCounter("rpc")
         kept.add(5)
         with await away(guest.openCounter, "rpc") as counter:
             assert (counter.kind, counter.value()) == ("shared", 5)
@@ -564,7 +564,7 @@ with Guest("editor", sys.argv[1]) as guest:
             peer.send(b"hello")
             assert await away(process.stdout.readline) == b"hello\n"
             await until(reactor, lambda: not station.editor.sources.signalled())
-            (proxy,) = station.editor.proxies()
+            (proxy,) = station.editor.channels.proxies()
             assert proxy.inbound.messages == 1
         finally:
             for pipe in (process.stdin, process.stdout):

@@ -158,7 +158,7 @@ async def test_everything(reactor: ChanproxyReactor, tmp_path: Path, user: int) 
         assert not len(db.alarms)
         assert not len(db.sources)
         assert not len(db.watchers)
-        assert not list(web.proxies())
+        assert not list(web.channels.proxies())
 
 
 @asynchronous

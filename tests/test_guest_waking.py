@@ -236,7 +236,7 @@ async def test_createProxy(reactor: ChanproxyReactor, tmp_path: Path) -> None:
                     assert [s.name for s in station.editor.sources.signalled()] == [kind]
                     counter.handled()
                     await until(reactor, lambda: not station.editor.sources.signalled())
-                await until(reactor, lambda: not list(station.editor.proxies()))
+                await until(reactor, lambda: not list(station.editor.channels.proxies()))
             with peer, pytest.raises(VarlinkError, match="there is no container"):
                 await createProxy(client, "nobody", "rpc", 0)
         finally:

@@ -19,6 +19,7 @@ from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.streams import TcpChannel
 from chanproxy.channels.transport import MessageProtocol
 from chanproxy.container import Container
+from chanproxy.container.channels import Carriage
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import descriptors
 from chanproxy.testing.freezers import FakeFreezer
@@ -87,8 +88,8 @@ async def test_policies(reactor: ChanproxyReactor) -> None:
         Protocol.makeConnection(side, cast(ITransport, channel))
         peers.append(theirs)
     with pytest.raises(CannotPair, match="consumed"):
-        container.proxy(*sides, "shop/http#1", handled="consumed")
-    proxy = container.proxy(*sides, "shop/http#1", handled="idle", silence=0.05)
+        container.channels.proxy(*sides, "shop/http#1", carriage=Carriage("consumed"))
+    proxy = container.channels.proxy(*sides, "shop/http#1", carriage=Carriage("idle", silence=0.05))
     peers[1].send(b"GET")
     assert await receiveWhenThere(reactor, peers[0]) == (b"GET", 0)
     assert proxy.counter.value() == 1

@@ -285,7 +285,7 @@ async def test_openCounter(reactor: ChanproxyReactor, tmp_path: Path, of: str) -
             channel.remote.send(b"3")
             name = "rpc"
         else:
-            station.editor.keepCounter("rpc").add(3)
+            station.editor.channels.keepCounter("rpc").add(3)
             name = "editor/rpc"
         await until(reactor, lambda: station.editor.sources.signalled())
         # For who is trusted, the counter itself is what is wanted.

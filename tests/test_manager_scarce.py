@@ -141,7 +141,7 @@ async def test_others(reactor: ChanproxyReactor, tmp_path: Path, number: int) ->
         directory = tmp_path / str(left)
         directory.mkdir()
         async with stationed(reactor, directory) as (station, client, box):
-            station.editor.keepCounter("kept")
+            station.editor.channels.keepCounter("kept")
             await settled(reactor, client)
             method, parameters, given = answers(box)[number]
             reply, descriptors = await called(reactor, client, left, method, parameters, *given)
@@ -205,12 +205,12 @@ async def test_ends(reactor: ChanproxyReactor, tmp_path: Path, kind: str) -> Non
 async def test_keptCounter(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """The counter of a channel that its container has let go of becomes zero all the same."""
     async with stationed(reactor, tmp_path) as (station, _, _):
-        counter = station.editor.keepCounter("rpc")
+        counter = station.editor.channels.keepCounter("rpc")
         buffer = PeekBuffer()
         inner, container = connect(reactor, ContainerProtocol(), buffer)
         outer, remote = connect(reactor, RemoteProtocol(), buffer)
         with container, remote:
-            station.editor.proxy(inner, outer, "rpc#1", counter)
+            station.editor.channels.proxy(inner, outer, "rpc#1", counter)
             remote.send(b"x")
             assert await received(container) == b"x"
             assert counter.value() == 1

@@ -23,6 +23,7 @@ from chanproxy.carry.ledger import Ledger
 from chanproxy.carry.policies import POLICIES, Channel, makePolicy
 from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.container import Container
+from chanproxy.container.channels import Carriage
 from chanproxy.interfaces import ChanproxyReactor, IHandledPolicy
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.freezers import FakeFreezer
@@ -40,7 +41,11 @@ async def carried(reactor: ChanproxyReactor, **options: Any) -> AsyncIterator[An
     outer, outside = connect(reactor, RemoteProtocol())
     try:
         with inside, outside:
-            yield container.proxy(inner, outer, "rpc", **options), inside, outside
+            yield (
+                container.channels.proxy(inner, outer, "rpc", carriage=Carriage(**options)),
+                inside,
+                outside,
+            )
     finally:
         container.stop()
         await turns(reactor)
@@ -150,7 +155,7 @@ initial = 1
                 assert await deferToThread(inside.recv, 10) == b"first"
                 inside.send(b"reply")
                 if handled == "explicit":
-                    counter = container.openCounter("rpc")
+                    counter = container.channels.openCounter("rpc")
                     assert counter is not None
                     assert counter.value() == 2
                     counter.handled(2)

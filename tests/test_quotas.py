@@ -92,10 +92,10 @@ async def test_channels(reactor: ChanproxyReactor, tmp_path: Path) -> None:
                 dial("one.sock")
             await until(reactor, lambda: one.whyNoRoom(3, owner=True) is not None)
             await turns(reactor, 20)
-            assert len(list(one.proxies())) == 5
+            assert len(list(one.channels.proxies())) == 5
             assert one.descriptors <= 16
             dial("two.sock")
-            await until(reactor, lambda: len(list(two.proxies())) == 1)
+            await until(reactor, lambda: len(list(two.channels.proxies())) == 1)
             # Those that end let the next ones in.
             carried = [stack.enter_context(inner[0].accept()[0]) for _ in range(5)]
             for fd in carried[:3]:
@@ -105,7 +105,7 @@ async def test_channels(reactor: ChanproxyReactor, tmp_path: Path) -> None:
                 await until(reactor, lambda: select.select([inner[0]], [], [], 0)[0])
                 stack.enter_context(inner[0].accept()[0])
             await turns(reactor, 20)
-            assert len(list(one.proxies())) == 5
+            assert len(list(one.channels.proxies())) == 5
         finally:
             await service.stopService()
             await turns(reactor)

@@ -174,7 +174,7 @@ async def test_idleChannels(reactor: ChanproxyReactor) -> None:
             sides = ContainerProtocol(), RemoteProtocol()
             attach(SeqpacketChannel(reactor, inner, buffer), sides[0])
             attach(SeqpacketChannel(reactor, outer, buffer), sides[1])
-            container.proxy(*sides, f"many#{number}")
+            container.channels.proxy(*sides, f"many#{number}")
             peers.append((inside, outside))
             if number + 1 < count:
                 keeper.keep(*peers.pop())

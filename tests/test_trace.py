@@ -161,7 +161,7 @@ connect = "seqpacket:{directory}/in"
         await until(self.reactor, lambda: container.suspension.state == "asleep")
         self.peer.close()
         inside.close()
-        await until(self.reactor, lambda: not list(container.proxies()))
+        await until(self.reactor, lambda: not list(container.channels.proxies()))
 
     async def close(self) -> None:
         self.peer.close()

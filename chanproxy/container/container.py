@@ -6,11 +6,7 @@ Knows everything below; knows no configuration files and no processes of its own
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from functools import partial
-
-from attrs import define, field, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,16 +19,8 @@ from chanproxy.adopt.drywatch import DryWatch
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.adopt.settings import Adoption
 from chanproxy.adopt.subject import StillBusy
-from chanproxy.carry import policies
-from chanproxy.carry.answered import UNANSWERED
-from chanproxy.carry.ledger import SILENCE, Ledger, Noticed, Reports
-from chanproxy.carry.proxy import (
-    CannotPair,
-    ChannelProxy,
-    ContainerProtocol,
-    RemoteProtocol,
-    whyNotPaired,
-)
+from chanproxy.carry.ledger import Ledger
+from chanproxy.container.channels import Channels
 from chanproxy.container.freezing import FreezeWatch
 from chanproxy.container.idle import IdleWatch
 from chanproxy.container.lifecycle import HIDDEN, Resumed, SuspendFailure
@@ -45,7 +33,6 @@ from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import (
     ChanproxyReactor,
     FreezerError,
-    IChannel,
     IExclusiveFreezer,
     IFreezer,
 )
@@ -53,9 +40,8 @@ from chanproxy.kernel import descriptors
 from chanproxy.kernel.descriptors import TooManyDescriptors
 from chanproxy.kernel.fewlines import LINES, FewLines
 from chanproxy.wake.alarms import Alarms
-from chanproxy.wake.counter import MAXIMUM, MessageCounter
 from chanproxy.wake.locks import LOCK_NAMES, TooManyWakeLocks
-from chanproxy.wake.sources import SOURCES, WakeSourceError, WakeSources
+from chanproxy.wake.sources import SOURCES, WakeSources
 
 ALARM_HOLD = 1.0
 """Seconds that an alarm keeps its container awake at least, so that it can act."""
@@ -95,33 +81,13 @@ class Bounds:
     logLines: int = LINES
 
 
-@define(eq=False)
-class OpenCounter:
-    """
-    A counter that the container's programs may have.
-
-    @ivar users: channels that count on it now.
-    @ivar kept: it is a channel's, and outlives its connections.
-    """
-
-    counter: MessageCounter
-    kept: bool
-    users: int = 0
-    reports: Reports | None = field(default=None)
-
-    def close(self) -> None:
-        """Give back the descriptors."""
-        if self.reports is not None:
-            self.reports.close()
-        self.counter.close()
-
-
 class Container:
     """
     What is suspended and resumed.
 
     @ivar name: what people call it.
     @ivar sources: what keeps it awake or wakes it.
+    @ivar channels: those that are open, and their counters.
     @ivar suspension: its life cycle.
     @ivar mode: as it was made with.
     @ivar watchers: who is told of it.
@@ -188,6 +154,7 @@ class Container:
         self.lines = FewLines(self._log, reactor, name, bounds.logLines)
         self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
         self.ledger = Ledger()
+        self.channels = Channels(reactor, name, self.sources, self.ledger, self.lines, linger)
         self._adopter = None if adoption is None else self._adopt(adoption)
         self.suspension = Suspension(
             name,
@@ -225,9 +192,6 @@ class Container:
         self.watchers = WakeWatchers(self.suspension, bounds.wakeWatchers)
         self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
         self._idle: IdleWatch | None = None
-        self._counters: dict[str, OpenCounter] = {}
-        self._proxies: set[ChannelProxy] = set()
-        self._noticed: list[tuple[Noticed, MessageCounter]] = []
         self._shown = "awake"
 
     def _adopt(self, adoption: Adoption) -> Adopter:
@@ -292,7 +256,7 @@ class Container:
     def descriptors(self) -> int:
         """How many of this process's are for it: some, of its own, are not counted."""
         # The counter of a channel, and a wake source's duplicate, are sources.
-        ends = 2 * (len(self._proxies) + self.dialling)
+        ends = 2 * (len(self.channels) + self.dialling)
         return self.sources.descriptors + ends + len(self.alarms) + len(self.watchers)
 
     def whyNoRoom(self, count: int, owner: bool = False) -> TooManyDescriptors | None:
@@ -380,17 +344,7 @@ class Container:
             self._adopter.close()
         self.alarms.close()
         self.watchers.close()
-        for proxy in list(self._proxies):
-            proxy.stop()
-        for opened in self._counters.values():
-            self._forget(opened.counter)
-            opened.close()
-        self._counters.clear()
-        for noticed, counter in self._noticed:
-            noticed.close()
-            self._forget(counter)
-            counter.close()
-        self._noticed.clear()
+        self.channels.close()
         self.sources.close()
         self._release()
         self.lines.close()
@@ -470,153 +424,6 @@ class Container:
             self.sources.locks.acquire(name, max(self.linger, ALARM_HOLD), self.alarms)
         except TooManyWakeLocks:
             self.suspension.resume(name)
-
-    def proxies(self) -> Iterator[ChannelProxy]:
-        """The channels that are open now."""
-        return iter(tuple(self._proxies))
-
-    def notices(self, name: str) -> Noticed:
-        """A count of connections and ends-of-file, registered under a name until L{stop}."""
-        counter = MessageCounter(self._reactor)
-        noticed = Noticed(self._reactor, self.ledger, counter, self.linger)
-        self.sources.add(name, counter)
-        self._noticed.append((noticed, counter))
-        return noticed
-
-    def keepCounter(self, name: str, initial: int = 0) -> MessageCounter:
-        """A counter for all connections of a channel, registered and open to all until L{stop}."""
-        counter = MessageCounter(self._reactor, initial)
-        self.sources.add(f"{self.name}/{name}", counter)
-        self._counters[name] = OpenCounter(counter, kept=True)
-        return counter
-
-    def openCounter(self, name: str) -> MessageCounter | None:
-        """The counter of an explicit channel, or of a proxy that was given one."""
-        opened = self._counters.get(name)
-        return None if opened is None else opened.counter
-
-    def openReports(self, name: str) -> Reports | None:
-        """Where handled messages are reported for L{openCounter}, by those not trusted with it."""
-        opened = self._counters.get(name)
-        if opened is None:
-            return None
-        if opened.reports is None:
-            opened.reports = Reports(self._reactor, opened.counter)
-        return opened.reports
-
-    def proxy(
-        self,
-        container: ContainerProtocol,
-        remote: RemoteProtocol,
-        name: str,
-        counter: MessageCounter | None = None,
-        noticed: Noticed | None = None,
-        reports: Reports | None = None,
-        handled: str = policies.DEFAULT,
-        silence: float = SILENCE,
-        unanswered: float = UNANSWERED,
-        onHandled: Callable[[], None] | None = None,
-        refuseDescriptors: bool = False,
-    ) -> ChannelProxy:
-        """
-        Carry messages between two connected ends.
-
-        @param counter: with a counter of the caller's, messages are handled when whoever holds it
-            reads it down; it is closed when the proxy ends, unless it is one of L{keepCounter}.
-            Without one, C{handled} says when a message is handled.
-        @param noticed: counts the remote's end-of-file.
-        @param reports: where messages on C{counter} are handled; closed when the proxy ends.
-        @param handled: the name of a policy, see L{chanproxy.carry.policies}.
-        @param silence: seconds without a message in either direction, for the policy C{idle}.
-        @param unanswered: seconds that a message waits for its answer at most, for the policy
-            C{answered}.
-        @param onHandled: called as soon as that policy has taken something off.
-        @param refuseDescriptors: see L{whyNotPaired}.
-        @raise CannotPair: the two ends do not go together, or nothing shows what the container has
-            read; all is still open and the caller's.
-        @raise ValueError: there is no such policy; the ends are still the caller's.
-        @raise OSError: out of descriptors; the ends and all else are still open and the caller's.
-        @raise WakeSourceError: the counter is registered already; likewise.
-        """
-        inner: IChannel = container.transport  # type: ignore[assignment]  # see IChannel
-        outer: IChannel = remote.transport  # type: ignore[assignment]  # see IChannel
-        wrong = whyNotPaired(inner, outer, refuseDescriptors)
-        if counter is None and handled == "consumed" and not inner.showsUnread:
-            wrong = (
-                "handled = consumed: on this kind of channel nothing shows what the container has "
-                "read; write handled = answered, idle, or explicit"
-            )
-        if wrong is not None:
-            raise CannotPair(wrong)
-        kept = next((o for o in self._counters.values() if o.kept and o.counter is counter), None)
-        made = None if counter is not None else MessageCounter(self._reactor)
-        counting = counter or made
-        assert counting is not None
-        counting.onHandled = onHandled
-        try:
-            policy = policies.makePolicy(
-                handled if counter is None else "explicit",
-                policies.Channel(
-                    *(self._reactor, self.ledger, counting, inner.fileno(), silence),
-                    *(unanswered, self.linger, inner.showsUnread, inner.family == "packets"),
-                ),
-            )
-            if onHandled is not None:
-                policy = policies.Eager(policy)
-            if kept is None:
-                self.sources.add(name, counting)
-        except BaseException:
-            if made is not None:
-                made.close()
-            raise
-        happened = None if noticed is None else noticed.happened
-        if kept is not None:
-            kept.users += 1
-        elif made is None and reports is None and name not in self._counters:
-            self._counters[name] = OpenCounter(counting, kept=False)
-        extras = (kept, reports)
-        proxy = ChannelProxy(
-            *(container, remote, counting, name, policy, happened, refuseDescriptors),
-            onRoom=None if noticed is None else noticed.roomMade,
-            onEnd=self._ended if extras == (None, None) else partial(self._ended, extras=extras),
-        )
-        if not proxy.ended:
-            self._proxies.add(proxy)
-        return proxy
-
-    def _ended(
-        self,
-        proxy: ChannelProxy,
-        extras: tuple[OpenCounter | None, Reports | None] = (None, None),
-    ) -> None:
-        kept, reports = extras
-        self._proxies.discard(proxy)
-        if reports is not None:
-            reports.close()
-        if kept is not None:
-            kept.users -= 1
-            if not kept.users and proxy.closedByContainer:
-                # It has let go of its last connection: nobody says any more what is handled.
-                kept.counter.handled(MAXIMUM)
-        else:
-            # First: without its descriptor it is not found any more.
-            self._forget(proxy.counter)
-            opened = self._counters.get(proxy.name)
-            if opened is not None and opened.counter is proxy.counter:
-                del self._counters[proxy.name]
-                opened.close()
-            proxy.counter.close()
-        self.lines.info(
-            "{name}: ended; messages in {into}, out {out}",
-            name=proxy.name,
-            into=proxy.inbound.messages,
-            out=proxy.outbound.messages,
-        )
-
-    def _forget(self, counter: MessageCounter) -> None:
-        # Somebody may have removed it from the registry before.
-        with contextlib.suppress(WakeSourceError):
-            self.sources.remove(counter)
 
 
 def _refuseBlindly(freezer: IFreezer) -> None:

@@ -13,6 +13,7 @@ from chanproxy.carry.policies import DEFAULT
 from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.kinds import attach
+from chanproxy.container.channels import Carriage
 from chanproxy.container.container import Container
 from chanproxy.interfaces import ChanproxyReactor, IChannel
 from chanproxy.kernel.closing import closeSocket
@@ -47,7 +48,7 @@ def proxySockets(
         for protocol in (inner, outer):
             attach(reactor, left[0], buffer, protocol)
             del left[0]
-        return container.proxy(inner, outer, name, counter, handled=handled)
+        return container.channels.proxy(inner, outer, name, counter, carriage=Carriage(handled))
     except BaseException:
         for protocol in (inner, outer):
             if protocol.transport is not None:

@@ -91,7 +91,7 @@ def description(container: Container, first: int) -> dict[str, Any]:
             "signals": container.signals,
             "freezer": container.freezer.spec,
             "linger": container.linger,
-            "proxy_count": sum(1 for _ in container.proxies()),
+            "proxy_count": len(container.channels),
             "watcher_count": len(container.watchers),
             "source_count": len(container.sources) + len(locks) + len(container.sources.attached),
             "statistics": _statistics(statistics),

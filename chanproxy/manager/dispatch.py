@@ -255,7 +255,7 @@ class Manager:
         assert isinstance(inner, ContainerProtocol)
         assert isinstance(outer, RemoteProtocol)
         try:
-            proxy = container.proxy(inner, outer, name, counter, None, reports)
+            proxy = container.channels.proxy(inner, outer, name, counter, None, reports)
         except BaseException as error:
             for end in ends:
                 end.transport.close()  # type: ignore[union-attr]  # as just made
@@ -454,12 +454,12 @@ class Manager:
             raise PermissionDenied(
                 f"{caller.who} is not trusted with the counter itself: ask for kind = handled"
             )
-        counter = container.openCounter(name)
+        counter = container.channels.openCounter(name)
         if counter is None:
             raise CounterNotFound(name)
         if kind == "shared":
             return Reply({"kind": kind}, [counter.duplicate()])
-        reports = container.openReports(name)
+        reports = container.channels.openReports(name)
         assert reports is not None
         return Reply({"kind": kind}, [reports.duplicate()])
 

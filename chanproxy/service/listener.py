@@ -35,6 +35,7 @@ from chanproxy.channels.framed import FramedChannel
 from chanproxy.channels.kinds import kindOf
 from chanproxy.config.containers import whyNotTogether
 from chanproxy.container import Container
+from chanproxy.container.channels import Carriage
 from chanproxy.endpoints.binding import openListening, whyNotBindable
 from chanproxy.endpoints.parsing import (
     AddressSpec,
@@ -166,8 +167,10 @@ class ChannelListener(Factory):
         self._dials: dict[Deferred[IProtocol], ContainerProtocol | RemoteProtocol] = {}
         explicit = channel.handled == "explicit"
         # One for all its connections, so that its users need not know them apart.
-        self._counter = container.keepCounter(channel.name, channel.initial) if explicit else None
-        self._noticed: Noticed = container.notices(self._name)
+        self._counter = (
+            container.channels.keepCounter(channel.name, channel.initial) if explicit else None
+        )
+        self._noticed: Noticed = container.channels.notices(self._name)
         self._unhandled = channel.initial == 1 and not explicit
         if self._unhandled:
             self._noticed.hold()
@@ -331,14 +334,16 @@ class ChannelListener(Factory):
             if channel.framing != "none":
                 self._frame(container)
                 self._frame(remote)
-            self._container.proxy(
-                *(container, remote, name, self._counter, noticed),
-                handled=channel.handled,
-                silence=channel.silence,
+            carriage = Carriage(
+                channel.handled,
+                channel.silence,
                 # Who dials asks: what comes in to a container that did is the answer.
-                unanswered=0.0 if self._fromContainer else channel.unanswered,
-                onHandled=self._firstHandled if self._unhandled else None,
-                refuseDescriptors=channel.descriptors == "refuse",
+                0.0 if self._fromContainer else channel.unanswered,
+                self._firstHandled if self._unhandled else None,
+                channel.descriptors == "refuse",
+            )
+            self._container.channels.proxy(
+                container, remote, name, self._counter, noticed, carriage=carriage
             )
         except Exception:
             self._hangUp(dialled)

@@ -28,7 +28,7 @@ async def use(reactor: ChanproxyReactor, directory: str) -> None:
         service.startService()
         try:
             peer.connect(outer)
-            while not (proxies := list(service.containers["container"].proxies())):
+            while not (proxies := list(service.containers["container"].channels.proxies())):
                 await deferLater(reactor, 0.001)
             inside, _ = listening.accept()
             with inside:

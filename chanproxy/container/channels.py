@@ -1,0 +1,259 @@
+"""
+Channels: those of one container that are open, and the counters that they count on.
+
+Knows proxies, policies and the registry; knows nothing of what becomes of the container.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from attrs import define, field, frozen
+
+from chanproxy.carry import policies
+from chanproxy.carry.answered import UNANSWERED
+from chanproxy.carry.ledger import SILENCE, Ledger, Noticed, Reports
+from chanproxy.carry.proxy import (
+    CannotPair,
+    ChannelProxy,
+    ContainerProtocol,
+    RemoteProtocol,
+    whyNotPaired,
+)
+from chanproxy.interfaces import ChanproxyReactor, IChannel
+from chanproxy.kernel.fewlines import FewLines
+from chanproxy.wake.counter import MAXIMUM, MessageCounter
+from chanproxy.wake.sources import WakeSourceError, WakeSources
+
+
+@frozen
+class Carriage:
+    """
+    How the messages of one channel are carried.
+
+    @ivar handled: the name of a policy, see L{chanproxy.carry.policies}.
+    @ivar silence: seconds without a message in either direction, for the policy C{idle}.
+    @ivar unanswered: seconds that a message waits for its answer at most, for the policy
+        C{answered}.
+    @ivar onHandled: called as soon as that policy has taken something off.
+    @ivar refuseDescriptors: see L{whyNotPaired}.
+    """
+
+    handled: str = policies.DEFAULT
+    silence: float = SILENCE
+    unanswered: float = UNANSWERED
+    onHandled: Callable[[], None] | None = None
+    refuseDescriptors: bool = False
+
+
+@define(eq=False)
+class OpenCounter:
+    """
+    A counter that the container's programs may have.
+
+    @ivar users: channels that count on it now.
+    @ivar kept: it is a channel's, and outlives its connections.
+    """
+
+    counter: MessageCounter
+    kept: bool
+    users: int = 0
+    reports: Reports | None = field(default=None)
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        if self.reports is not None:
+            self.reports.close()
+        self.counter.close()
+
+
+class Channels:
+    """Those of one container."""
+
+    def __init__(
+        self,
+        reactor: ChanproxyReactor,
+        name: str,
+        sources: WakeSources,
+        ledger: Ledger,
+        lines: FewLines,
+        linger: float,
+    ) -> None:
+        """
+        @param name: the container's.
+        @param lines: where it is said that one has ended.
+        @param linger: seconds; see L{policies.Channel}.
+        """
+        self._reactor = reactor
+        self._name = name
+        self._sources = sources
+        self._ledger = ledger
+        self._lines = lines
+        self._linger = linger
+        self._counters: dict[str, OpenCounter] = {}
+        self._proxies: set[ChannelProxy] = set()
+        self._noticed: list[tuple[Noticed, MessageCounter]] = []
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._proxies)
+
+    def close(self) -> None:
+        """End all of them: what can still be carried is carried first."""
+        for proxy in list(self._proxies):
+            proxy.stop()
+        for opened in self._counters.values():
+            self._forget(opened.counter)
+            opened.close()
+        self._counters.clear()
+        for noticed, counter in self._noticed:
+            noticed.close()
+            self._forget(counter)
+            counter.close()
+        self._noticed.clear()
+
+    def proxies(self) -> Iterator[ChannelProxy]:
+        """The channels that are open now."""
+        return iter(tuple(self._proxies))
+
+    def notices(self, name: str) -> Noticed:
+        """A count of connections and ends-of-file, registered under a name until L{stop}."""
+        counter = MessageCounter(self._reactor)
+        noticed = Noticed(self._reactor, self._ledger, counter, self._linger)
+        self._sources.add(name, counter)
+        self._noticed.append((noticed, counter))
+        return noticed
+
+    def keepCounter(self, name: str, initial: int = 0) -> MessageCounter:
+        """A counter for all connections of a channel, registered and open to all until L{stop}."""
+        counter = MessageCounter(self._reactor, initial)
+        self._sources.add(f"{self._name}/{name}", counter)
+        self._counters[name] = OpenCounter(counter, kept=True)
+        return counter
+
+    def openCounter(self, name: str) -> MessageCounter | None:
+        """The counter of an explicit channel, or of a proxy that was given one."""
+        opened = self._counters.get(name)
+        return None if opened is None else opened.counter
+
+    def openReports(self, name: str) -> Reports | None:
+        """Where handled messages are reported for L{openCounter}, by those not trusted with it."""
+        opened = self._counters.get(name)
+        if opened is None:
+            return None
+        if opened.reports is None:
+            opened.reports = Reports(self._reactor, opened.counter)
+        return opened.reports
+
+    def proxy(
+        self,
+        container: ContainerProtocol,
+        remote: RemoteProtocol,
+        name: str,
+        counter: MessageCounter | None = None,
+        noticed: Noticed | None = None,
+        reports: Reports | None = None,
+        carriage: Carriage | None = None,
+    ) -> ChannelProxy:
+        """
+        Carry messages between two connected ends.
+
+        @param counter: with a counter of the caller's, messages are handled when whoever holds it
+            reads it down; it is closed when the proxy ends, unless it is one of L{keepCounter}.
+            Without one, C{carriage} says when a message is handled.
+        @param noticed: counts the remote's end-of-file.
+        @param reports: where messages on C{counter} are handled; closed when the proxy ends.
+        @raise CannotPair: the two ends do not go together, or nothing shows what the container has
+            read; all is still open and the caller's.
+        @raise ValueError: there is no such policy; the ends are still the caller's.
+        @raise OSError: out of descriptors; the ends and all else are still open and the caller's.
+        @raise WakeSourceError: the counter is registered already; likewise.
+        """
+        carriage = carriage or Carriage()
+        handled = carriage.handled
+        inner: IChannel = container.transport  # type: ignore[assignment]  # see IChannel
+        outer: IChannel = remote.transport  # type: ignore[assignment]  # see IChannel
+        wrong = whyNotPaired(inner, outer, carriage.refuseDescriptors)
+        if counter is None and handled == "consumed" and not inner.showsUnread:
+            wrong = (
+                "handled = consumed: on this kind of channel nothing shows what the container has "
+                "read; write handled = answered, idle, or explicit"
+            )
+        if wrong is not None:
+            raise CannotPair(wrong)
+        kept = next((o for o in self._counters.values() if o.kept and o.counter is counter), None)
+        made = None if counter is not None else MessageCounter(self._reactor)
+        counting = counter or made
+        assert counting is not None
+        counting.onHandled = carriage.onHandled
+        try:
+            policy = policies.makePolicy(
+                handled if counter is None else "explicit",
+                policies.Channel(
+                    *(self._reactor, self._ledger, counting, inner.fileno(), carriage.silence),
+                    *(
+                        carriage.unanswered,
+                        self._linger,
+                        inner.showsUnread,
+                        inner.family == "packets",
+                    ),
+                ),
+            )
+            if carriage.onHandled is not None:
+                policy = policies.Eager(policy)
+            if kept is None:
+                self._sources.add(name, counting)
+        except BaseException:
+            if made is not None:
+                made.close()
+            raise
+        happened = None if noticed is None else noticed.happened
+        if kept is not None:
+            kept.users += 1
+        elif made is None and reports is None and name not in self._counters:
+            self._counters[name] = OpenCounter(counting, kept=False)
+        extras = (kept, reports)
+        proxy = ChannelProxy(
+            *(container, remote, counting, name, policy, happened, carriage.refuseDescriptors),
+            onRoom=None if noticed is None else noticed.roomMade,
+            onEnd=self._ended if extras == (None, None) else partial(self._ended, extras=extras),
+        )
+        if not proxy.ended:
+            self._proxies.add(proxy)
+        return proxy
+
+    def _ended(
+        self,
+        proxy: ChannelProxy,
+        extras: tuple[OpenCounter | None, Reports | None] = (None, None),
+    ) -> None:
+        kept, reports = extras
+        self._proxies.discard(proxy)
+        if reports is not None:
+            reports.close()
+        if kept is not None:
+            kept.users -= 1
+            if not kept.users and proxy.closedByContainer:
+                # It has let go of its last connection: nobody says any more what is handled.
+                kept.counter.handled(MAXIMUM)
+        else:
+            # First: without its descriptor it is not found any more.
+            self._forget(proxy.counter)
+            opened = self._counters.get(proxy.name)
+            if opened is not None and opened.counter is proxy.counter:
+                del self._counters[proxy.name]
+                opened.close()
+            proxy.counter.close()
+        self._lines.info(
+            "{name}: ended; messages in {into}, out {out}",
+            name=proxy.name,
+            into=proxy.inbound.messages,
+            out=proxy.outbound.messages,
+        )
+
+    def _forget(self, counter: MessageCounter) -> None:
+        # Somebody may have removed it from the registry before.
+        with contextlib.suppress(WakeSourceError):
+            self._sources.remove(counter)
