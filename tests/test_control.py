@@ -235,7 +235,7 @@ async def test_ourMistake(
     async with stationed(reactor, tmp_path) as (station, client, box):
         given, kept = box.pair()
         if later:
-            monkeypatch.setattr("chanproxy.manager.dispatch.fitting", fail)
+            monkeypatch.setattr("chanproxy.manager.calls_sleep.fitting", fail)
             parameters = {**EDITOR, "timeout": 0.001}
             reply = await client.call("SuspendContainer", parameters, given)
         else:

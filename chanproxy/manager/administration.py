@@ -21,8 +21,8 @@ from chanproxy.config import StartError
 from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
-from chanproxy.manager.attached import Handed
-from chanproxy.manager.dispatch import METHODS, Caller, Manager, Method, Reply, lifetimeOf
+from chanproxy.manager.caller import Caller, Method, Reply, Request
+from chanproxy.manager.dispatch import METHODS, Manager
 from chanproxy.manager.errors import (
     MANAGER,
     ContainerConfigured,
@@ -34,9 +34,7 @@ from chanproxy.manager.errors import (
     TraceNotRunning,
     TraceRunning,
 )
-from chanproxy.manager.parameters import Parameters
 from chanproxy.manager.recording import ChromeFormat, Recording
-from chanproxy.manager.varlink import Call
 from chanproxy.trace import Format
 
 
@@ -66,7 +64,13 @@ class ServiceManager(Manager):
 
     def methods(self) -> Mapping[str, Mapping[str, Method]]:
         """Those of the containers, and those of the service."""
-        return {**METHODS, MANAGER: {**METHODS[MANAGER], **_METHODS}}
+        own: dict[str, Method] = {
+            "StartTrace": self.startTrace,
+            "StopTrace": self.stopTrace,
+            "AddContainer": self.addContainer,
+            "RemoveContainer": self.removeContainer,
+        }
+        return {**METHODS, MANAGER: {**METHODS[MANAGER], **own}}
 
     def _admit(self, caller: Caller) -> None:
         if not caller.rights.administers:
@@ -74,11 +78,10 @@ class ServiceManager(Manager):
                 f"{caller.who} may not: this is for root and for the user that the service runs as"
             )
 
-    def addContainer(
-        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
-    ) -> Reply:
+    def addContainer(self, request: Request) -> Reply:
         """Run one more container."""
-        self._admit(caller)
+        self._admit(request.caller)
+        parameters = request.parameters
         name = parameters.text("name")
         tree: dict[str, Any] = {
             "freezer": parameters.text("freezer", mostBytes=4096),
@@ -90,9 +93,8 @@ class ServiceManager(Manager):
             "timeouts": parameters.text("timeouts", None),
             "max-asleep": parameters.number("max_asleep", None, 0, config.LONGEST_LINGER),
         }
-        lifetime = lifetimeOf(parameters)
-        parameters.end()
-        handed.expect()
+        lifetime = request.lifetime()
+        request.end()
         tree["suspend"] = tree["suspend"].replace("_", "-")
         tree["channels"] = _written(tree["channels"])
         container = self._configure(name, {k: v for k, v in tree.items() if v is not None})
@@ -106,7 +108,7 @@ class ServiceManager(Manager):
             raise _invalid(name, error.problems[0].path, str(error)) from error
         self._added[name] = made
         if lifetime == "connection":
-            caller.ending[f"container {name}"] = lambda: self._forget(name, made)
+            request.caller.ending[f"container {name}"] = lambda: self._forget(name, made)
         return Reply()
 
     def _configure(self, name: str, tree: dict[str, Any]) -> config.Container:
@@ -124,31 +126,25 @@ class ServiceManager(Manager):
             return None
         return self._service.removeContainer(name)
 
-    def removeContainer(
-        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
-    ) -> Reply | Deferred[Reply]:
+    def removeContainer(self, request: Request) -> Reply | Deferred[Reply]:
         """Forget one that was added."""
-        self._admit(caller)
-        name = parameters.text("name")
-        parameters.end()
-        handed.expect()
+        self._admit(request.caller)
+        name = request.parameters.text("name")
+        request.end()
         if name not in self._service.containers:
             raise ContainerNotFound(name)
         if name not in self._added:
             raise ContainerConfigured(name)
-        caller.ending.pop(f"container {name}", None)
+        request.caller.ending.pop(f"container {name}", None)
         removed = self._forget(name, self._added[name])
         return Reply() if removed is None else removed.addCallback(lambda _: Reply())
 
-    def startTrace(
-        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
-    ) -> Reply:
+    def startTrace(self, request: Request) -> Reply:
         """Trace into a file."""
-        self._admit(caller)
-        kind = parameters.choice("format", "json", "json", "perfetto")
-        parameters.end()
-        handed.expect("file")
-        descriptor = handed.peek("file")
+        self._admit(request.caller)
+        kind = request.parameters.choice("format", "json", "json", "perfetto")
+        request.end("file")
+        descriptor = request.handed.peek("file")
         if not stat.S_ISREG(calls.statusOf(descriptor).mode):
             raise InvalidParameter("file", "it is no regular file, and could make the service wait")
         if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
@@ -156,8 +152,9 @@ class ServiceManager(Manager):
         if trace.active is not None:
             raise TraceRunning()
         writer = _format(kind)
-        handed.taken("file")
+        request.handed.taken("file")
         recording = Recording(self._reactor, writer, descriptor, self._service.mostTraceBytes)
+        caller = request.caller
         self._traces[caller] = recording
         caller.ending["trace"] = lambda: self._endTrace(caller)
         return Reply()
@@ -168,15 +165,12 @@ class ServiceManager(Manager):
             recording.stop()
         return recording
 
-    def stopTrace(
-        self, caller: Caller, call: Call, parameters: Parameters, handed: Handed
-    ) -> Reply:
+    def stopTrace(self, request: Request) -> Reply:
         """End it."""
-        self._admit(caller)
-        parameters.end()
-        handed.expect()
-        caller.ending.pop("trace", None)
-        recording = self._endTrace(caller)
+        self._admit(request.caller)
+        request.end()
+        request.caller.ending.pop("trace", None)
+        recording = self._endTrace(request.caller)
         if recording is None:
             raise TraceNotRunning()
         return Reply(
@@ -186,14 +180,6 @@ class ServiceManager(Manager):
                 "complete": recording.complete,
             }
         )
-
-
-_METHODS: dict[str, Method] = {
-    "StartTrace": ServiceManager.startTrace,
-    "StopTrace": ServiceManager.stopTrace,
-    "AddContainer": ServiceManager.addContainer,
-    "RemoveContainer": ServiceManager.removeContainer,
-}
 
 
 def _written(channels: dict[str, Any] | None) -> dict[str, Any] | None:

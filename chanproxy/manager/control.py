@@ -33,10 +33,12 @@ from chanproxy.kernel.fewlines import FewLines
 from chanproxy.manager import varlink
 from chanproxy.manager.access import Credentials, Rights, User, credentialsOf
 from chanproxy.manager.attached import Handed
+from chanproxy.manager.caller import Caller, Reply
 from chanproxy.manager.crowds import Account, Crowd, Terms
 from chanproxy.manager.describe import fitting
-from chanproxy.manager.dispatch import Caller, Manager, Reply, noAccess
+from chanproxy.manager.dispatch import Manager
 from chanproxy.manager.errors import CallTooLarge, InternalError, LimitExceeded, VarlinkError
+from chanproxy.manager.refusals import noAccess
 from chanproxy.manager.varlink import Call
 
 STRANGERS = 1024

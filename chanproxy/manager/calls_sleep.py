@@ -1,0 +1,81 @@
+"""
+Calls about falling asleep and waking, and who is told of it.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from chanproxy.container.lifecycle import Resumed
+from chanproxy.container.watchers import PipeWatcher, TooManyWatchers
+from chanproxy.manager.attached import polledSafely
+from chanproxy.manager.caller import LONGEST, Reply, Request
+from chanproxy.manager.describe import fitting
+from chanproxy.manager.errors import (
+    ExpectedMore,
+    InvalidParameter,
+    LimitExceeded,
+)
+from chanproxy.manager.refusals import sourceError, suspendError
+from chanproxy.wake.sources import (
+    EVENTS,
+    WakeSource,
+    WakeSourceError,
+)
+
+
+def suspendContainer(request: Request) -> Deferred[Reply]:
+    """Suspend, and answer after the resume."""
+    container = request.container()
+    timeout = request.parameters.number("timeout", None, 0, LONGEST)
+    request.parameters.end()
+    held: WakeSource | None = None
+    if len(request.handed):
+        request.handed.expect("wake_locks")
+        request.expectRoom(container, 1)
+        descriptor = request.handed.peek("wake_locks")
+        if not request.caller.rights.trusts(container.name) and not polledSafely(descriptor):
+            raise InvalidParameter("wake_locks", "give a socket, a pipe or an eventfd")
+        try:
+            if container.sources.find(descriptor) is None:
+                held = container.sources.addDescriptor("wake locks", descriptor, EVENTS["in"])
+        except WakeSourceError as error:
+            raise sourceError("wake_locks", "wake locks", error) from error
+
+    def over(result: Resumed | Failure) -> Reply:
+        if held is not None and held in container.sources:
+            container.sources.remove(held)
+        if isinstance(result, Failure):
+            raise suspendError(container, result)
+        return Reply({"suspend_time": result.asleep, "resume_reason": fitting(result.reason)})
+
+    return container.suspend(timeout).addBoth(over)
+
+
+def resumeContainer(request: Request) -> Deferred[Reply]:
+    """Wake it, and answer when it is awake."""
+    container = request.container()
+    reason = request.parameters.text("reason", "ResumeContainer")
+    request.end()
+    return container.resume(reason).addCallback(lambda _: Reply())
+
+
+def registerWakeWatcher(request: Request) -> Reply | None:
+    """Tell of each change."""
+    container = request.container()
+    pipe = request.parameters.flag("pipe", False)
+    request.end()
+    try:
+        container.watchers.expectOne()
+    except TooManyWatchers as error:
+        raise LimitExceeded("limits.wake-watchers", str(error)) from error
+    if pipe:
+        request.expectRoom(container, 2)
+        watcher = PipeWatcher(request.reactor, container.watchers)
+        request.caller.account.keep(1, lambda: not watcher.ended)
+        return Reply(descriptors=[watcher.handOver()])
+    if not request.call.more or request.call.oneway:
+        raise ExpectedMore()
+    container.watchers.add(request.caller.watch(container.watchers.remove))
+    return None

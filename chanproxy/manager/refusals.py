@@ -1,0 +1,59 @@
+"""
+Refusals: what went wrong below, as the error reply of a call.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from twisted.python.failure import Failure
+
+from chanproxy.container import Container
+from chanproxy.container.lifecycle import AlreadySuspended, SuspendFailure, WakeLocksExist
+from chanproxy.manager import errors
+from chanproxy.manager.describe import portion
+from chanproxy.manager.errors import (
+    InvalidParameter,
+    LimitExceeded,
+    PermissionDenied,
+    VarlinkError,
+)
+from chanproxy.wake.sources import (
+    TooManyWakeSources,
+    WakeSourceError,
+    WakeSourceExists,
+)
+
+
+def noAccess(who: str) -> PermissionDenied:
+    """For those who may do nothing at all."""
+    return PermissionDenied(
+        f"{who} has no access; the configuration gives it in a table [access.NAME]"
+    )
+
+
+def sourceError(field: str, name: str, error: WakeSourceError) -> Exception:
+    if isinstance(error, WakeSourceExists):
+        return errors.WakeSourceExists(name)
+    if isinstance(error, TooManyWakeSources):
+        return LimitExceeded("limits.wake-sources", str(error))
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+        return LimitExceeded("fs.epoll.max_user_watches", str(error))
+    if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        # It is not the descriptor that is wrong.
+        return cause
+    return InvalidParameter(field, str(error))
+
+
+def suspendError(container: Container, failure: Failure) -> VarlinkError:
+    error = failure.value
+    if isinstance(error, WakeLocksExist):
+        names, _ = portion(error.names, 0)
+        return errors.WakeLocksExist(names)
+    if isinstance(error, AlreadySuspended):
+        return errors.AlreadySuspended(container.suspension.state)
+    if isinstance(error, SuspendFailure):
+        return errors.SuspendFailure(str(error))
+    failure.raiseException()
+    raise AssertionError
