@@ -23,9 +23,10 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Protocol
 
 from chanproxy import trace
-from chanproxy.carry import proxy
+from chanproxy.carry import loop
 from chanproxy.carry.ledger import Explicit, Ledger
-from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol, _Direction
+from chanproxy.carry.loop import Direction
+from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.transport import SeqpacketTransport
 from chanproxy.interfaces import ChanproxyReactor
@@ -75,21 +76,21 @@ class Rig:
 
 
 POINT = "(self._carry if trace.active is None else self._carryTraced)"
-"""As the loop in L{chanproxy.carry.proxy} has it."""
+"""As the loop in L{chanproxy.carry.loop} has it."""
 
 
 def withoutPoints(rig: Rig, packets: int) -> float:
     """With the point in the loop cut out; those outside of it look once a turn."""
-    kept = _Direction.pump
+    kept = Direction.pump
     source = textwrap.dedent(inspect.getsource(kept))
     assert source.count(POINT) == 1, "the point is written differently now"
-    names = dict(vars(proxy))
+    names = dict(vars(loop))
     exec(source.replace(POINT, "self._carry"), names)  # noqa: S102  # the same loop, without it
-    _Direction.pump = names["pump"]  # type: ignore[method-assign]
+    Direction.pump = names["pump"]  # type: ignore[method-assign]
     try:
         return rig.measure(packets)
     finally:
-        _Direction.pump = kept  # type: ignore[method-assign]
+        Direction.pump = kept  # type: ignore[method-assign]
 
 
 def whileTracing(rig: Rig, packets: int) -> float:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chanproxy.adopt.deadlines import IGNORE
-from chanproxy.adopt.observer import MIXED as MIXED_RETURNS
-from chanproxy.adopt.observer import WORK, Seen, Timing
+from chanproxy.adopt.habits import MIXED as MIXED_RETURNS
+from chanproxy.adopt.habits import WORK, Seen, Timing
 from chanproxy.adopt.threads import Glance, clockOf
 from tests.frozen import Subject, needsCgroup, until, waits
 

@@ -17,7 +17,8 @@ from twisted.internet.threads import deferToThread
 from zope.interface.verify import verifyObject
 
 from chanproxy.carry.ledger import Explicit, Ledger
-from chanproxy.carry.proxy import CannotPair, ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.carry.pairing import CannotPair
+from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.kinds import attach
 from chanproxy.config import Configuration

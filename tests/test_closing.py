@@ -19,14 +19,8 @@ import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import closing, sharing
-from chanproxy.kernel.closing import (
-    Closer,
-    closeDuplicate,
-    closeForeign,
-    closer,
-    closeSocket,
-    lingers,
-)
+from chanproxy.kernel.closing import Closer, closer
+from chanproxy.kernel.foreign import closeDuplicate, closeForeign, closeSocket, lingers
 from tests.frozen import quickly, until
 from tests.fuse import fileSystem
 from tests.oddities import lingering

@@ -14,7 +14,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
 from chanproxy.carry.ledger import Idle, Ledger
-from chanproxy.carry.proxy import CannotPair, ContainerProtocol, RemoteProtocol
+from chanproxy.carry.pairing import CannotPair
+from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.streams import TcpChannel
 from chanproxy.channels.transport import MessageProtocol

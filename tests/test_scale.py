@@ -14,7 +14,8 @@ import pytest
 from twisted.internet.task import deferLater
 
 from chanproxy.carry.ledger import Explicit, Ledger
-from chanproxy.carry.proxy import TURN, ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.carry.loop import TURN
+from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.packets import SeqpacketChannel
 from chanproxy.channels.streams import UnixStreamChannel

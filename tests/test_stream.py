@@ -14,7 +14,8 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.threads import deferToThread
 
 from chanproxy.carry.ledger import Explicit, Ledger
-from chanproxy.carry.proxy import CannotPair, ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.carry.pairing import CannotPair
+from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.base import SO_SNDBUFFORCE, SocketChannel
 from chanproxy.channels.buffers import RUN_BYTES, PeekBuffer
 from chanproxy.channels.packets import SeqpacketChannel

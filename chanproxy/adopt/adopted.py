@@ -21,7 +21,7 @@ from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.rests import Rests
 from chanproxy.adopt.threads import Gone
 from chanproxy.kernel import calls
-from chanproxy.kernel.closing import closeDuplicate, closeLast
+from chanproxy.kernel.foreign import closeDuplicate, closeLast
 from chanproxy.wake.sources import WakeSource
 
 _log = Logger()

@@ -21,7 +21,7 @@ from chanproxy.adopt.subject import Subject
 from chanproxy.adopt.threads import Gone
 from chanproxy.kernel import calls
 from chanproxy.kernel.borrowed import borrowed
-from chanproxy.kernel.closing import closeDuplicate
+from chanproxy.kernel.foreign import closeDuplicate
 from chanproxy.words import safe
 
 UNANSWERED = 30.0

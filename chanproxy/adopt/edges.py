@@ -15,7 +15,7 @@ import time
 
 from chanproxy.adopt.flow import ESTABLISHED
 from chanproxy.kernel import calls
-from chanproxy.kernel.closing import closeDuplicate
+from chanproxy.kernel.foreign import closeDuplicate
 
 _MARGIN = 0.02
 """Seconds; the kernel's clock has ticks of up to 10 ms."""

@@ -19,7 +19,7 @@ from chanproxy.adopt.strangers import isKernels, isMember
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone
 from chanproxy.kernel import calls
-from chanproxy.kernel.closing import closeDuplicate
+from chanproxy.kernel.foreign import closeDuplicate
 
 NEST = 3
 """How deep epolls are gone into."""

@@ -22,7 +22,7 @@ from chanproxy.adopt.naming import Description, describeLink
 from chanproxy.adopt.peers import Listeners, describePeer
 from chanproxy.kernel import calls
 from chanproxy.kernel.borrowed import borrowed
-from chanproxy.kernel.closing import closeDuplicate
+from chanproxy.kernel.foreign import closeDuplicate
 
 MOST = 256
 """Descriptors of a process that are looked at."""

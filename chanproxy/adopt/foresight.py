@@ -25,8 +25,8 @@ from chanproxy.adopt.decode import (
     decode,
     mayWait,
 )
+from chanproxy.adopt.habits import Seen
 from chanproxy.adopt.inflight import refuseAwaited
-from chanproxy.adopt.observer import Seen
 from chanproxy.adopt.slices import Listing
 from chanproxy.adopt.socketlimits import limitIn
 from chanproxy.adopt.subject import StillBusy

@@ -11,7 +11,7 @@ import struct
 
 from chanproxy.kernel import calls
 from chanproxy.kernel.borrowed import borrowed
-from chanproxy.kernel.closing import closeDuplicate
+from chanproxy.kernel.foreign import closeDuplicate
 
 RECEIVING = frozenset(("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg"))
 """Calls with a limit for receiving; L{connect} has one for sending."""

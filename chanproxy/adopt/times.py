@@ -21,7 +21,8 @@ from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.cutshort import CutShort
 from chanproxy.adopt.deadlines import Deadlines, Timed, lookAfterOthers
 from chanproxy.adopt.decode import NotWaiting, Wait
-from chanproxy.adopt.observer import Observer, Timing
+from chanproxy.adopt.habits import Timing
+from chanproxy.adopt.observer import Observer
 from chanproxy.adopt.processors import Call, Processor, processor
 from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.restarted import Call as BeforeRestart

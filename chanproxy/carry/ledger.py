@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from chanproxy.interfaces import IHandledPolicy
 from chanproxy.kernel import calls
-from chanproxy.kernel.closing import closeForeign
+from chanproxy.kernel.foreign import closeForeign
 from chanproxy.kernel.poller import Poller
 from chanproxy.wake.counter import CounterError, MessageCounter
 

@@ -29,7 +29,7 @@ from chanproxy.interfaces import (
     MessageRefused,
 )
 from chanproxy.kernel import calls, descriptors
-from chanproxy.kernel.closing import closeSocket
+from chanproxy.kernel.foreign import closeSocket
 from chanproxy.kernel.keepalive import Keeper
 
 SO_SNDBUFFORCE = 32

@@ -35,7 +35,7 @@ from chanproxy.interfaces import (
     IByteChannel,
     IChannelUser,
 )
-from chanproxy.kernel.closing import closeForeign
+from chanproxy.kernel.foreign import closeForeign
 from chanproxy.kernel.keepalive import Keeper, tcpOf
 
 BUFFER = 262144

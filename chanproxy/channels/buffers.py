@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorFDSet
 
 from chanproxy.channels.inflight import BATCH, Record
 from chanproxy.kernel import calls
-from chanproxy.kernel.closing import closeForeign
+from chanproxy.kernel.foreign import closeForeign
 from chanproxy.kernel.headers import Headers, addressOf
 from chanproxy.kernel.poller import Poller
 

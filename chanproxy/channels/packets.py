@@ -27,7 +27,7 @@ from chanproxy.interfaces import (
     MessageRefused,
 )
 from chanproxy.kernel import calls
-from chanproxy.kernel.closing import closeForeign
+from chanproxy.kernel.foreign import closeForeign
 
 _SO_TIMESTAMP = 29
 """C{asm-generic/socket.h}; the C{socket} module does not name it."""

@@ -35,7 +35,7 @@ from chanproxy.interfaces import (
     IChannelUser,
     MessageRefused,
 )
-from chanproxy.kernel.closing import closeForeign
+from chanproxy.kernel.foreign import closeForeign
 
 
 @implementer(IUNIXTransport, IConsumer, IPushProducer)

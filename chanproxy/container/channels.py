@@ -15,13 +15,8 @@ from attrs import define, field, frozen
 from chanproxy.carry import policies
 from chanproxy.carry.answered import UNANSWERED
 from chanproxy.carry.ledger import SILENCE, Ledger, Noticed, Reports
-from chanproxy.carry.proxy import (
-    CannotPair,
-    ChannelProxy,
-    ContainerProtocol,
-    RemoteProtocol,
-    whyNotPaired,
-)
+from chanproxy.carry.pairing import CannotPair, whyNotPaired
+from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.interfaces import ChanproxyReactor, IChannel
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.wake.counter import MAXIMUM, MessageCounter

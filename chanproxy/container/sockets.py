@@ -16,7 +16,7 @@ from chanproxy.channels.kinds import attach
 from chanproxy.container.channels import Carriage
 from chanproxy.container.container import Container
 from chanproxy.interfaces import ChanproxyReactor, IChannel
-from chanproxy.kernel.closing import closeSocket
+from chanproxy.kernel.foreign import closeSocket
 from chanproxy.wake.counter import MessageCounter
 
 

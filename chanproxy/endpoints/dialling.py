@@ -38,7 +38,7 @@ from chanproxy.endpoints.binding import describe, kernelPath
 from chanproxy.endpoints.parsing import TcpAddressSpec, VsockAddressSpec
 from chanproxy.endpoints.ports import addressOf, serve
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.kernel.closing import closeSocket
+from chanproxy.kernel.foreign import closeSocket
 from chanproxy.kernel.peers import Identity, assumed
 
 CONNECT_PAUSE = 0.01

@@ -36,9 +36,9 @@ from chanproxy.endpoints.addresses import PathSpec
 from chanproxy.endpoints.binding import describe, kernelPath, openListening
 from chanproxy.endpoints.parsing import AddressSpec
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.kernel.closing import closeSocket
 from chanproxy.kernel.descriptors import whyScarce
 from chanproxy.kernel.fewlines import LINES, FewLines
+from chanproxy.kernel.foreign import closeSocket
 
 ACCEPT_PAUSE = 0.1
 """Seconds to wait with accepting, when this process is out of descriptors."""

@@ -12,24 +12,20 @@ Knows descriptors by their numbers only.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import mmap
 import os
 import signal
-import socket
 import struct
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from chanproxy.kernel import sharing
-from chanproxy.kernel.borrowed import borrowed
 from chanproxy.kernel.processes import isRunnable
 
 HANGS = 0.5
@@ -51,9 +47,6 @@ _AT_ONCE = 1024
 """Descriptors that are told in one write; a page of them, C{PIPE_BUF}."""
 
 _log = Logger()
-# Without keeping errno, which is a third of what a call costs: that it fails says it all.
-_fast = ctypes.PyDLL(None)
-_getsockopt = _fast.getsockopt
 
 _DONE, _BEGUN, _LEFT = range(3)
 """Words that we share with the process: how many it has closed and begun with, and whether we went
@@ -163,7 +156,7 @@ class Closer:
         if one is None:
             # Better late than never, on a kind of machine that is not known.
             for fd in every:
-                _closeOne(fd)
+                closeOne(fd)
             return
         if not one.left:
             self._seen = one.words[_DONE], time.monotonic()
@@ -296,7 +289,7 @@ class Closer:
                 time.sleep(0.0002)
 
 
-def _closeOne(fd: int) -> None:
+def closeOne(fd: int) -> None:
     try:
         os.close(fd)
     except OSError:
@@ -328,7 +321,7 @@ def _closeThem(outOf: int, words: memoryview) -> None:
             if words[_LEFT]:
                 return
             words[_BEGUN] += 1
-            _closeOne(fd)
+            closeOne(fd)
             words[_DONE] += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -363,7 +356,7 @@ def _empty(outOf: int, keep: Sequence[int], alone: bool) -> None:
     os.read(outOf, 1)
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd not in keep and (alone or not _isPipe(fd)):
-            _closeOne(fd)
+            closeOne(fd)
 
 
 def _isPipe(fd: int) -> bool:
@@ -373,101 +366,5 @@ def _isPipe(fd: int) -> bool:
         return False
 
 
-_linger = ctypes.create_string_buffer(8)
-_lingerLength = ctypes.c_uint32(8)
-_lingerAt = (ctypes.addressof(_linger), ctypes.addressof(_lingerLength))
-
-
-def lingers(fd: int) -> bool | None:
-    """Whether closing a socket may wait for its peer; None for what is no socket."""
-    _lingerLength.value = 8
-    option = (socket.SOL_SOCKET, socket.SO_LINGER, *map(ctypes.c_void_p, _lingerAt))
-    if _getsockopt(fd, *option) < 0:
-        return None
-    on, seconds = struct.unpack("2i", _linger)
-    # For no time at all is a reset, at once.
-    return bool(on and seconds)
-
-
-def _nothingUnread(fd: int) -> bool:
-    """Whether nothing is in the queue of an AF_UNIX socket, which may hold descriptors."""
-    try:
-        with borrowed(fd) as looked:
-            # An empty packet shows as the end does, so that is not trusted.
-            looked.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-
-
 closer = Closer()
-
-
-def closeForeign(descriptors: Sequence[int]) -> None:
-    """
-    Close descriptors that somebody else made, whatever they are.
-
-    If all are pipes, at once: that waits for nothing.
-    """
-    try:
-        # Most are of one kind, and that is known soonest of all of them together.
-        list(map(fcntl.fcntl, descriptors, repeat(fcntl.F_GETPIPE_SZ)))
-    except OSError:
-        closer.close(descriptors)
-    else:
-        _closeMany(descriptors)
-
-
-def _closeMany(descriptors: Sequence[int]) -> None:
-    """In one call if they are neighbours, as those of one peek mostly are."""
-    if len(descriptors) > 2:
-        lowest, highest = min(descriptors), max(descriptors)
-        if highest - lowest + 1 == len(descriptors) == len(set(descriptors)):
-            os.closerange(lowest, highest + 1)
-            return
-    for fd in descriptors:
-        _closeOne(fd)
-
-
-def closeDuplicate(fd: int) -> None:
-    """
-    Close a duplicate of what a process most probably still has, so that it is not the last.
-
-    At once, unless it is a socket that lingers, or a file, whose server hears of each close.
-    """
-    lingering = lingers(fd)
-    if lingering is None:
-        # The link of nothing else begins with a slash; see proc(5).
-        lingering = os.readlink(f"/proc/self/fd/{fd}").startswith("/")
-    if lingering:
-        closer.close([fd])
-    else:
-        _closeOne(fd)
-
-
-def closeSocket(owned: socket.socket, ended: bool = False) -> None:
-    """
-    Close a socket of ours; its peer, and what it has sent us, are somebody else's.
-
-    At once, unless it lingers (one that was handed to us has its giver's options), or something is
-    unread, in which there may be descriptors.  Idempotent.
-
-    @param ended: all has been read, and nothing follows.
-    """
-    family, fd = owned.family, owned.detach()
-    if fd < 0:
-        return
-    if lingers(fd) or (family == socket.AF_UNIX and not ended and not _nothingUnread(fd)):
-        closer.close([fd])
-    else:
-        _closeOne(fd)
-
-
-def closeLast(fd: int) -> None:
-    """Close a duplicate of what its process has left to us, in ending."""
-    if lingers(fd) is None:
-        closeForeign([fd])
-    else:
-        closeSocket(socket.socket(fileno=fd))
+"""This process's."""

@@ -20,7 +20,7 @@ from chanproxy.channels.streams import TcpChannel
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
 from chanproxy.kernel.borrowed import borrowed
-from chanproxy.kernel.closing import closeForeign
+from chanproxy.kernel.foreign import closeForeign
 from chanproxy.kernel.keepalive import Keepalive, Keeper
 from chanproxy.manager.errors import InvalidParameter
 

@@ -25,7 +25,8 @@ from twisted.python.failure import Failure
 
 from chanproxy import config
 from chanproxy.carry.ledger import Noticed
-from chanproxy.carry.proxy import CannotPair, ContainerProtocol, RemoteProtocol
+from chanproxy.carry.pairing import CannotPair
+from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.channels.adapter import EndpointFactory
 from chanproxy.channels.adapter import dial as dialEndpoint
 from chanproxy.channels.base import SocketChannel

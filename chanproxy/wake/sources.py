@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy.interfaces import PollingReactor
-from chanproxy.kernel.closing import closeForeign
+from chanproxy.kernel.foreign import closeForeign
 from chanproxy.wake.counter import MessageCounter
 from chanproxy.wake.files import ByIdentity
 from chanproxy.wake.locks import LOCK_NAMES, WakeLock, WakeLocks
