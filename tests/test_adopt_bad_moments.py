@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from chanproxy.adopt.settings import Adoption
 from chanproxy.container import Bounds, Container
-from chanproxy.container.lifecycle import NotIdle, Resumed
+from chanproxy.container.outcomes import NotIdle, Resumed
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from tests.cgroups import TemporaryCgroup

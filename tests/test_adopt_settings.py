@@ -23,7 +23,8 @@ from chanproxy.carry.ledger import Ledger
 from chanproxy.config import ConfigurationError
 from chanproxy.container import Container
 from chanproxy.container.idle import BACKOFF, REFUSED, IdleWatch
-from chanproxy.container.lifecycle import LONGEST, TIMEOUT, NotIdle
+from chanproxy.container.lifecycle import LONGEST, TIMEOUT
+from chanproxy.container.outcomes import NotIdle
 from chanproxy.container.suspension import Suspension
 from chanproxy.freezers import NullFreezer
 from chanproxy.interfaces import FreezerError

@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from chanproxy.adopt import decode, processors
 from chanproxy.adopt.settings import Adoption
 from chanproxy.container import Bounds, Container
-from chanproxy.container.lifecycle import Resumed
+from chanproxy.container.outcomes import Resumed
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.freezers.marks import mark
 from chanproxy.interfaces import ChanproxyReactor

@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred, succeed
 from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.deadlines import NotYet
 from chanproxy.adopt.subject import StillBusy
-from chanproxy.container.lifecycle import BREATH, EXPLAIN_AFTER, AlreadySuspended, Resumed
+from chanproxy.container.lifecycle import BREATH, EXPLAIN_AFTER
+from chanproxy.container.outcomes import AlreadySuspended, Resumed
 from chanproxy.container.suspension import BREATH_LOOKS, BREATH_SECONDS, Suspension
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import FreezerError

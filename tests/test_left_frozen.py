@@ -17,7 +17,7 @@ import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 from twisted.internet.defer import Deferred
 
 from chanproxy.container import Container
-from chanproxy.container.lifecycle import SuspendFailure
+from chanproxy.container.outcomes import SuspendFailure
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.guest import Guest
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, FreezerNotReady

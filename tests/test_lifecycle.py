@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from chanproxy.container import Bounds, Container
-from chanproxy.container.lifecycle import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
+from chanproxy.container.outcomes import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IWakeWatcher
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.wake.counter import MessageCounter

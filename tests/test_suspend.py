@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from chanproxy.carry.ledger import Ledger
 from chanproxy.container.idle import IdleWatch
-from chanproxy.container.lifecycle import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
+from chanproxy.container.outcomes import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.container.suspension import Suspension
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import FreezerError, FreezerNotReady

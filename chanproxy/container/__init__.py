@@ -4,7 +4,8 @@ Containers at run time: how one falls asleep and wakes, and the channels that it
 Must not know configuration files, the manager and the service.
 """
 
-from chanproxy.container.container import Bounds, Container
+from chanproxy.container.bounds import Bounds
+from chanproxy.container.container import Container
 from chanproxy.container.sockets import proxySockets
 
 __all__ = ["Bounds", "Container", "proxySockets"]

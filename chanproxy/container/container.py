@@ -6,13 +6,11 @@ Knows everything below; knows no configuration files and no processes of its own
 
 from __future__ import annotations
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chanproxy import trace
-from chanproxy.adopt.adopted import Room
 from chanproxy.adopt.adopter import Adopter
 from chanproxy.adopt.deadlines import IGNORE, NotYet
 from chanproxy.adopt.drywatch import DryWatch
@@ -20,14 +18,16 @@ from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.adopt.settings import Adoption
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.carry.ledger import Ledger
+from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.channels import Channels
 from chanproxy.container.freezing import FreezeWatch
 from chanproxy.container.idle import IdleWatch
-from chanproxy.container.lifecycle import HIDDEN, Resumed, SuspendFailure
+from chanproxy.container.lifecycle import HIDDEN
+from chanproxy.container.outcomes import Resumed, SuspendFailure
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.container.suspension import Suspension, notIdle
-from chanproxy.container.watchers import WATCHERS, WakeWatchers
+from chanproxy.container.watchers import WakeWatchers
 from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import (
@@ -36,12 +36,11 @@ from chanproxy.interfaces import (
     IExclusiveFreezer,
     IFreezer,
 )
-from chanproxy.kernel import descriptors
 from chanproxy.kernel.descriptors import TooManyDescriptors
-from chanproxy.kernel.fewlines import LINES, FewLines
+from chanproxy.kernel.fewlines import FewLines
 from chanproxy.wake.alarms import Alarms
-from chanproxy.wake.locks import LOCK_NAMES, TooManyWakeLocks
-from chanproxy.wake.sources import SOURCES, WakeSources
+from chanproxy.wake.locks import TooManyWakeLocks
+from chanproxy.wake.sources import WakeSources
 
 ALARM_HOLD = 1.0
 """Seconds that an alarm keeps its container awake at least, so that it can act."""
@@ -51,34 +50,6 @@ ADOPTED_FREEZE = 0.05
 Seconds that a freeze may take of a container that wakes by its own sockets: until it is frozen,
 nobody knows what it waits for.  It takes some 80 microseconds.
 """
-
-
-@frozen
-class Bounds:
-    """
-    What limits one container.
-
-    @ivar wakeSources: how many can be registered.
-    @ivar wakeLocks: names whose figures are kept; alarms that can be set.
-    @ivar wakeWatchers: who is told of it, at most.
-    @ivar freezeWarning: seconds until the first warning about a freeze that does not finish.
-    @ivar freezeLimit: seconds until such a freeze fails.
-    @ivar signalInterval: seconds between looks for signals that wait for a frozen process, at the
-        most; 0 for none.  See L{SleepWatch}.
-    @ivar watchedProcesses: how many processes are watched while frozen.
-    @ivar descriptors: of this process, that it may take in all; 0: no limit.
-    @ivar logLines: in a minute, about its connections.
-    """
-
-    wakeSources: int = SOURCES
-    wakeLocks: int = LOCK_NAMES
-    wakeWatchers: int = WATCHERS
-    freezeWarning: float = 1.0
-    freezeLimit: float = 30.0
-    signalInterval: float = 2.0
-    watchedProcesses: int = 256
-    descriptors: int = 0
-    logLines: int = LINES
 
 
 class Container:
@@ -126,7 +97,7 @@ class Container:
         """
         freezer.check()
         bounds = bounds or Bounds()
-        self._bounds = bounds
+        self._quota = Quota(name, bounds, lambda: self.descriptors)
         self._adoption = adoption
         self._real = freezer
         if adoption is not None:
@@ -200,7 +171,7 @@ class Container:
             self._reactor,
             self._real,
             adoption,
-            self._roomToAdopt,
+            self._quota.roomToAdopt,
             self.sources.attach,
             stopped=self.mode != "dry-run",
         )
@@ -241,17 +212,6 @@ class Container:
         except FreezerError as error:
             self._log.error("{name}: left frozen: {error}", name=self.name, error=error)
 
-    def _roomToAdopt(self) -> Room:
-        spare, limit = descriptors.spare(), self._bounds.descriptors
-        rooms = [
-            Room(self._bounds.wakeSources, spare=spare),
-            Room(spare, "raise the limit (ulimit -n)", spare),
-        ]
-        if limit:
-            left = max(limit - self.descriptors, 0)
-            rooms.append(Room(left, "raise limits.container-descriptors", spare))
-        return min(rooms, key=lambda room: room.count)
-
     @property
     def descriptors(self) -> int:
         """How many of this process's are for it: some, of its own, are not counted."""
@@ -260,26 +220,8 @@ class Container:
         return self.sources.descriptors + ends + len(self.alarms) + len(self.watchers)
 
     def whyNoRoom(self, count: int, owner: bool = False) -> TooManyDescriptors | None:
-        """
-        What is wrong with taking so many descriptors more; nothing, if there is room.
-
-        @param owner: for somebody who may do everything: the reserve is for such calls, too.
-        """
-        taken, limit = self.descriptors, self._bounds.descriptors
-        if limit and taken + count > limit:
-            return TooManyDescriptors(
-                "limits.container-descriptors",
-                f"{self.name} takes {taken} descriptors, of {limit} for one container; end some of "
-                "its channels, wake sources, alarms or watchers, or raise "
-                "limits.container-descriptors",
-            )
-        if not owner and count > descriptors.spare():
-            return TooManyDescriptors(
-                "RLIMIT_NOFILE",
-                f"{descriptors.left()} descriptors are left of {descriptors.limit()}, and are "
-                "kept for wakes, connections and root; raise the limit (ulimit -n)",
-            )
-        return None
+        """See L{Quota.whyNoRoom}."""
+        return self._quota.whyNoRoom(count, owner)
 
     @property
     def passedOver(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chanproxy.carry.ledger import Ledger
-from chanproxy.container.lifecycle import AlreadySuspended, NotIdle, Resumed, WakeLocksExist
+from chanproxy.container.outcomes import AlreadySuspended, NotIdle, Resumed, WakeLocksExist
 from chanproxy.interfaces import FreezerNotReady, IFreezer
 from chanproxy.wake.sources import Source, WakeSources
 from chanproxy.words import safe

@@ -8,7 +8,7 @@ is L{chanproxy.container.suspension}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from attrs import define, field
@@ -18,11 +18,12 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chanproxy.container.outcomes import Resumed, SuspendFailure, WakeLocksExist, failed
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import IFreezer
 from chanproxy.wake.sources import Source, SourceGroup, WakeSources
 from chanproxy.wake.statistics import SuspendStatistics
-from chanproxy.words import listed, safe
+from chanproxy.words import safe
 
 TIMEOUT = "timeout"
 """The resume reason when the time that was asked for is over."""
@@ -44,51 +45,6 @@ THAW_RETRY = (0.1, 5.0)
 
 HIDDEN = {"breathing": "asleep", "refreezing": "asleep"}
 """What others are told of states that are none of their business: a breath is no wake."""
-
-
-class WakeLocksExist(Exception):
-    """
-    Something keeps the container awake; it was not suspended.
-
-    @ivar names: of all that was signalled.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(listed(names))
-        self.names = tuple(names)
-
-
-class SuspendFailure(Exception):
-    """The freezer could not suspend the container; it is awake.  The text says why."""
-
-
-class NotIdle(SuspendFailure):
-    """
-    The container is at work; it runs.  The text names the thread, or its wait.
-
-    @ivar again: seconds after which another try makes sense; None: it is not known.
-    """
-
-    def __init__(self, text: str, again: float | None = None) -> None:
-        super().__init__(text)
-        self.again = again
-
-
-class AlreadySuspended(Exception):
-    """The container is on its way to sleep, asleep, or waking: one suspend at a time."""
-
-
-@define(frozen=True)
-class Resumed:
-    """
-    How a suspend ended.
-
-    @ivar asleep: nanoseconds between falling asleep and waking, suspend of the host included.
-    @ivar reason: the names of all that was signalled, joined by commas, or what else woke it.
-    """
-
-    asleep: int
-    reason: str
 
 
 class IStateWatcher(Protocol):
@@ -261,13 +217,6 @@ class Core:
 
 
 _log = Logger()
-
-
-def failed(cause: BaseException | None) -> SuspendFailure:
-    """What a suspend fails with that something else has ended."""
-    error = SuspendFailure(str(cause))
-    error.__cause__ = cause
-    return error
 
 
 # The table.

@@ -15,18 +15,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chanproxy.container.lifecycle import (
-    BREATH,
-    HIDDEN,
+from chanproxy.container.lifecycle import BREATH, HIDDEN, Core, IStateWatcher, machine
+from chanproxy.container.outcomes import (
     AlreadySuspended,
-    Core,
-    IStateWatcher,
     NotIdle,
     Resumed,
     SuspendFailure,
     WakeLocksExist,
     failed,
-    machine,
 )
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import FreezerError, IFreezer

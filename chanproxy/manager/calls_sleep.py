@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from chanproxy.container.lifecycle import Resumed
+from chanproxy.container.outcomes import Resumed
 from chanproxy.container.watchers import PipeWatcher, TooManyWatchers
 from chanproxy.manager.attached import polledSafely
 from chanproxy.manager.caller import LONGEST, Reply, Request

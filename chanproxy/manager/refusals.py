@@ -9,7 +9,7 @@ import errno
 from twisted.python.failure import Failure
 
 from chanproxy.container import Container
-from chanproxy.container.lifecycle import AlreadySuspended, SuspendFailure, WakeLocksExist
+from chanproxy.container.outcomes import AlreadySuspended, SuspendFailure, WakeLocksExist
 from chanproxy.manager import errors
 from chanproxy.manager.describe import portion
 from chanproxy.manager.errors import (

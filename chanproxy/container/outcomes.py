@@ -1,0 +1,63 @@
+"""
+Outcomes: how a suspend can end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define
+
+from chanproxy.words import listed
+
+
+class WakeLocksExist(Exception):
+    """
+    Something keeps the container awake; it was not suspended.
+
+    @ivar names: of all that was signalled.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(listed(names))
+        self.names = tuple(names)
+
+
+class SuspendFailure(Exception):
+    """The freezer could not suspend the container; it is awake.  The text says why."""
+
+
+class NotIdle(SuspendFailure):
+    """
+    The container is at work; it runs.  The text names the thread, or its wait.
+
+    @ivar again: seconds after which another try makes sense; None: it is not known.
+    """
+
+    def __init__(self, text: str, again: float | None = None) -> None:
+        super().__init__(text)
+        self.again = again
+
+
+class AlreadySuspended(Exception):
+    """The container is on its way to sleep, asleep, or waking: one suspend at a time."""
+
+
+@define(frozen=True)
+class Resumed:
+    """
+    How a suspend ended.
+
+    @ivar asleep: nanoseconds between falling asleep and waking, suspend of the host included.
+    @ivar reason: the names of all that was signalled, joined by commas, or what else woke it.
+    """
+
+    asleep: int
+    reason: str
+
+
+def failed(cause: BaseException | None) -> SuspendFailure:
+    """What a suspend fails with that something else has ended."""
+    error = SuspendFailure(str(cause))
+    error.__cause__ = cause
+    return error
