@@ -9,9 +9,9 @@ import sys
 import click
 
 from chanproxy.freezers.frozen import thawMarked, thawRecorded
+from chanproxy.freezers.thawing import thawNow
 from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.rundirectory import runtimeDirectory
-from chanproxy.service.service import thawNow
 from chanproxy.words import safe
 
 

@@ -5,6 +5,7 @@ together.
 Must not know what is typed in a shell.
 """
 
-from chanproxy.service.service import ChanproxyService, preflight
+from chanproxy.service.preflight import preflight
+from chanproxy.service.service import ChanproxyService
 
 __all__ = ["ChanproxyService", "preflight"]

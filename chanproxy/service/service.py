@@ -7,9 +7,7 @@ Below a parent service of any Twisted application, or under C{twistd} by L{chanp
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Sequence
-from typing import cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -17,20 +15,18 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from chanproxy import config
-from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.inflight import Record
 from chanproxy.config import Problem, StartError
-from chanproxy.config.together import plain, whyNotApart
+from chanproxy.config.together import whyNotApart
 from chanproxy.container import Bounds, Container
 from chanproxy.container.signaltrace import SignalTrace
-from chanproxy.endpoints.addresses import SeqpacketAddressSpec
-from chanproxy.endpoints.binding import whyNotBindable
 from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.freezers import Breadth, makeFreezer
 from chanproxy.freezers.frozen import thawRecorded
 from chanproxy.freezers.guarding import Guard
-from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
+from chanproxy.freezers.thawing import thawNow
+from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.kernel import descriptors
 from chanproxy.kernel.closing import closer
 from chanproxy.kernel.fewlines import FewLines
@@ -39,125 +35,10 @@ from chanproxy.manager.access import Access, AccessError
 from chanproxy.manager.administration import ServiceManager
 from chanproxy.manager.control import ControlFactory, clientsOf, controlPort
 from chanproxy.service.guestport import GuestPort
-from chanproxy.service.listener import CannotStart, ChannelListener, whyNotStartable
+from chanproxy.service.listener import CannotStart, ChannelListener
+from chanproxy.service.preflight import madeByUs, placeOf
 from chanproxy.service.scheduling import schedule
 from chanproxy.words import safe
-
-PREDECESSOR = 0.5
-"""
-Seconds: what a service had that was killed is free when the last of its processes has ended, which
-may be some moments after the service itself, or many on a busy machine.
-"""
-
-
-def thawNow(spec: str, reactor: ChanproxyReactor | None = None) -> None:
-    """
-    Thaw by specification.
-
-    @param reactor: nothing waits here, but making a freezer takes one; without it the global one.
-    @raise FreezerError: it did not work.
-    """
-    if reactor is None:
-        from twisted.internet import reactor as installed
-
-        reactor = cast(ChanproxyReactor, installed)
-    makeFreezer(spec, reactor).thawNow()
-
-
-def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) -> list[Problem]:
-    """
-    Look for what would keep the service from starting, without changing anything.
-
-    Waits for up to L{PREDECESSOR} seconds for what may pass.
-
-    @return: all problems found.
-    """
-    end = time.monotonic() + PREDECESSOR
-    while True:
-        problems = _problems(configuration, reactor)
-        if time.monotonic() > end or not any(each.passing for each in problems):
-            return problems
-        time.sleep(0.02)
-
-
-def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) -> list[Problem]:
-    problems = []
-    if any(container.freezer != "none" for container in configuration.containers):
-        try:
-            os.close(openDirectory(runtimeDirectory(), make=False))
-        except FileNotFoundError:
-            pass
-        except FreezerError as error:
-            problems.append(Problem("records", str(error)))
-    places: dict[str, str] = {}
-    for container in configuration.containers:
-        path = f"containers.{container.name}"
-        try:
-            freezer = makeFreezer(container.freezer, reactor)
-            freezer.check()
-            place = _placeOf(freezer)
-        except (FreezerError, ValueError) as error:
-            problems.append(Problem(f"{path}.freezer", str(error)))
-        else:
-            clash = whyNotApart(place, places) if place else None
-            taken = None
-            if clash is None and container.suspend != "dry-run":
-                taken = _whyInHands(freezer)
-            if clash is not None:
-                problems.append(Problem(f"{path}.freezer", clash))
-            elif taken is not None:
-                problems.append(Problem(f"{path}.freezer", taken, passing=True))
-            elif place:
-                places[f"{path}.freezer"] = place
-        wrong = whyNotAdopt() if container.adoption is not None else None
-        if wrong is not None:
-            problems.append(Problem(f"{path}.wake-on", wrong))
-        if container.control is not None and (wrong := whyNotBindable(container.control)):
-            problems.append(Problem(f"{path}.control", wrong, passing=True))
-        for channel in container.channels:
-            for key, wrong in whyNotStartable(reactor, channel):
-                where = f"{path}.channels.{channel.name}.{key}"
-                problems.append(Problem(where, wrong, passing=key == "listen"))
-    try:
-        Access(configuration.access)
-    except AccessError as error:
-        problems += error.problems
-    control = configuration.control
-    if control is not None and not _madeByUs(control):
-        taken = whyNotBindable(control)
-        if taken is not None:
-            problems.append(Problem("control", taken, passing=True))
-    return problems
-
-
-def _placeOf(freezer: IFreezer) -> str:
-    """
-    What no two containers have in common; empty, when nothing is stopped.
-
-    @raise FreezerError: it cannot be known.
-    """
-    exclusive: IExclusiveFreezer | None = IExclusiveFreezer(freezer, None)
-    if exclusive is not None:
-        return exclusive.place()
-    return "" if freezer.spec == "none" else plain(freezer.spec)
-
-
-def _whyInHands(freezer: IFreezer) -> str | None:
-    """Whether another service has it, in words."""
-    exclusive: IExclusiveFreezer | None = IExclusiveFreezer(freezer, None)
-    if exclusive is not None:
-        try:
-            exclusive.claim()
-        except FreezerError as error:
-            return str(error)
-        exclusive.release()
-    return None
-
-
-def _madeByUs(control: SeqpacketAddressSpec) -> bool:
-    """Whether the control socket's directory is the runtime directory, still to be made."""
-    directory = os.path.dirname(control.path)
-    return directory == runtimeDirectory() and not os.path.exists(directory)
 
 
 def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
@@ -302,7 +183,7 @@ class ChanproxyService(Service):
         try:
             breadth = Breadth(limits.cgroups, limits.processes, limits.cgroupDepth)
             freezer = makeFreezer(container.freezer, self._reactor, breadth)
-            place = _placeOf(freezer)
+            place = placeOf(freezer)
             clash = whyNotApart(place, self._places) if place else None
             if clash is not None:
                 problems.append(Problem(f"{path}.freezer", clash))
@@ -349,7 +230,7 @@ class ChanproxyService(Service):
             return
         try:
             access = Access(self._configuration.access)
-            if _madeByUs(control):
+            if madeByUs(control):
                 os.close(openDirectory(runtimeDirectory()))
         except AccessError as error:
             problems += error.problems

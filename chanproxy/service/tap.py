@@ -16,10 +16,12 @@ from chanproxy.carry.policies import DEFAULT, POLICIES
 from chanproxy.config import StartError
 from chanproxy.freezers import isOurs
 from chanproxy.freezers.frozen import thawRecorded
+from chanproxy.freezers.thawing import thawNow
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service.confining import confine
 from chanproxy.service.ending import Ending
-from chanproxy.service.service import ChanproxyService, preflight, thawNow
+from chanproxy.service.preflight import preflight
+from chanproxy.service.service import ChanproxyService
 
 _log = Logger()
 
