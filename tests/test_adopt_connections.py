@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from chanproxy.adopt.connections import Connections, InFlight, Watched, watchedOf
-from chanproxy.adopt.decode import Wait
 from chanproxy.adopt.peers import internet
 from chanproxy.adopt.subject import Subject
 from chanproxy.adopt.threads import Memory
+from chanproxy.adopt.waits import Wait
 from chanproxy.kernel import calls
 from tests.frozen import until
 from tests.leaks import openFiles

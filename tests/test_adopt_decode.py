@@ -15,19 +15,11 @@ from twisted.internet.task import Clock
 
 from chanproxy.adopt.calls import callNames
 from chanproxy.adopt.deadlines import ALL, IGNORE, Deadlines, NotYet, Timed, parseTimeouts
-from chanproxy.adopt.decode import (
-    _DECODERS,
-    MOST_POLLED,
-    Children,
-    NotWaiting,
-    Rest,
-    Wait,
-    decode,
-    mayWait,
-)
+from chanproxy.adopt.decode import _DECODERS, decode, mayWait
 from chanproxy.adopt.naming import Description, Ignored
 from chanproxy.adopt.processors import X86, Arm, UnknownProgram, processor
 from chanproxy.adopt.usage import Usage
+from chanproxy.adopt.waits import MOST_POLLED, Children, NotWaiting, Rest, Wait
 from chanproxy.interfaces import FreezerError
 from chanproxy.testing.freezers import FakeFreezer
 

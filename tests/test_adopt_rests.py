@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from chanproxy.adopt.decode import Rest
 from chanproxy.adopt.rests import Rests
+from chanproxy.adopt.waits import Rest
 from tests.frozen import Subject, compiled, needsCgroup
 
 pytestmark = pytest.mark.punctual

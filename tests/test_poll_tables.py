@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from chanproxy.adopt.connections import Connections
-from chanproxy.adopt.decode import MOST_ENTRIES, NotWaiting, Tables, decode
+from chanproxy.adopt.decode import decode
 from chanproxy.adopt.foresight import Foresight
 from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import position, threadsOf
+from chanproxy.adopt.waits import MOST_ENTRIES, NotWaiting, Tables
 from tests.frozen import Subject, callName, compiled, needsCgroup, until
 
 THREADS, ENTRIES = 100, 15000

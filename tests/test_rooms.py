@@ -7,9 +7,11 @@ What is imported only in a function, or for types, counts as well.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 
 import pytest
+from twisted.python.reflect import namedAny
 
 from tests.rooms import PACKAGE, imports, modules, roomOf, used
 
@@ -79,6 +81,18 @@ def test_everyRoom() -> None:
     for room, uses in USES.items():
         assert all(order.index(each) < order.index(room) or each == "guest" for each in uses)
     assert {room: set(uses) for room, uses in USES.items()} == used()
+
+
+def test_map() -> None:
+    """What the map names is there."""
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    names = [name for name in re.findall(r"`([a-z_]+\.[\w.]+)`", text) if roomOf(name) != "hall"]
+    files = re.findall(r"`([a-z]+/[\w.]*)`", text)
+    assert len(names) > 15 < len(files)
+    for name in names:
+        namedAny(f"chanproxy.{name}")
+    for file in files:
+        assert (PACKAGE / file).exists() or (PACKAGE.parent / file).exists(), file
 
 
 def test_guestNeedsNothing() -> None:

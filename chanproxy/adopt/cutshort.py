@@ -19,12 +19,13 @@ from contextlib import suppress
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chanproxy.adopt.decode import TIMES, NotWaiting, decode, mayWait
+from chanproxy.adopt.decode import decode, mayWait
 from chanproxy.adopt.processors import Processor
 from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.socketlimits import RECEIVING, limitIn
 from chanproxy.adopt.threads import Glance, Gone, isInFreezer, position, switchesOf
 from chanproxy.adopt.tracing import CannotTrace, Tracer
+from chanproxy.adopt.waits import TIMES, NotWaiting
 from chanproxy.kernel.processes import ProcessStatus
 
 SOON = 20_000_000

@@ -16,15 +16,7 @@ from contextlib import ExitStack
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, Watched
 from chanproxy.adopt.deadlines import Timed, lookAfterOthers
-from chanproxy.adopt.decode import (
-    MOST_ENTRIES,
-    Clock,
-    Entries,
-    NotWaiting,
-    Tables,
-    decode,
-    mayWait,
-)
+from chanproxy.adopt.decode import decode, mayWait
 from chanproxy.adopt.habits import Seen
 from chanproxy.adopt.inflight import refuseAwaited
 from chanproxy.adopt.slices import Listing
@@ -39,6 +31,7 @@ from chanproxy.adopt.threads import (
     threadStat,
 )
 from chanproxy.adopt.times import Times
+from chanproxy.adopt.waits import MOST_ENTRIES, Clock, Entries, NotWaiting, Tables
 from chanproxy.words import named
 
 

@@ -11,7 +11,7 @@ from collections import deque
 
 from attrs import define, field, frozen
 
-from chanproxy.adopt.decode import Wait
+from chanproxy.adopt.waits import Wait
 
 RETURNS = 3
 """As often a thread has to come back by itself in a row before that is called a habit."""

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, watchedOf
-from chanproxy.adopt.decode import Clock, NotWaiting, Tables, Wait, decode, mayWait
+from chanproxy.adopt.decode import decode, mayWait
 from chanproxy.adopt.inflight import refuseAwaited
 from chanproxy.adopt.naming import Ignored, describeLink
 from chanproxy.adopt.processors import Call, UnknownProgram
@@ -36,6 +36,7 @@ from chanproxy.adopt.threads import (
 from chanproxy.adopt.times import AT_ONCE, Times
 from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace
 from chanproxy.adopt.views import Views
+from chanproxy.adopt.waits import Clock, NotWaiting, Tables, Wait
 from chanproxy.adopt.watchdogs import shortestWatchdog
 from chanproxy.kernel import calls
 from chanproxy.wake.sources import SourceGroup

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 
 from chanproxy.adopt.calls import RESTART
-from chanproxy.adopt.decode import TIMES, Clock, NotWaiting, decode, mayWait
+from chanproxy.adopt.decode import decode, mayWait
 from chanproxy.adopt.habits import NEVER, Seen, Timing
 from chanproxy.adopt.lastran import lastRan
 from chanproxy.adopt.processors import Processor
@@ -27,6 +27,7 @@ from chanproxy.adopt.threads import (
     threadStat,
     timesRun,
 )
+from chanproxy.adopt.waits import TIMES, Clock, NotWaiting
 
 
 class Observer:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from chanproxy.adopt.decode import Rest
 from chanproxy.adopt.reading import Reading
+from chanproxy.adopt.waits import Rest
 
 _SECOND = 1_000_000_000
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from chanproxy.adopt.decode import Clock, Wait
 from chanproxy.adopt.processors import Call
 from chanproxy.adopt.threads import Memory
+from chanproxy.adopt.waits import Clock, Wait
 from chanproxy.words import named
 
 

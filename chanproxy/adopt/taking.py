@@ -12,7 +12,6 @@ import select
 from collections.abc import Generator, Iterator, Sequence
 
 from chanproxy.adopt.adopted import Adopted
-from chanproxy.adopt.decode import Children, NotWaiting, Wait
 from chanproxy.adopt.edges import edgeOf
 from chanproxy.adopt.epolls import Member, isSame
 from chanproxy.adopt.examining import NEST, Examiner, Inside, Table, checkRing
@@ -25,6 +24,7 @@ from chanproxy.adopt.strangers import isKernels
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone, childrenOf, kinOf, threadStat
 from chanproxy.adopt.views import NotSeenBefore, Views
+from chanproxy.adopt.waits import Children, NotWaiting, Wait
 from chanproxy.kernel import calls
 from chanproxy.kernel.foreign import closeDuplicate
 from chanproxy.words import named

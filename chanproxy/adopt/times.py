@@ -20,7 +20,6 @@ from twisted.internet.interfaces import IReactorTime
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.cutshort import CutShort
 from chanproxy.adopt.deadlines import Deadlines, Timed, lookAfterOthers
-from chanproxy.adopt.decode import NotWaiting, Wait
 from chanproxy.adopt.habits import Timing
 from chanproxy.adopt.observer import Observer
 from chanproxy.adopt.processors import Call, Processor, processor
@@ -31,6 +30,7 @@ from chanproxy.adopt.rests import Rests
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import Gone, switchesOf, threadStat
 from chanproxy.adopt.tracing import Tracer
+from chanproxy.adopt.waits import NotWaiting, Wait
 from chanproxy.words import named
 
 _GOING_ON = ("poll", "nanosleep", "clock_nanosleep", "futex")
