@@ -27,7 +27,7 @@ from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.times import Times
-from chanproxy.wake.sources import SourceGroup
+from chanproxy.wake.source import SourceGroup
 from tests.cgroups import TemporaryCgroup
 from tests.live import until
 from tests.programs import Sleeper

@@ -32,7 +32,7 @@ from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.threads import Gone, position, threadsOf, threadStat
 from chanproxy.adopt.times import Times
-from chanproxy.wake.sources import SourceGroup
+from chanproxy.wake.source import SourceGroup
 from tests.cgroups import TemporaryCgroup, unusable
 
 needsCgroup = [

@@ -26,7 +26,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 def roomOf(module: str) -> str:
     """The room of a module, by its name without the package's."""
     first = module.partition(".")[0]
-    return first if (PACKAGE / first).is_dir() else "hall"
+    return first if first != "interfaces" and (PACKAGE / first).is_dir() else "hall"
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:

@@ -31,7 +31,7 @@ from chanproxy.service import ChanproxyService
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.memory import CAPACITY, MemoryBatch, MemoryChannel
 from chanproxy.wake.counter import MessageCounter
-from chanproxy.wake.sources import WakeSourceError
+from chanproxy.wake.source import WakeSourceError
 from tests.managing import gone
 from tests.sides import asynchronous, turns, until
 from tests.station import Station

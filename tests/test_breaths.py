@@ -21,7 +21,8 @@ from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import FreezerError
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.wake.counter import MessageCounter
-from chanproxy.wake.sources import SourceGroup, WakeSource, WakeSources
+from chanproxy.wake.source import SourceGroup, WakeSource
+from chanproxy.wake.sources import WakeSources
 from tests.fakereactor import FakeReactor
 from tests.test_suspend import outcome
 

@@ -21,7 +21,7 @@ from chanproxy.config import AccessEntry
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.calls import SCM_MAX_FD
 from chanproxy.kernel.closing import closer
-from chanproxy.wake.sources import EVENTS
+from chanproxy.wake.source import EVENTS
 from tests.fuse import fileSystem
 from tests.fuzzing import KINDS, MESSAGE_BYTES, MUTE, Crowd, Pool, Talker, inReactor
 from tests.leaks import nothingCritical, nothingLeft, openDescriptors

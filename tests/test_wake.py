@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from chanproxy.wake.counter import MessageCounter
-from chanproxy.wake.sources import Source, WakeSourceError, WakeSources
+from chanproxy.wake.source import Source, WakeSourceError
+from chanproxy.wake.sources import WakeSources
 from tests.fakereactor import FakeReactor
 
 

@@ -22,7 +22,7 @@ from chanproxy.adopt.rests import Rests
 from chanproxy.adopt.threads import Gone
 from chanproxy.kernel import calls
 from chanproxy.kernel.foreign import closeDuplicate, closeLast
-from chanproxy.wake.sources import WakeSource
+from chanproxy.wake.source import WakeSource
 
 _log = Logger()
 

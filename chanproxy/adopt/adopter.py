@@ -25,7 +25,7 @@ from chanproxy.adopt.slices import Sliced, listingOf
 from chanproxy.adopt.times import Times
 from chanproxy.adopt.usage import Usage
 from chanproxy.interfaces import IFreezer
-from chanproxy.wake.sources import SourceGroup
+from chanproxy.wake.source import SourceGroup
 
 SETTLING = 0.01
 """Seconds after which each thread has stopped again that was looked at, as a rule."""

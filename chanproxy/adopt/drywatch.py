@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from chanproxy.adopt.usage import Usage
-from chanproxy.wake.sources import SourceGroup
+from chanproxy.wake.source import SourceGroup
 
 SHORTEST = 0.25
 """Seconds between looks, at least."""

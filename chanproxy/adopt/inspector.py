@@ -39,7 +39,7 @@ from chanproxy.adopt.views import Views
 from chanproxy.adopt.waits import Clock, NotWaiting, Tables, Wait
 from chanproxy.adopt.watchdogs import shortestWatchdog
 from chanproxy.kernel import calls
-from chanproxy.wake.sources import SourceGroup
+from chanproxy.wake.source import SourceGroup
 from chanproxy.words import named
 
 _ENDED = frozenset(

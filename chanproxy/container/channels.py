@@ -20,7 +20,8 @@ from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtoco
 from chanproxy.interfaces import ChanproxyReactor, IChannel
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.wake.counter import MAXIMUM, MessageCounter
-from chanproxy.wake.sources import WakeSourceError, WakeSources
+from chanproxy.wake.source import WakeSourceError
+from chanproxy.wake.sources import WakeSources
 
 
 @frozen

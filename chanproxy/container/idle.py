@@ -19,7 +19,8 @@ from twisted.python.failure import Failure
 from chanproxy.carry.ledger import Ledger
 from chanproxy.container.outcomes import AlreadySuspended, NotIdle, Resumed, WakeLocksExist
 from chanproxy.interfaces import FreezerNotReady, IFreezer
-from chanproxy.wake.sources import Source, WakeSources
+from chanproxy.wake.source import Source
+from chanproxy.wake.sources import WakeSources
 from chanproxy.words import safe
 
 LOOKS = 4

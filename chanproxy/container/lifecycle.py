@@ -21,7 +21,8 @@ from twisted.python.failure import Failure
 from chanproxy.container.outcomes import Resumed, SuspendFailure, WakeLocksExist, failed
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import IFreezer
-from chanproxy.wake.sources import Source, SourceGroup, WakeSources
+from chanproxy.wake.source import Source, SourceGroup
+from chanproxy.wake.sources import WakeSources
 from chanproxy.wake.statistics import SuspendStatistics
 from chanproxy.words import safe
 

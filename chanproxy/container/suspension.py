@@ -26,7 +26,8 @@ from chanproxy.container.outcomes import (
 )
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import FreezerError, IFreezer
-from chanproxy.wake.sources import Source, SourceGroup, WakeSource, WakeSources
+from chanproxy.wake.source import Source, SourceGroup, WakeSource
+from chanproxy.wake.sources import WakeSources
 from chanproxy.wake.statistics import SuspendStatistics, bootNanoseconds
 from chanproxy.words import listed
 

@@ -10,9 +10,7 @@ Knows nothing of counters and of the container's life cycle.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
 import select
 from collections.abc import Callable, Generator
 
@@ -22,17 +20,14 @@ from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
 from chanproxy.freezers.claims import Claim, inHands
+from chanproxy.freezers.contents import Contents
 from chanproxy.freezers.files import (
     GONE,
     Breadth,
     Events,
-    TooMuchInside,
-    cgroupsFrom,
     explained,
     noRight,
-    processesIn,
     readLines,
-    readOnce,
 )
 from chanproxy.freezers.marks import isPaused, mark, marked, unmark
 from chanproxy.freezers.mounts import (
@@ -53,25 +48,6 @@ from chanproxy.interfaces import (
     IThawedByDescriptor,
 )
 from chanproxy.kernel.poller import Poller
-from chanproxy.words import named
-
-# Where the kernel parks tasks that it counts as frozen (kernel/signal.c; which of the names shows
-# depends on what the compiler inlined).  The last two: waiting for a child of vfork(2) counts, too.
-_STOPPED_IN = frozenset(
-    [
-        "get_signal",
-        "do_freezer_trap",
-        "do_signal_stop",
-        "do_jobctl_trap",
-        "ptrace_stop",
-        "kernel_clone",
-        "wait_for_vfork_done",
-    ]
-)
-
-
-_TASKS = 1024
-"""Threads that are looked at to name those that are not frozen: some 20 milliseconds."""
 
 
 @frozen
@@ -96,7 +72,6 @@ class CgroupFreezer:
 
     def __init__(self, path: str, reactor: IReactorFDSet, breadth: Breadth | None = None) -> None:
         """@param breadth: how much is looked through to find its processes."""
-        self._breadth = breadth or Breadth()
         self.spec = f"cgroup:{path}"
         self._path = path
         self._reactor = reactor
@@ -109,7 +84,7 @@ class CgroupFreezer:
         self._claim: Claim | None = None
         self._claimed = False
         self._told: Callable[[int | None], None] | None = None
-        self._hidden: int | None = None
+        self._contents = Contents(self.spec, lambda: self._find()[0], breadth or Breadth())
 
     def tellFreezes(self, told: Callable[[int | None], None] | None) -> None:
         """See L{IThawedByDescriptor.tellFreezes}."""
@@ -455,20 +430,7 @@ class CgroupFreezer:
             self._rewatch()
             pending.errback(FreezeInterrupted(f"{self.spec}: thawed by somebody else meanwhile"))
             return []
-        tasks: list[str] = []
-        most, looked = self._breadth, 0
-        for directory in cgroupsFrom(self._find()[0], skip=_isFrozen, most=most):
-            for thread in readLines(os.path.join(directory, "cgroup.threads")):
-                looked += 1
-                if looked > _TASKS:
-                    return tasks
-                wchan = "".join(readLines(f"/proc/{thread}/wchan"))
-                # A thread of another pid namespace is listed as 0.
-                if wchan not in _STOPPED_IN and thread != "0":
-                    name = named(readOnce(f"/proc/{thread}/comm").removesuffix(b"\n")) or "?"
-                    where = "running" if wchan in ("", "0") else f"in {wchan}"
-                    tasks.append(f"{name}[{thread}] {where}")
-        return tasks
+        return self._contents.unfrozen()
 
     def processes(self) -> list[int]:
         """
@@ -476,59 +438,16 @@ class CgroupFreezer:
 
         @raise FreezerError: the cgroup is there, but cannot be read; or has too much inside.
         """
-        return _atOnce(self.listing())
+        return self._contents.processes()
 
     def listing(self) -> Generator[None, None, list[int]]:
         """See L{ISlicedFreezer.listing}; raises as L{processes} does."""
-        self._hidden = None
-        found: dict[int, None] = {}
-        # A process of another pid namespace is listed as 0.
-        hidden = 0
-        most = self._breadth
-        for directory in cgroupsFrom(self._find()[0], self._unlisted, most=most):
-            try:
-                pids = processesIn(directory, most.processes - len(found) - hidden)
-            except OSError as error:
-                self._unlisted(error)
-                continue
-            yield None
-            hidden += pids.count(0)
-            found.update(dict.fromkeys(pid for pid in pids if pid))
-            if len(found) + hidden > most.processes:
-                raise TooMuchInside(
-                    f"more than {most.processes} processes are in it; raise limits.processes"
-                )
-        self._hidden = hidden
-        return [*found]
+        return self._contents.listing()
 
     def hiddenProcesses(self) -> int:
         """See L{IFreezer.hiddenProcesses}."""
-        if self._hidden is None:
-            self.processes()
-        return self._hidden or 0
+        return self._contents.hiddenProcesses()
 
     def cpuTime(self) -> int:
         """See L{IFreezer.cpuTime}."""
-        # Kept for every cgroup v2, whether its cpu controller is on or not.
-        found = re.search(rb"^usage_usec (\d+)", readOnce(self._file("cpu.stat")), re.MULTILINE)
-        if found is not None:
-            return int(found[1])
-        raise FreezerError(f"{self.spec}: cpu.stat does not tell of usage")
-
-    def _unlisted(self, error: OSError) -> None:
-        # A threaded cgroup does not say; the domain above it has listed its processes.
-        if error.errno not in (*GONE, errno.EOPNOTSUPP):
-            raise explained(self.spec, str(error.filename), error)
-
-
-def _atOnce(steps: Generator[None, None, list[int]]) -> list[int]:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            found: list[int] = stop.value
-            return found
-
-
-def _isFrozen(directory: str) -> bool:
-    return "frozen 1" in readLines(os.path.join(directory, "cgroup.events"))
+        return self._contents.cpuTime()

@@ -27,9 +27,7 @@ from chanproxy.manager.errors import (
 )
 from chanproxy.manager.parameters import Parameters
 from chanproxy.manager.varlink import Call
-from chanproxy.wake.sources import (
-    WakeSource,
-)
+from chanproxy.wake.source import WakeSource
 
 LONGEST = 10 * 365 * 86400.0
 """Seconds: ten years; a longer timeout is a mistake in the unit."""

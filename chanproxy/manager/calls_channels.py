@@ -15,9 +15,7 @@ from chanproxy.manager.errors import (
 )
 from chanproxy.manager.refusals import sourceError
 from chanproxy.wake.counter import CounterError, MessageCounter
-from chanproxy.wake.sources import (
-    WakeSourceError,
-)
+from chanproxy.wake.source import WakeSourceError
 
 _PROXY = 3
 """Descriptors that a channel takes: its two ends, and its counter."""

@@ -18,11 +18,7 @@ from chanproxy.manager.errors import (
     LimitExceeded,
 )
 from chanproxy.manager.refusals import sourceError, suspendError
-from chanproxy.wake.sources import (
-    EVENTS,
-    WakeSource,
-    WakeSourceError,
-)
+from chanproxy.wake.source import EVENTS, WakeSource, WakeSourceError
 
 
 def suspendContainer(request: Request) -> Deferred[Reply]:

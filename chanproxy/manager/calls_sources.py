@@ -15,10 +15,7 @@ from chanproxy.manager.errors import (
 from chanproxy.manager.refusals import sourceError
 from chanproxy.wake.alarms import TooManyAlarms
 from chanproxy.wake.locks import TooManyWakeLocks, WakeLockError
-from chanproxy.wake.sources import (
-    EVENTS,
-    WakeSourceError,
-)
+from chanproxy.wake.source import EVENTS, WakeSourceError
 
 
 def addWakeSource(request: Request) -> Reply:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from chanproxy.container import Container
-from chanproxy.wake.sources import Source
+from chanproxy.wake.source import Source
 from chanproxy.wake.statistics import SuspendStatistics
 from chanproxy.words import safe
 

@@ -18,11 +18,7 @@ from chanproxy.manager.errors import (
     PermissionDenied,
     VarlinkError,
 )
-from chanproxy.wake.sources import (
-    TooManyWakeSources,
-    WakeSourceError,
-    WakeSourceExists,
-)
+from chanproxy.wake.source import TooManyWakeSources, WakeSourceError, WakeSourceExists
 
 
 def noAccess(who: str) -> PermissionDenied:

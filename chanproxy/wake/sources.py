@@ -12,11 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import select
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
 
-from attrs import define, field
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -25,127 +22,22 @@ from chanproxy.interfaces import PollingReactor
 from chanproxy.kernel.foreign import closeForeign
 from chanproxy.wake.counter import MessageCounter
 from chanproxy.wake.files import ByIdentity
-from chanproxy.wake.locks import LOCK_NAMES, WakeLock, WakeLocks
-from chanproxy.wake.statistics import SourceStatistics, bootNanoseconds
+from chanproxy.wake.locks import LOCK_NAMES, WakeLocks
+from chanproxy.wake.source import (
+    Source,
+    SourceGroup,
+    TooManyWakeSources,
+    WakeSource,
+    WakeSourceError,
+    WakeSourceExists,
+)
+from chanproxy.wake.statistics import bootNanoseconds
 
 SOURCES = 32768
 """Sources of one container, by default."""
 
-EVENTS = {
-    "in": select.EPOLLIN,
-    "out": select.EPOLLOUT,
-    "pri": select.EPOLLPRI,
-    "rdhup": select.EPOLLRDHUP,
-    "err": select.EPOLLERR,
-    "hup": select.EPOLLHUP,
-}
-"""The poll events by their names, C{poll(2)} without the C{POLL}."""
-
 _GLANCE = 64
 """Events asked for at first; only when there are as many, all are asked for."""
-
-
-class WakeSourceError(Exception):
-    """A wake source cannot be added or removed; the registry is unchanged."""
-
-
-class WakeSourceExists(WakeSourceError):
-    """The same open file is registered already."""
-
-
-class TooManyWakeSources(WakeSourceError):
-    """As many as are allowed are registered."""
-
-
-@define(eq=False)
-class WakeSource:
-    """
-    Something pollable that keeps its container awake while it is signalled.
-
-    @ivar name: what people read in a resume reason.
-    @ivar descriptor: what is polled; the counter's own, or else the registry's.
-    @ivar events: C{select.EPOLL*}; errors and hang-ups always count as well.
-    @ivar counter: set when it is a message counter.
-    @ivar adopted: it was found in the frozen container, and goes when that wakes.
-    """
-
-    name: str
-    descriptor: int
-    events: int
-    counter: MessageCounter | None = None
-    adopted: bool = False
-    statistics: SourceStatistics = field(factory=SourceStatistics, init=False)
-
-    @property
-    def kind(self) -> str:
-        """C{counter}, C{descriptor} or C{adopted}."""
-        if self.adopted:
-            return "adopted"
-        return "descriptor" if self.counter is None else "counter"
-
-    @property
-    def eventCount(self) -> int:
-        """See L{SourceStatistics}."""
-        return self.statistics.eventCount if self.counter is None else self.counter.added
-
-    def whenQuiet(self) -> Deferred[None] | None:
-        """
-        Wait until it is not signalled any more; cancellable.
-
-        @return: L{None} when the kernel has no event for that: look now and then.
-        """
-        return None if self.counter is None else self.counter.whenZero()
-
-
-Source = WakeSource | WakeLock
-
-
-class SourceGroup(Protocol):
-    """
-    Sources that come and go together, found in a frozen container; see L{WakeSources.attach}.
-
-    @ivar epoll: holds them all.
-    """
-
-    epoll: select.epoll
-
-    def __len__(self) -> int:
-        """How many they are."""
-
-    @property
-    def sources(self) -> list[WakeSource]:
-        """All of them."""
-
-    def poll(self) -> list[WakeSource]:
-        """Those that are signalled now."""
-
-    @property
-    def label(self) -> str:
-        """Which of the container's own times wakes it; empty for none."""
-
-    @property
-    def whose(self) -> tuple[int, int] | None:
-        """The process and thread that wait for that."""
-
-    @property
-    def watchdog(self) -> float | None:
-        """Seconds within which it has to report to a watchdog; L{None} without one."""
-
-    def within(self) -> float | None:
-        """Seconds from now until that time; L{None} without one."""
-
-    def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
-        """Names of those that were, with who is at the other end; some milliseconds after that."""
-
-    def beforeThaw(self, breath: bool) -> None:
-        """
-        What has to be done right before the container runs again.
-
-        @param breath: for a moment, and for nothing but time.
-        """
-
-    def close(self) -> None:
-        """Close everything.  Idempotent."""
 
 
 @implementer(IReadDescriptor)

@@ -1,0 +1,50 @@
+"""
+The nouns of chanproxy, as interfaces.
+
+Imports nothing else of the package; everything else may import this.
+"""
+
+from chanproxy.interfaces.channels import (
+    Batch,
+    ChannelBroken,
+    ChannelClosed,
+    IByteChannel,
+    IChannel,
+    IChannelUser,
+    MessageRefused,
+)
+from chanproxy.interfaces.freezers import (
+    FreezeInterrupted,
+    FreezerError,
+    FreezerNotReady,
+    IExclusiveFreezer,
+    IFreezer,
+    IFreezerFactory,
+    ISlicedFreezer,
+    IThawedByDescriptor,
+)
+from chanproxy.interfaces.policies import IHandledPolicy, IHandledPolicyFactory, IWakeWatcher
+from chanproxy.interfaces.reactors import ChanproxyReactor, PollingReactor
+
+__all__ = [
+    "Batch",
+    "ChannelBroken",
+    "ChannelClosed",
+    "ChanproxyReactor",
+    "FreezeInterrupted",
+    "FreezerError",
+    "FreezerNotReady",
+    "IByteChannel",
+    "IChannel",
+    "IChannelUser",
+    "IExclusiveFreezer",
+    "IFreezer",
+    "IFreezerFactory",
+    "IHandledPolicy",
+    "IHandledPolicyFactory",
+    "ISlicedFreezer",
+    "IThawedByDescriptor",
+    "IWakeWatcher",
+    "MessageRefused",
+    "PollingReactor",
+]
