@@ -582,7 +582,7 @@ class TestRealCgroup:
     def test_ourselves(self, cgroup: TemporaryCgroup, monkeypatch: pytest.MonkeyPatch) -> Steps:
         """A cgroup that holds chanproxy is refused: by the check, and again by the freeze."""
         cgroup.spawn(["sleep", "1000"])
-        monkeypatch.setattr("chanproxy.freezers.cgroup.holdsUs", lambda *_: True)
+        monkeypatch.setattr("chanproxy.freezers.mounts.holdsUs", lambda *_: True)
         freezer = CgroupFreezer(cgroup.path, theReactor())
         with pytest.raises(FreezerError, match="chanproxy itself runs in"):
             freezer.check()

@@ -14,29 +14,21 @@ import os
 import select
 from collections.abc import Callable, Generator
 
-from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
-from chanproxy.freezers.claims import Claim, inHands
+from chanproxy.freezers.claims import Claiming
 from chanproxy.freezers.contents import Contents
-from chanproxy.freezers.files import (
-    GONE,
-    Breadth,
-    Events,
-    explained,
-    noRight,
-    readLines,
-)
+from chanproxy.freezers.files import GONE, Breadth, Events, Kept, explained, noRight
 from chanproxy.freezers.marks import isPaused, mark, marked, unmark
 from chanproxy.freezers.mounts import (
     CgroupMount,
     cannotFreeze,
     cgroupMounts,
     findCgroup,
-    holdsUs,
-    isBelow,
+    frozenAbove,
+    refuseOurselves,
 )
 from chanproxy.freezers.readiness import Readiness
 from chanproxy.interfaces import (
@@ -48,18 +40,6 @@ from chanproxy.interfaces import (
     IThawedByDescriptor,
 )
 from chanproxy.kernel.poller import Poller
-
-
-@frozen
-class _Kept:
-    """The descriptors that a freeze keeps open for its thaw; owner: the freezer."""
-
-    freeze: int
-    events: int
-
-    def close(self) -> None:
-        os.close(self.freeze)
-        os.close(self.events)
 
 
 @implementer(IExclusiveFreezer, ISlicedFreezer, IThawedByDescriptor)
@@ -77,12 +57,11 @@ class CgroupFreezer:
         self._reactor = reactor
         self._poller = Poller(reactor)
         self._place: tuple[str, CgroupMount] | None = None
-        self._kept: _Kept | None = None
+        self._kept: Kept | None = None
         self._pending: Deferred[None] | None = None
         self._disturbed: list[Deferred[str]] = []
         self._stirred: Callable[[], None] | None = None
-        self._claim: Claim | None = None
-        self._claimed = False
+        self._claiming = Claiming(self.spec, self._find)
         self._told: Callable[[int | None], None] | None = None
         self._contents = Contents(self.spec, lambda: self._find()[0], breadth or Breadth())
 
@@ -104,17 +83,9 @@ class CgroupFreezer:
         freeze = self._file("cgroup.freeze")
         if os.path.exists(directory) and not os.path.exists(freeze):
             raise cannotFreeze(self.spec, directory, mount)
-        self._refuseOurselves()
+        refuseOurselves(self.spec, *self._find())
         if os.path.exists(freeze) and not os.access(freeze, os.W_OK, effective_ids=True):
             raise noRight(self.spec, freeze)
-
-    def _refuseOurselves(self) -> None:
-        directory, mount = self._find()
-        if holdsUs(directory, mount):
-            raise FreezerError(
-                f"{self.spec}: chanproxy itself runs in {directory} or below it, and would freeze"
-                " itself; run chanproxy elsewhere, or name a cgroup of the container alone"
-            )
 
     def place(self) -> str:
         """See L{IExclusiveFreezer.place}: its path in the one tree of all cgroups v2."""
@@ -123,44 +94,18 @@ class CgroupFreezer:
 
     def claim(self) -> None:
         """See L{IExclusiveFreezer.claim}."""
-        self._claimed = True
         try:
-            self._claimNow()
+            self._claiming.claim()
         except OSError as error:
-            if error.errno not in GONE:
-                self._claimed = False
-                raise explained(self.spec, self._file("cgroup.freeze"), error) from error
-        except FreezerError:
-            self._claimed = False
-            raise
-
-    def _claimNow(self) -> Claim:
-        """
-        The claim on what is under its path now: it may have been removed, and made again.
-
-        @raise OSError: there is none.
-        @raise FreezerError: it is in other hands.
-        """
-        directory, mount = self._find()
-        claim = self._claim
-        if claim is None or not claim.isOf(directory):
-            self._unclaim()
-            self._claim = claim = Claim(self.spec, directory, mount)
-        return claim
-
-    def _unclaim(self) -> None:
-        claim, self._claim = self._claim, None
-        if claim is not None:
-            claim.close()
+            raise explained(self.spec, self._file("cgroup.freeze"), error) from error
 
     def release(self) -> None:
         """See L{IExclusiveFreezer.release}."""
-        self._claimed = False
-        self._unclaim()
+        self._claiming.release()
 
     def thawLeft(self) -> bool:
         """See L{IExclusiveFreezer.thawLeft}."""
-        claim = self._claim
+        claim = self._claiming.current
         if claim is None or self._kept is not None:
             return False
         try:
@@ -203,7 +148,7 @@ class CgroupFreezer:
         # Not the claim: what we have frozen ourselves was not left by a predecessor.
         self._drop()
         try:
-            self._refuseOurselves()
+            refuseOurselves(self.spec, *self._find())
             self._kept = kept = self._open()
             if not Events.read(kept.events).populated:
                 raise FreezerNotReady(f"{self.spec}: no process is in it")
@@ -227,9 +172,9 @@ class CgroupFreezer:
             return fail(explained(self.spec, self._file("cgroup.freeze"), error))
         return pending
 
-    def _open(self) -> _Kept:
-        before = self._claim
-        claim = self._claimNow()
+    def _open(self) -> Kept:
+        before = self._claiming.current
+        claim = self._claiming.now()
         if claim is not before:
             # One that came later, or again.
             self.thawLeft()
@@ -237,7 +182,7 @@ class CgroupFreezer:
         freeze = os.open("cgroup.freeze", os.O_RDWR, dir_fd=claim.directory)
         try:
             events = os.open("cgroup.events", os.O_RDONLY, dir_fd=claim.directory)
-            return _Kept(freeze, events)
+            return Kept(freeze, events)
         except OSError:
             os.close(freeze)
             raise
@@ -259,7 +204,7 @@ class CgroupFreezer:
             waiting.cancel()
         return done
 
-    def _thawKept(self, kept: _Kept) -> Deferred[None]:
+    def _thawKept(self, kept: Kept) -> Deferred[None]:
         try:
             os.pwrite(kept.freeze, b"0", 0)
         except OSError as error:
@@ -278,18 +223,11 @@ class CgroupFreezer:
 
     def _thawByPath(self) -> Deferred[None]:
         try:
-            if self._claim is not None or not self._inOtherHands():
+            if self._claiming.current is not None or not self._claiming.byOthers():
                 self.thawNow()
         except FreezerError:
             return fail()
         return succeed(None)
-
-    def _inOtherHands(self) -> bool:
-        """Whether another one has claimed it: then it was that one who has frozen it."""
-        try:
-            return inHands(self._find()[0])
-        except OSError:
-            return False
 
     def thawNow(self) -> None:
         """See L{IFreezer.thawNow}."""
@@ -315,16 +253,13 @@ class CgroupFreezer:
 
     def _frozenAbove(self) -> FreezerError | None:
         """Our own thaw is done with the write; only a frozen ancestor can still hold the tasks."""
-        # Not by `frozen 1` of our own: the tasks clear that themselves, a moment later.
-        directory, mount = self._find()
-        while isBelow(directory, mount.point) and directory != mount.point:
-            directory = os.path.dirname(directory)
-            if readLines(os.path.join(directory, "cgroup.freeze")) == ["1"]:
-                return FreezerError(
-                    f"{self.spec}: still frozen, because a cgroup above it is;"
-                    f" thaw that with 'echo 0 > {os.path.join(directory, 'cgroup.freeze')}'"
-                )
-        return None
+        freeze = frozenAbove(*self._find())
+        if freeze is None:
+            return None
+        return FreezerError(
+            f"{self.spec}: still frozen, because a cgroup above it is;"
+            f" thaw that with 'echo 0 > {freeze}'"
+        )
 
     def whenDisturbed(self) -> Deferred[str]:
         """See L{IFreezer.whenDisturbed}.  Fails with L{FreezerNotReady} if nothing is frozen."""
@@ -390,7 +325,7 @@ class CgroupFreezer:
             elif not events.frozen and not self._wanted(kept):
                 self._disturb("thawed by somebody else")
 
-    def _wanted(self, kept: _Kept) -> bool:
+    def _wanted(self, kept: Kept) -> bool:
         """
         Whether C{cgroup.freeze} is still 1.
 
@@ -418,8 +353,7 @@ class CgroupFreezer:
     def _forget(self) -> None:
         """Give back the descriptors, and what was claimed for this freeze alone."""
         self._drop()
-        if not self._claimed:
-            self._unclaim()
+        self._claiming.forget()
 
     def unfrozenTasks(self) -> list[str]:
         """See L{IFreezer.unfrozenTasks}.  Best effort: it needs the right to trace the tasks."""

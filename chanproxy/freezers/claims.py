@@ -12,8 +12,9 @@ import contextlib
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 
-from chanproxy.freezers.files import readLines
+from chanproxy.freezers.files import GONE, readLines
 from chanproxy.freezers.mounts import CgroupMount, isBelow
 from chanproxy.interfaces import FreezerError
 
@@ -188,3 +189,72 @@ def inHands(directory: str) -> bool:
         return bool(_holders(os.stat(name, dir_fd=opened), ("WRITE",)))
     finally:
         os.close(opened)
+
+
+class Claiming:
+    """
+    The claim of one freezer: for a freeze, or from L{claim} to L{release}.
+
+    @ivar current: what it has now.
+    """
+
+    def __init__(self, spec: str, find: Callable[[], tuple[str, CgroupMount]]) -> None:
+        """@param find: where its cgroup is; raises L{FreezerError}."""
+        self._spec = spec
+        self._find = find
+        self._stays = False
+        self.current: Claim | None = None
+
+    def claim(self) -> None:
+        """
+        Have it from now on, also while there is no such cgroup.
+
+        @raise OSError: it cannot be had.
+        @raise FreezerError: it is in other hands.
+        """
+        self._stays = True
+        try:
+            self.now()
+        except OSError as error:
+            if error.errno not in GONE:
+                self._stays = False
+                raise
+        except FreezerError:
+            self._stays = False
+            raise
+
+    def now(self) -> Claim:
+        """
+        The claim on what is under its path now: it may have been removed, and made again.
+
+        @raise OSError: there is none.
+        @raise FreezerError: it is in other hands.
+        """
+        directory, mount = self._find()
+        claim = self.current
+        if claim is None or not claim.isOf(directory):
+            self._drop()
+            self.current = claim = Claim(self._spec, directory, mount)
+        return claim
+
+    def byOthers(self) -> bool:
+        """Whether another one has claimed it: then it was that one who has frozen it."""
+        try:
+            return inHands(self._find()[0])
+        except OSError:
+            return False
+
+    def forget(self) -> None:
+        """A freeze is over; what was claimed for more than that stays."""
+        if not self._stays:
+            self._drop()
+
+    def release(self) -> None:
+        """Idempotent."""
+        self._stays = False
+        self._drop()
+
+    def _drop(self) -> None:
+        claim, self.current = self.current, None
+        if claim is not None:
+            claim.close()

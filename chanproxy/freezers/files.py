@@ -136,6 +136,18 @@ def processesIn(directory: str, most: int) -> list[int]:
 
 
 @frozen
+class Kept:
+    """The descriptors that a freeze keeps open for its thaw; owner: the freezer."""
+
+    freeze: int
+    events: int
+
+    def close(self) -> None:
+        os.close(self.freeze)
+        os.close(self.events)
+
+
+@frozen
 class Events:
     """What C{cgroup.events} says.  A cgroup that was removed is neither."""
 

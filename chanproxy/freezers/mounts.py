@@ -125,3 +125,23 @@ def cannotFreeze(spec: str, directory: str, mount: CgroupMount) -> FreezerError:
         f"{spec}: {directory} has no cgroup.freeze: it is not a cgroup v2 directory, or the kernel"
         " is older than 5.2"
     )
+
+
+def frozenAbove(directory: str, mount: CgroupMount) -> str | None:
+    """The file that is to be written to thaw a cgroup above this one; None: none is frozen."""
+    # Not by `frozen 1` of our own: the tasks clear that themselves, a moment later.
+    while isBelow(directory, mount.point) and directory != mount.point:
+        directory = os.path.dirname(directory)
+        freeze = os.path.join(directory, "cgroup.freeze")
+        if readLines(freeze) == ["1"]:
+            return freeze
+    return None
+
+
+def refuseOurselves(spec: str, directory: str, mount: CgroupMount) -> None:
+    """@raise FreezerError: this process is in that cgroup, or below it."""
+    if holdsUs(directory, mount):
+        raise FreezerError(
+            f"{spec}: chanproxy itself runs in {directory} or below it, and would freeze"
+            " itself; run chanproxy elsewhere, or name a cgroup of the container alone"
+        )
