@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3.11
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-long fuzz-time attack bench bench-neighbours bench-sources bench-sleepers lint types docs wheel ci clean
+.PHONY: demo test test-long fuzz-time attack bench bench-neighbours bench-sources bench-sleepers house lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -46,6 +46,10 @@ bench-neighbours: $(VENV)/.tested $(VENV)/.programs
 # a quarter of an hour.
 attack: $(VENV)/.tested $(VENV)/.programs
 	$(BIN)/python -m tests.attack --load $(ATTACK_ARGS)
+
+# Figures of the package's shape.
+house: $(VENV)/.tested
+	$(BIN)/python -m tests.house
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ import sys
 import pytest
 from twisted.python.reflect import namedAny
 
+from tests.house import figures
 from tests.rooms import PACKAGE, imports, modules, roomOf, used
 
 USES: dict[str, tuple[str, ...]] = {
@@ -76,7 +77,7 @@ def test_walls() -> None:
 def test_everyRoom() -> None:
     """Each has a place above those that it uses, and is used as it is said."""
     rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-    assert rooms == USES.keys() - {"hall"}
+    assert rooms - {"interfaces"} == USES.keys() - {"hall"}
     order = [*USES]
     for room, uses in USES.items():
         assert all(order.index(each) < order.index(room) or each == "guest" for each in uses)
@@ -93,6 +94,11 @@ def test_map() -> None:
         namedAny(f"chanproxy.{name}")
     for file in files:
         assert (PACKAGE / file).exists() or (PACKAGE.parent / file).exists(), file
+
+
+def test_figures() -> None:
+    """No figure of its shape is beyond what it may be."""
+    assert [each for each in figures() if each.wrong] == []
 
 
 def test_guestNeedsNothing() -> None:
