@@ -274,7 +274,7 @@ class TestBreaths:
         """The time that was asked for counts from the beginning, through breaths."""
         result = world.sleep(5.0)
         world.reactor.run(5.1)
-        assert result == [Resumed(5_000_000_000, "timeout")]
+        assert result == [Resumed(5_000_000_000, ("timeout",))]
         assert world.suspension.statistics.breaths == 2
 
     def test_settles(self, world: World) -> None:
@@ -330,7 +330,7 @@ class TestWakes:
         world.breathe()
         world.counter.add(1)
         world.reactor.turn()
-        assert result == [Resumed(1_000_000_000, "a")]
+        assert result == [Resumed(1_000_000_000, ("a",))]
         assert world.heard == [("resuming", "a"), ("awake", "a")]
         assert world.reactor.getDelayedCalls() == []
         assert [source.statistics.wakeupCount for source in world.sources] == [1]
@@ -349,7 +349,7 @@ class TestWakes:
             world.reactor.turn()
         else:
             world.freezer.finishFreeze()
-        assert result == [Resumed(1_001_000_000, "a")]
+        assert result == [Resumed(1_001_000_000, ("a",))]
         assert world.state == "awake"
         assert not world.freezer.frozen
         world.counter.handled()
@@ -410,7 +410,7 @@ class TestWakes:
         world.reactor.advance(TURN)
         world.suspension.resume("asked")
         assert len(ended) == 1
-        assert result == [Resumed(1_001_000_000, "asked")]
+        assert result == [Resumed(1_001_000_000, ("asked",))]
         assert world.reactor.getDelayedCalls() == []
 
     def test_suspendBreathing(self, world: World) -> None:
@@ -519,7 +519,7 @@ class TestExplanation:
         world.reactor.advance(EXPLAIN_AFTER)
         better = "web/pipe from the test"
         assert world.heard == [("resuming", "web/pipe"), ("awake", better)]
-        assert result == [Resumed(0, better)]
+        assert result == [Resumed(0, (better,))]
         statistics = world.suspension.statistics
         assert statistics.lastReason == better
         assert statistics.events[-1].reason == better
@@ -536,7 +536,15 @@ class TestExplanation:
         world.counter.add(1)
         world.reactor.turn()
         world.reactor.advance(EXPLAIN_AFTER)
-        assert result == [Resumed(0, "a,web/pipe from the test")]
+        assert result == [
+            Resumed(
+                0,
+                (
+                    "a",
+                    "web/pipe from the test",
+                ),
+            )
+        ]
         world.counter.handled()
 
     def test_notNeeded(self, world: World) -> None:
@@ -544,7 +552,7 @@ class TestExplanation:
         result = world.sleep()
         world.counter.add(1)
         world.reactor.turn()
-        assert result == [Resumed(0, "a")]
+        assert result == [Resumed(0, ("a",))]
         assert world.explained == 0
         world.counter.handled()
 
@@ -558,7 +566,7 @@ class TestExplanation:
         assert world.explained == 0
         world.freezer.thawError = None
         world.reactor.run(0.1)
-        assert result == [Resumed(0, "web/pipe from the test")]
+        assert result == [Resumed(0, ("web/pipe from the test",))]
 
     def test_onlyOnce(self, world: World) -> None:
         """The next wake has its own reason."""
@@ -569,5 +577,5 @@ class TestExplanation:
         os.read(world.reading, 1)
         result = world.sleep()
         world.suspension.resume("test")
-        assert result == [Resumed(0, "test")]
+        assert result == [Resumed(0, ("test",))]
         assert world.explained == 1

@@ -72,7 +72,8 @@ class Reader:
         if parameters.get("state") == "asleep":
             container.suspend()
         elif "reason" in parameters and container.suspension.state == "asleep":
-            await container.resume(parameters["reason"])
+            container.suspension.resume(*parameters["reason"].split(","))
+            await until(self._station.reactor, lambda: container.suspension.state == "awake")
         elif "resume_reason" in parameters:
             await until(self._station.reactor, lambda: container.suspension.state == "asleep")
             await container.resume(parameters["resume_reason"])

@@ -376,7 +376,7 @@ async def test_suspend(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             await until(reactor, lambda: station.editor.suspension.state == "asleep")
             os.write(writing, b"x")
             resumed = await answer
-            assert (resumed.reason, resumed.reasons) == ("pipe", ["pipe"])
+            assert (resumed.reason, resumed.reasons) == ("pipe", ("pipe",))
             assert resumed.asleep > 0
             with pytest.raises(WakeLocksExist):
                 await away(guest.suspend, 5)
@@ -449,7 +449,7 @@ async def test_watch(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         with await away(guest.watch) as watch:
             assert await away(next, watch) == Change("awake", "")
             assert await away(guest.suspend, 0.01) == Resumed(
-                station.editor.suspension.statistics.lastAsleep, "timeout"
+                station.editor.suspension.statistics.lastAsleep, ("timeout",)
             )
             assert await away(next, watch) == Change("asleep", "")
             assert await away(next, watch) == Change("awake", "timeout")

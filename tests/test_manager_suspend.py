@@ -61,7 +61,7 @@ async def test_answer(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         assert (await described(other))["state"] == "asleep"
         os.eventfd_write(bell, 1)
         answer = accepted(await client.reply())
-        assert set(answer) == {"suspend_time", "resume_reason"}
+        assert set(answer) == {"suspend_time", "resume_reason", "resume_reasons"}
         assert answer["resume_reason"] == "bell"
         description = await described(other)
         assert description["state"] == "awake"
@@ -154,7 +154,9 @@ async def test_manyNames(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         accepted(await watcher.reply())
         for fd in fds:
             os.eventfd_write(fd, 1)
-        reason = accepted(await client.reply())["resume_reason"]
+        slept = accepted(await client.reply())
+        reason = slept["resume_reason"]
+        assert slept["resume_reasons"] == reason.split(",")
         assert reason.endswith(",...")
         shown = reason.split(",")[:-1]
         assert 10 < len(shown) < 250

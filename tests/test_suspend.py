@@ -161,7 +161,7 @@ def test_wholeCycle(world: World) -> None:
         ("resuming", "a"),
         ("awake", "a"),
     ]
-    assert result == [Resumed(2000, "a")]
+    assert result == [Resumed(2000, ("a",))]
     assert not world.freezer.frozen
 
 
@@ -171,7 +171,15 @@ def test_reasonNamesAll(world: World) -> None:
     world.counters[2].add(1)
     world.counters[0].add(5)
     world.reactor.turn()
-    assert result == [Resumed(0, "a,c")]
+    assert result == [
+        Resumed(
+            0,
+            (
+                "a",
+                "c",
+            ),
+        )
+    ]
     assert [source.statistics.wakeupCount for source in world.sources] == [1, 0, 1]
 
 
@@ -270,7 +278,7 @@ def test_record(world: World) -> None:
     assert world.recorded() == "fake\n"
     world.freezer.thawError = None
     world.reactor.run(5)
-    assert result == [Resumed(0, "test")]
+    assert result == [Resumed(0, ("test",))]
     assert world.recorded() == ""
     calls = [call for call in world.freezer.calls if call not in ("thaw", "whenDisturbed")]
     assert calls == ["write", "freeze", "clear"]
@@ -295,7 +303,7 @@ def test_thawRetried(world: World) -> None:
     world.reactor.run(5)
     assert world.state == "awake"
     # What it slept is known by the first try, not by the last.
-    assert result == [Resumed(0, "a")]
+    assert result == [Resumed(0, ("a",))]
     assert world.states() == ["awake", "suspending", "asleep", "resuming", "awake"]
     # The next time starts over.
     world.counters[0].handled()
@@ -311,7 +319,7 @@ def test_disturbed(world: World) -> None:
     result = world.sleep()
     world.freezer.disturb("somebody else thawed it")
     assert world.state == "awake"
-    assert result == [Resumed(0, "somebody else thawed it")]
+    assert result == [Resumed(0, ("somebody else thawed it",))]
     assert world.freezer.calls[-2:] == ["thaw", "clear"]
 
 
@@ -321,7 +329,7 @@ def test_resume(world: World) -> None:
     assert world.changes == [("awake", "")]
     result = world.sleep()
     world.suspension.resume("asked")
-    assert result == [Resumed(0, "asked")]
+    assert result == [Resumed(0, ("asked",))]
     result = outcome(world.suspension.suspend())
     world.suspension.resume("asked again")
     assert isinstance(result[0], SuspendFailure)
@@ -350,7 +358,7 @@ def test_oneAtATime(world: World) -> None:
     assert first == []
     world.freezer.thawError = None
     world.reactor.run(1)
-    assert first == [Resumed(0, "test")]
+    assert first == [Resumed(0, ("test",))]
     assert world.suspension.statistics.attempts == 1
     world.sleep()
 
@@ -442,7 +450,7 @@ def test_stopAsleep(world: World) -> None:
     """It is woken, within the call."""
     result = world.sleep()
     world.suspension.stop()
-    assert result == [Resumed(0, "the service stopped")]
+    assert result == [Resumed(0, ("the service stopped",))]
     assert world.state == "awake"
     assert not world.freezer.frozen
     assert world.recorded() == ""
@@ -455,7 +463,7 @@ def test_stopResuming(world: World) -> None:
     world.suspension.resume("test")
     world.freezer.thawError = None
     world.suspension.stop()
-    assert result == [Resumed(0, "test")]
+    assert result == [Resumed(0, ("test",))]
     assert world.state == "awake"
     assert world.reactor.getDelayedCalls() == []
 
@@ -468,7 +476,7 @@ def test_stopThawPending(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.suspension.resume("test")
     assert world.state == "resuming"
     world.suspension.stop()
-    assert result == [Resumed(0, "test")]
+    assert result == [Resumed(0, ("test",))]
     thawing.errback(FreezerError("too late"))
     assert world.reactor.getDelayedCalls() == []
     assert world.states()[-2:] == ["resuming", "awake"]

@@ -24,7 +24,7 @@ from chanproxy.interfaces import IFreezer
 from chanproxy.wake.source import Source, SourceGroup
 from chanproxy.wake.sources import WakeSources
 from chanproxy.wake.statistics import SuspendStatistics
-from chanproxy.words import safe
+from chanproxy.words import listed, safe
 
 TIMEOUT = "timeout"
 """The resume reason when the time that was asked for is over."""
@@ -72,7 +72,7 @@ class LifeCycle(Protocol):
     def settled(self) -> None:
         """Each of its threads waits again."""
 
-    def resume(self, reason: str) -> None:
+    def resume(self, reasons: tuple[str, ...]) -> None:
         """Wake it."""
 
     def thawed(self) -> None:
@@ -113,8 +113,8 @@ class Core:
     watchers: list[IStateWatcher] = field(factory=list)
     state: str = "awake"
     told: str = "awake"
-    outcome: Resumed | Exception = field(factory=lambda: Resumed(0, ""))
-    reason: str = ""
+    outcome: Resumed | Exception = field(factory=lambda: Resumed(0, ()))
+    reasons: tuple[str, ...] = ()
     asleepSince: int = 0
     stopped: bool = False
     retry: IDelayedCall | None = None
@@ -128,7 +128,12 @@ class Core:
     looking: Deferred[SourceGroup] | None = None
     settling: Deferred[None] | None = None
     found: SourceGroup | None = None
-    explaining: Callable[[], str] | None = None
+    explaining: Callable[[], tuple[str, ...]] | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why it was resumed, for people."""
+        return listed(self.reasons)
 
     def thaw(self, state: str = "resuming") -> Deferred[None]:
         """Thaw it, first of all, and forget what was found in it."""
@@ -188,9 +193,9 @@ class Core:
         explaining, self.explaining = self.explaining, None
         outcome = self.outcome
         if explaining is not None and isinstance(outcome, Resumed):
-            self.reason = explaining()
-            self.outcome = Resumed(outcome.asleep, self.reason)
-            self.statistics.explained(self.reason)
+            self.reasons = explaining()
+            self.outcome = Resumed(outcome.asleep, self.reasons)
+            self.statistics.explained(self.outcome.reason)
 
     def breathed(self) -> None:
         """A breath is over, if there was one."""
@@ -267,7 +272,7 @@ def _breathe(inputs: LifeCycle, core: Core, reason: str) -> None:
     core.tell("breathing", reason)
     # What is not thawed is tried again as a wake.
     thawing.addCallbacks(
-        lambda _: core.onBreathing(), lambda failure: inputs.resume(str(failure.value))
+        lambda _: core.onBreathing(), lambda failure: inputs.resume((str(failure.value),))
     )
 
 
@@ -291,38 +296,40 @@ def _abort(inputs: LifeCycle, core: Core, error: Exception) -> None:
     names = error.names if isinstance(error, WakeLocksExist) else ()
     core.statistics.failed(core.nanoseconds(), str(error), names)
     core.outcome = error
-    _finish(inputs, core, thawing, core.statistics.lastReason)
+    _finish(inputs, core, thawing, (core.statistics.lastReason,))
 
 
 @suspending.upon(LifeCycle.resume).to(resuming)
-def _abortOnRequest(inputs: LifeCycle, core: Core, reason: str) -> None:
-    _abort(inputs, core, SuspendFailure(reason))
+def _abortOnRequest(inputs: LifeCycle, core: Core, reasons: tuple[str, ...]) -> None:
+    _abort(inputs, core, SuspendFailure(listed(reasons)))
 
 
 @refreezing.upon(LifeCycle.interrupted).to(resuming)
 def _wakeInstead(inputs: LifeCycle, core: Core, error: Exception) -> None:
-    _wake(inputs, core, str(error))
+    _wake(inputs, core, (str(error),))
 
 
 @asleep.upon(LifeCycle.resume).to(resuming)
 @breathing.upon(LifeCycle.resume).to(resuming)
 @refreezing.upon(LifeCycle.resume).to(resuming)
-def _wake(inputs: LifeCycle, core: Core, reason: str) -> None:
+def _wake(inputs: LifeCycle, core: Core, reasons: tuple[str, ...]) -> None:
     # Nothing comes before this line: it is the wake latency.
     thawing = core.thaw()
     core.breathed()
     slept = core.nanoseconds() - core.asleepSince
-    core.statistics.succeeded(core.nanoseconds(), slept, reason)
-    core.outcome = Resumed(slept, reason)
-    _finish(inputs, core, thawing, reason)
+    core.outcome = Resumed(slept, reasons)
+    core.statistics.succeeded(core.nanoseconds(), slept, core.outcome.reason)
+    _finish(inputs, core, thawing, reasons)
 
 
-def _finish(inputs: LifeCycle, core: Core, thawing: Deferred[None], reason: str) -> None:
+def _finish(
+    inputs: LifeCycle, core: Core, thawing: Deferred[None], reasons: tuple[str, ...]
+) -> None:
     core.sources.disarm()
     core.stopTimers()
-    core.reason = reason
+    core.reasons = reasons
     core.pause = THAW_RETRY[0]
-    core.tell("resuming", reason)
+    core.tell("resuming", core.reason)
     _await(inputs, core, thawing)
 
 

@@ -49,11 +49,16 @@ class Resumed:
     How a suspend ended.
 
     @ivar asleep: nanoseconds between falling asleep and waking, suspend of the host included.
-    @ivar reason: the names of all that was signalled, joined by commas, or what else woke it.
+    @ivar reasons: the names of all that was signalled, or what else woke it.
     """
 
     asleep: int
-    reason: str
+    reasons: tuple[str, ...]
+
+    @property
+    def reason(self) -> str:
+        """All of them in one text, for people: see L{listed}."""
+        return listed(self.reasons)
 
 
 def failed(cause: BaseException | None) -> SuspendFailure:

@@ -144,10 +144,10 @@ class Suspension:
         self._machine.suspend()
         return result
 
-    def resume(self, reason: str) -> None:
+    def resume(self, *reasons: str) -> None:
         """Wake the container now, if it is not awake."""
         if self._core.state in ("suspending", "asleep", "breathing", "refreezing"):
-            self._machine.resume(reason)
+            self._machine.resume(reasons)
 
     def giveUp(self, why: str) -> None:
         """The freeze takes too long: thaw, and let the suspend fail."""
@@ -275,7 +275,7 @@ class Suspension:
             wokenAt = time.monotonic_ns()
             if found is not None and any(source.kind == "adopted" for source in sources):
                 core.explaining = partial(_explained, found, sources, wokenAt)
-            self._machine.resume(listed(_names(sources)))
+            self._machine.resume(tuple(_names(sources)))
         elif self._core.state == "suspending":
             self._machine.interrupted(_refused(sources))
         for source in sources:
@@ -294,10 +294,10 @@ def _refused(sources: list[Source]) -> Exception:
     return WakeLocksExist(names)
 
 
-def _explained(found: SourceGroup, sources: Sequence[Source], wokenAt: int) -> str:
+def _explained(found: SourceGroup, sources: Sequence[Source], wokenAt: int) -> tuple[str, ...]:
     adopted = [each for each in sources if isinstance(each, WakeSource) and each.adopted]
     others = [each.name for each in sources if each not in adopted]
-    return listed(sorted([*others, *found.explain(adopted, wokenAt)]))
+    return tuple(sorted([*others, *found.explain(adopted, wokenAt)]))
 
 
 def _names(sources: list[Source]) -> list[str]:

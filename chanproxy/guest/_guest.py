@@ -28,16 +28,17 @@ class Resumed:
     How a suspend ended.
 
     @ivar asleep: nanoseconds asleep, suspend of the host included.
-    @ivar reason: the names of all that was signalled, joined by commas, or C{timeout}.
+    @ivar reasons: the names of all that was signalled, or C{timeout}; the last one is C{...} when
+        they were too many to be told.
     """
 
     asleep: int
-    reason: str
+    reasons: tuple[str, ...]
 
     @property
-    def reasons(self) -> list[str]:
-        """The names, each by itself."""
-        return self.reason.split(",")
+    def reason(self) -> str:
+        """All of them in one text, for people."""
+        return ", ".join(self.reasons)
 
 
 @dataclass(frozen=True)
@@ -301,7 +302,7 @@ class Guest:
             answer, received = connection.receive()
             closeAll(received)
             connection.close()
-            return Resumed(answer["suspend_time"], answer["resume_reason"])
+            return Resumed(answer["suspend_time"], tuple(answer["resume_reasons"]))
 
         # On a connection of its own: one connection answers one call at a time.
         return self._alone(None, wait)

@@ -19,6 +19,7 @@ from chanproxy.manager.errors import (
 )
 from chanproxy.manager.refusals import sourceError, suspendError
 from chanproxy.wake.source import EVENTS, WakeSource, WakeSourceError
+from chanproxy.words import listed
 
 
 def suspendContainer(request: Request) -> Deferred[Reply]:
@@ -44,7 +45,9 @@ def suspendContainer(request: Request) -> Deferred[Reply]:
             container.sources.remove(held)
         if isinstance(result, Failure):
             raise suspendError(container, result)
-        return Reply({"suspend_time": result.asleep, "resume_reason": fitting(result.reason)})
+        reasons = fitting(result.reasons)
+        reply = {"resume_reason": listed(reasons), "resume_reasons": reasons}
+        return Reply({"suspend_time": result.asleep, **reply})
 
     return container.suspend(timeout).addBoth(over)
 

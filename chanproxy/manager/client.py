@@ -135,7 +135,8 @@ class ManagerClient:
         self, container: str, timeout: float | None = None, wakeLocks: int | None = None
     ) -> Deferred[Mapping[str, Any]]:
         """
-        Suspend; fires after the resume, with C{suspend_time} (ns) and C{resume_reason}.
+        Suspend; fires after the resume, with C{suspend_time} (ns), C{resume_reason} and
+        C{resume_reasons}.
 
         @param timeout: seconds.
         @param wakeLocks: a descriptor that is readable while a wake lock is held.

@@ -239,7 +239,7 @@ class ControlConnection(MessageProtocol):
 
     def tell(self, state: str, reason: str) -> None:
         """One more answer of a watcher."""
-        parameters = {"state": state, "reason": fitting(reason)}
+        parameters = {"state": state, "reason": ",".join(fitting(reason.split(",")))}
         self._send(varlink.encodeReply(parameters, continues=True))
         if self._lost or self.transport.pending:
             raise WatcherGone("it does not read")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from chanproxy.container import Container
@@ -47,10 +47,10 @@ def portion(entries: Iterable[T], first: int) -> tuple[list[T], int | None]:
     return found, None
 
 
-def fitting(reason: str) -> str:
-    """A reason, or as many of its names as go into one reply, with three dots for the others."""
-    names, following = portion(reason.split(","), 0)
-    return reason if following is None else ",".join([*names, "..."])
+def fitting(reasons: Sequence[str]) -> list[str]:
+    """As many names as go into one reply, with three dots for the others."""
+    names, following = portion(reasons, 0)
+    return names if following is None else [*names, "..."]
 
 
 def summary(container: Container) -> dict[str, Any]:
