@@ -1,7 +1,8 @@
 """
 CgroupFreezer: stops and starts everything in a cgroup v2, through C{cgroup.freeze}.
 
-Its own freezes are marked, L{_marks}, and it has the cgroup for itself, L{_claims}.
+Its own freezes are marked, L{chanproxy.freezers.marks}, and it has the cgroup for itself,
+L{chanproxy.freezers.claims}.
 
 All waiting is by event: inotify until the cgroup exists, EPOLLPRI on C{cgroup.events} after that.
 Knows nothing of counters and of the container's life cycle.
