@@ -89,8 +89,9 @@ def figures() -> list[Figure]:
     """All of them."""
     entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     lines = max((path.read_bytes().count(b"\n"), module) for module, path in modules())
-    loaded = subprocess.run([sys.executable, "-c", LOADED], stderr=subprocess.PIPE, text=True)
-    ours, twisteds = map(int, loaded.stderr.split())
+    command = [sys.executable, "-c", LOADED]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True)
+    ours, twisteds = map(int, loaded.stderr.split()[-2:])
     longest, parameters = max(_longest()), max(_parameters())
     return [
         Figure("entries of the package", len(entries), ENTRIES),

@@ -14,6 +14,9 @@ import chanproxy
 
 PACKAGE = Path(chanproxy.__file__).parent
 
+HALL = ("interfaces", "trace", "plugins", "words", "_version", "__version__")
+"""What is in no room: the nouns, and what all rooms use."""
+
 
 def modules() -> Iterator[tuple[str, Path]]:
     """Their names, without the package's, and their files; but for what only opens the door."""
@@ -24,9 +27,9 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def roomOf(module: str) -> str:
-    """The room of a module, by its name without the package's."""
+    """The room of a module, by its name without the package's; C{hall} for a file of its own."""
     first = module.partition(".")[0]
-    return first if first != "interfaces" and (PACKAGE / first).is_dir() else "hall"
+    return "hall" if first in HALL else first
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -34,7 +37,9 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, each.name) for each in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: a relative import"
+            assert node.module is not None
             if node.module == "chanproxy":
                 yield from ((node.lineno, f"chanproxy.{each.name}") for each in node.names)
             else:
@@ -47,6 +52,6 @@ def used() -> dict[str, set[str]]:
     for module, path in modules():
         room = found.setdefault(roomOf(module), set())
         for _, imported in imports(path):
-            if imported.startswith("chanproxy"):
+            if imported.startswith("chanproxy."):
                 room.add(roomOf(imported.removeprefix("chanproxy.")))
     return {room: uses - {room} for room, uses in found.items()}

@@ -18,7 +18,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from chanproxy import config
 from chanproxy.adopt.settings import Adoption
-from chanproxy.config import AccessEntry
+from chanproxy.config import AccessEntry, StartError
 from chanproxy.container import Bounds, Container
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
@@ -212,3 +212,24 @@ def test_spare() -> None:
     with leaving(20):
         assert descriptors.spare() == 0
         assert "descriptors are left of" in descriptors.whyScarce()
+
+
+@asynchronous
+async def test_moreChannelsThanSources(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Each channel is a source: where there may be fewer, the service says so, and stops."""
+    channels = {
+        name: {
+            "listen": f"seqpacket:{tmp_path}/{name}.out",
+            "connect": f"seqpacket:{tmp_path}/{name}.in",
+        }
+        for name in ("one", "two", "three")
+    }
+    tree = {
+        "limits": {"wake-sources": 2},
+        "containers": {"web": {"freezer": "none", "channels": channels}},
+    }
+    service = ChanproxyService(config.fromTree(tree), reactor)
+    with pytest.raises(StartError, match=r"^limits.wake-sources: .*raise limits.wake-sources$"):
+        service.startService()
+    assert not service.containers
+    await until(reactor, lambda: not any(tmp_path.iterdir()))

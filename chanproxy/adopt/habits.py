@@ -43,6 +43,7 @@ looks: whoever waits for a request and then for a time waits much shorter for on
 """
 
 NEVER = (-1, -1)
+"""The counters of a thread that has not been seen to run."""
 
 _GRAIN = 5_000_000
 """Nanoseconds by which a time may be longer than asked for: kernels and timers round up."""
@@ -134,7 +135,7 @@ class Seen:
     """
     What is known of one thread.
 
-    @ivar ran: its counters, see L{timesRun}.
+    @ivar ran: its counters, see L{chanproxy.adopt.threads.timesRun}.
     @ivar looked: nanoseconds (C{CLOCK_MONOTONIC}) of the last look at them.
     @ivar before: nanoseconds; it has begun what it waits for now after that.  None: not known.
     @ivar since: nanoseconds; and before that.
@@ -246,6 +247,8 @@ class Seen:
         slack = (now.last - now.first + before.last - before.first) // 2 + _GRAIN
         passed = (now.first + now.last - before.first - before.last) // 2
         count = (passed + step // 2) // step
+        if count < 1:
+            return 0
         slack += count * _SAME
         off = abs(passed - count * step)
         return count if off <= slack <= step // _FREE else 0

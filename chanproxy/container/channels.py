@@ -115,17 +115,32 @@ class Channels:
         return iter(tuple(self._proxies))
 
     def notices(self, name: str) -> Noticed:
-        """A count of connections and ends-of-file, registered under a name until L{stop}."""
-        counter = MessageCounter(self._reactor)
+        """
+        A count of connections and ends-of-file, registered under a name until L{close}.
+
+        @raise WakeSourceError: there are too many.
+        """
+        counter = self._registered(name)
         noticed = Noticed(self._reactor, self._ledger, counter, self._linger)
-        self._sources.add(name, counter)
         self._noticed.append((noticed, counter))
         return noticed
 
-    def keepCounter(self, name: str, initial: int = 0) -> MessageCounter:
-        """A counter for all connections of a channel, registered and open to all until L{stop}."""
+    def _registered(self, name: str, initial: int = 0) -> MessageCounter:
         counter = MessageCounter(self._reactor, initial)
-        self._sources.add(f"{self._name}/{name}", counter)
+        try:
+            self._sources.add(name, counter)
+        except BaseException:
+            counter.close()
+            raise
+        return counter
+
+    def keepCounter(self, name: str, initial: int = 0) -> MessageCounter:
+        """
+        A counter for all connections of a channel, registered and open to all until L{close}.
+
+        @raise WakeSourceError: there are too many.
+        """
+        counter = self._registered(f"{self._name}/{name}", initial)
         self._counters[name] = OpenCounter(counter, kept=True)
         return counter
 

@@ -20,7 +20,7 @@ from chanproxy.channels.streams import TcpChannel
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
 from chanproxy.kernel.borrowed import borrowed
-from chanproxy.kernel.foreign import closeForeign
+from chanproxy.kernel.foreign import closeForeign, closeSocket
 from chanproxy.kernel.keepalive import Keepalive, Keeper
 from chanproxy.manager.errors import InvalidParameter
 
@@ -99,7 +99,11 @@ class Handed:
         """Give a protocol a channel that was checked before."""
         connected = socket.socket(fileno=self.peek(field))
         self.taken(field)
-        channel = attach(reactor, connected, buffer, protocol)
+        try:
+            channel = attach(reactor, connected, buffer, protocol)
+        except BaseException:
+            closeSocket(connected)
+            raise
         kept = connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if isinstance(channel, TcpChannel) and not kept:
             # Where it is set already, whoever did so knows more.

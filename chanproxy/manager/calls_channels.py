@@ -4,9 +4,12 @@ Calls about channels and the counters of their messages.
 
 from __future__ import annotations
 
+from typing import cast
+
 from chanproxy.carry.ledger import Reports
 from chanproxy.carry.pairing import CannotPair
 from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
+from chanproxy.interfaces import IChannel
 from chanproxy.manager.caller import Reply, Request
 from chanproxy.manager.errors import (
     CounterNotFound,
@@ -44,20 +47,15 @@ def proxyWakeChannel(request: Request) -> Reply:
     request.handed.channel("remote_channel")
     request.handed.different("remote_channel", "container_channel")
     counter, reports = _counterOf(request, kind, initial)
-    ends = [
-        request.handed.connect(
-            "container_channel", ContainerProtocol(), request.reactor, request.buffer
-        ),
-        request.handed.connect("remote_channel", RemoteProtocol(), request.reactor, request.buffer),
-    ]
-    inner, outer = ends
-    assert isinstance(inner, ContainerProtocol)
-    assert isinstance(outer, RemoteProtocol)
+    inner, outer = ContainerProtocol(), RemoteProtocol()
     try:
+        for field, end in (("container_channel", inner), ("remote_channel", outer)):
+            request.handed.connect(field, end, request.reactor, request.buffer)
         proxy = container.channels.proxy(inner, outer, name, counter, None, reports)
     except BaseException as error:
-        for end in ends:
-            end.transport.close()  # type: ignore[union-attr]  # as just made
+        for end in (inner, outer):
+            if end.transport is not None:
+                cast(IChannel, end.transport).close()
         _dispose(counter, reports)
         if isinstance(error, CannotPair):
             raise InvalidParameter("remote_channel", str(error)) from error

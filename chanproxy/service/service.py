@@ -38,6 +38,7 @@ from chanproxy.service.guestport import GuestPort
 from chanproxy.service.listener import CannotStart, ChannelListener
 from chanproxy.service.preflight import madeByUs, placeOf
 from chanproxy.service.scheduling import schedule
+from chanproxy.wake.source import WakeSourceError
 from chanproxy.words import safe
 
 
@@ -221,6 +222,9 @@ class ChanproxyService(Service):
             except CannotStart as error:
                 key = f"{path}.channels.{channel.name}.{error.key}"
                 problems.append(Problem(key, str(error)))
+            except WakeSourceError as error:
+                # Each channel is some of them.
+                problems.append(Problem("limits.wake-sources", str(error)))
             else:
                 self._listeners.append(listener)
 

@@ -173,14 +173,6 @@ class WakeSources:
         self._observe(found)
         return found
 
-    def anySignalled(self) -> Source | None:
-        """One of those that keep the container awake at this instant, if there is any."""
-        for fd, _ in self._epoll.poll(0, 1):
-            if fd == self.locks.fileno():
-                return next(iter(self.locks.held.values()))
-            return self._byDescriptor[fd]
-        return next(iter(self._group.poll()), None) if self._group is not None else None
-
     def _look(self) -> list[Source]:
         ready = self._epoll.poll(0, _GLANCE)
         if len(ready) == _GLANCE:
