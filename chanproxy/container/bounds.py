@@ -28,7 +28,7 @@ class Bounds:
     @ivar freezeWarning: seconds until the first warning about a freeze that does not finish.
     @ivar freezeLimit: seconds until such a freeze fails.
     @ivar signalInterval: seconds between looks for signals that wait for a frozen process, at the
-        most; 0 for none.  See L{SleepWatch}.
+        most; 0 for none.  See L{chanproxy.container.sleeping.SleepWatch}.
     @ivar watchedProcesses: how many processes are watched while frozen.
     @ivar descriptors: of this process, that it may take in all; 0: no limit.
     @ivar logLines: in a minute, about its connections.

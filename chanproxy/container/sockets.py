@@ -1,7 +1,7 @@
 """
 proxySockets: a channel proxy between two sockets that a Twisted program has already.
 
-Knows transports and containers; knows no addresses.
+Knows channels and containers; knows no addresses.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ def proxySockets(
 
     @param containerChannel: towards the container; owned by the proxy from now on, as is
         C{remoteChannel}, whatever happens.
-    @param counter: see L{Container.proxy}; closed with the proxy.
+    @param counter: see L{chanproxy.container.channels.Channels.proxy}; closed with the proxy.
     @param buffer: shared by the channels of one reactor; without it this one has its own.
     @raise ValueError: one of them is of a kind that is not carried; both are closed.
-    @raise CannotPair, WakeSourceError, OSError: see L{Container.proxy}; likewise.
+    @raise CannotPair, WakeSourceError, OSError: see
+        L{chanproxy.container.channels.Channels.proxy}; likewise.
     """
     buffer = buffer or PeekBuffer()
     inner, outer = ContainerProtocol(), RemoteProtocol()

@@ -67,7 +67,7 @@ class Suspension:
         @param record: written before each freeze and cleared after each thaw; its owner's.
         @param look: looks into the frozen container for what wakes it; its Deferred is cancelled
             when that is not wanted any more, and fails when the container is at work.
-        @param longest: seconds after which it is resumed in any case; the reason is L{LONGEST}.
+        @param longest: seconds after which it is resumed in any case; the reason is C{max-asleep}.
             With C{settled}, it merely breathes then, and before that.
         @param settled: looks at the running container; its Deferred fires when each of its threads
             waits, and fails when it is at work.

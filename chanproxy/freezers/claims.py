@@ -238,7 +238,11 @@ class Claiming:
         return claim
 
     def byOthers(self) -> bool:
-        """Whether another one has claimed it: then it was that one who has frozen it."""
+        """
+        Whether another one has claimed it: then it was that one who has frozen it.
+
+        To be asked only without a claim of one's own, which counts, too.
+        """
         try:
             return inHands(self._find()[0])
         except OSError:

@@ -14,11 +14,11 @@ import sys
 import time
 
 TABLE = 65536
-"""Bytes of the table: the first is set while we ask, each other one while its container sleeps."""
+"""Bytes of the table: the first is set while we watch, each other while its container sleeps."""
 
 ASK, ANSWER, LOOK, NEW = b"?", b"!", b"l", b"n"
 """What is said: by us; by the service; that something sleeps; a container's number, its name after
-it, and the descriptor that thaws it beside it."""
+it, and the descriptor that thaws it beside it, or without one, that it is gone."""
 
 MARK = "user.chanproxy.frozen"
 """What is taken off when the service cannot any more: see L{chanproxy.freezers.marks}."""
@@ -28,10 +28,9 @@ _MSG = 4096
 PATIENCE = 10
 """As many times as long a service may merely wait for a processor, which others have."""
 
-
 UNASKED = 8
 """
-Every so manieth time a service is asked though it waits for events: something in it might wait so.
+One time in so many a service is asked though it waits for events: something in it might wait so.
 """
 
 WAITING = (b"ep_poll", b"do_epoll_wait")

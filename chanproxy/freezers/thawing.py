@@ -1,5 +1,5 @@
 """
-Thawing without a service.
+Thawing by a specification alone: at a start, and without any service.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """
-Closing descriptors that others made: at once, where that waits for nothing, and otherwise by the
-process that does nothing else.
+Closing descriptors that others made, or in whose queues others have put something: at once, where
+that waits for nothing, and otherwise by the process that does nothing else.
 
 Knows what may wait in a close; how it is closed then is L{chanproxy.kernel.closing}.
 """

@@ -1,7 +1,7 @@
 """
-Manager: the methods of C{org.chanproxy.Manager}, on the containers of a service.
+Manager: the table of the calls about containers, and who may make one.
 
-A call and its descriptors in, a reply out; knows no sockets but those that it is handed.
+Those about the service are in L{chanproxy.manager.administration}.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Manager:
         """
         Carry out one call.
 
-        @param handed: the call's descriptors; what the method does not take is the caller's still.
+        @param handed: the call's descriptors; what the method does not take is closed after it.
         @return: the reply, now or later; L{None} when the connection itself goes on answering.
         @raise VarlinkError: the error reply.  A Deferred may fail with it, too.
         """

@@ -85,7 +85,8 @@ Source = WakeSource | WakeLock
 
 class SourceGroup(Protocol):
     """
-    Sources that come and go together, found in a frozen container; see L{WakeSources.attach}.
+    Sources that come and go together, found in a frozen container; see
+    L{chanproxy.wake.sources.WakeSources.attach}.
 
     @ivar epoll: holds them all.
     """
