@@ -96,8 +96,8 @@ class WakeSources:
         Register anything that can be polled.
 
         @param descriptor: the caller's; the registry has a duplicate of its own.
-        @param events: see L{chanproxy.wake.source.EVENTS}.  While any of them, an error or a hang-up
-            is up, the container is kept awake.
+        @param events: see L{chanproxy.wake.source.EVENTS}.  While any of them, an error or a
+            hang-up is up, the container is kept awake.
         @raise WakeSourceExists: the same open file is registered already.
         @raise WakeSourceError: it cannot be polled, or there are too many.
         """
