@@ -266,9 +266,11 @@ async def test_pipe(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             other = station.client()
             accepted(await other.call("ResumeContainer", {**EDITOR, "reason": reason}))
             accepted(await client.reply())
-            assert await line(fd) == f"awake {reason}\n"
+            # One name, and it cannot pass for two.
+            shown = reason.replace(",", r"\x2c")
+            assert await line(fd) == f"awake {shown}\n"
         late = await pipe(client, box)
-        assert await line(late) == "awake three, four\n"
+        assert await line(late) == "awake three\\x2c four\n"
         assert (await described(client))["watcher_count"] == 2
 
 

@@ -8,6 +8,7 @@ is L{chanproxy.container.suspension}.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chanproxy.container import outcomes
 from chanproxy.container.outcomes import Resumed, SuspendFailure, WakeLocksExist, failed
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import IFreezer
@@ -44,14 +46,14 @@ EXPLAIN_AFTER = 0.003
 THAW_RETRY = (0.1, 5.0)
 """Seconds between tries to thaw: the first pause, and the longest."""
 
+SPREAD = 0.1
+"""
+Share of the time until a breath by which that comes sooner, at random: many that fell asleep
+together, as after a start, do not breathe together for ever.
+"""
+
 HIDDEN = {"breathing": "asleep", "refreezing": "asleep"}
 """What others are told of states that are none of their business: a breath is no wake."""
-
-
-class IStateWatcher(Protocol):
-    """Told of each change, in order, after the fact."""
-
-    def __call__(self, state: str, reason: str) -> None: ...
 
 
 class LifeCycle(Protocol):
@@ -105,12 +107,12 @@ class Core:
     onSources: Callable[[list[Source]], None]
     onTimer: Callable[[str, bool], None]
     onBreathing: Callable[[], None]
-    onState: IStateWatcher
+    onState: outcomes.IStateWatcher
     nanoseconds: Callable[[], int]
     longest: float | None = None
     breaths: float | None = None
     statistics: SuspendStatistics = field(factory=SuspendStatistics)
-    watchers: list[IStateWatcher] = field(factory=list)
+    watchers: list[outcomes.IStateWatcher] = field(factory=list)
     state: str = "awake"
     told: str = "awake"
     outcome: Resumed | Exception = field(factory=lambda: Resumed(0, ()))
@@ -171,7 +173,7 @@ class Core:
             if within is not None:
                 times.append((within, found.label, self.breaths is None))
         if self.breaths is not None:
-            pause = min(self.interval, self.breaths)
+            pause = min(self.interval, self.breaths) * (1 - SPREAD * random.random())
             if found is not None and found.watchdog is not None:
                 pause = min(pause, found.watchdog / 2)
             times.append((pause, BREATH, False))

@@ -1,10 +1,11 @@
 """
-Outcomes: how a suspend can end.
+Outcomes: how a suspend can end, and who is told what becomes of a container.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from attrs import define
 
@@ -59,6 +60,12 @@ class Resumed:
     def reason(self) -> str:
         """All of them in one text, for people: see L{listed}."""
         return listed(self.reasons)
+
+
+class IStateWatcher(Protocol):
+    """Told of each change, in order, after the fact."""
+
+    def __call__(self, state: str, reason: str) -> None: ...
 
 
 def failed(cause: BaseException | None) -> SuspendFailure:

@@ -15,9 +15,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chanproxy.container.lifecycle import BREATH, HIDDEN, Core, IStateWatcher, machine
+from chanproxy.container.lifecycle import BREATH, HIDDEN, Core, machine
 from chanproxy.container.outcomes import (
     AlreadySuspended,
+    IStateWatcher,
     NotIdle,
     Resumed,
     SuspendFailure,
