@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred, succeed
 from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.deadlines import NotYet
 from chanproxy.adopt.subject import StillBusy
-from chanproxy.container import lifecycle
 from chanproxy.container.lifecycle import BREATH, EXPLAIN_AFTER
 from chanproxy.container.outcomes import AlreadySuspended, Resumed
 from chanproxy.container.suspension import BREATH_LOOKS, BREATH_SECONDS, Suspension
@@ -181,34 +180,12 @@ class World:
         os.close(self.writing)
 
 
-@pytest.fixture(autouse=True)
-def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No breath comes sooner than it has to."""
-    monkeypatch.setattr(lifecycle, "SPREAD", 0.0)
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A world that breathes with the defaults."""
     world = World(tmp_path / "records")
     yield world
     world.close()
-
-
-def test_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many that fall asleep together do not breathe together; none does later than it has to."""
-    monkeypatch.setattr(lifecycle, "SPREAD", 0.1)
-    pauses = set()
-    for number in range(20):
-        world = World(tmp_path / str(number))
-        try:
-            world.sleep()
-            (call,) = world.reactor.getDelayedCalls()
-            pauses.add(call.getTime() - world.reactor.seconds())
-        finally:
-            world.close()
-    assert len(pauses) > 15
-    assert 0.9 <= min(pauses) < max(pauses) <= 1.0
 
 
 class TestBreaths:

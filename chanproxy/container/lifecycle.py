@@ -8,7 +8,6 @@ is L{chanproxy.container.suspension}.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Protocol
 
@@ -45,12 +44,6 @@ EXPLAIN_AFTER = 0.003
 
 THAW_RETRY = (0.1, 5.0)
 """Seconds between tries to thaw: the first pause, and the longest."""
-
-SPREAD = 0.1
-"""
-Share of the time until a breath by which that comes sooner, at random: many that fell asleep
-together, as after a start, do not breathe together for ever.
-"""
 
 HIDDEN = {"breathing": "asleep", "refreezing": "asleep"}
 """What others are told of states that are none of their business: a breath is no wake."""
@@ -173,7 +166,7 @@ class Core:
             if within is not None:
                 times.append((within, found.label, self.breaths is None))
         if self.breaths is not None:
-            pause = min(self.interval, self.breaths) * (1 - SPREAD * random.random())
+            pause = min(self.interval, self.breaths)
             if found is not None and found.watchdog is not None:
                 pause = min(pause, found.watchdog / 2)
             times.append((pause, BREATH, False))
