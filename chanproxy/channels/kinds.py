@@ -15,7 +15,7 @@ from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.packets import SeqpacketChannel
 from chanproxy.channels.streams import TcpChannel, UnixStreamChannel, VsockChannel, isTcp
-from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.interfaces import ChanproxyReactor, IChannel
 
 _UNIX: dict[int, type[SocketChannel]] = {
     socket.SOCK_SEQPACKET: SeqpacketChannel,
@@ -71,3 +71,14 @@ def attach(
     # It is no stream transport, and what it is made for asks for no more.
     protocol.makeConnection(cast(ITransport, channel))
     return channel
+
+
+def hangUp(protocol: IProtocol, abort: bool = False) -> None:
+    """
+    Close the channel that a protocol was attached to, if there is one.
+
+    @param abort: see L{IChannel.abort}.
+    """
+    channel: IChannel | None = getattr(protocol, "transport", None)
+    if channel is not None:
+        (channel.abort if abort else channel.close)()

@@ -7,15 +7,14 @@ Knows channels and containers; knows no addresses.
 from __future__ import annotations
 
 import socket
-from typing import cast
 
 from chanproxy.carry.policies import DEFAULT
 from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
-from chanproxy.channels.kinds import attach
+from chanproxy.channels.kinds import attach, hangUp
 from chanproxy.container.channels import Carriage
 from chanproxy.container.container import Container
-from chanproxy.interfaces import ChanproxyReactor, IChannel
+from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.foreign import closeSocket
 from chanproxy.wake.counter import MessageCounter
 
@@ -52,8 +51,7 @@ def proxySockets(
         return container.channels.proxy(inner, outer, name, counter, carriage=Carriage(handled))
     except BaseException:
         for protocol in (inner, outer):
-            if protocol.transport is not None:
-                cast(IChannel, protocol.transport).close()
+            hangUp(protocol)
         for end in left:
             closeSocket(end)
         raise

@@ -4,12 +4,10 @@ Calls about channels and the counters of their messages.
 
 from __future__ import annotations
 
-from typing import cast
-
 from chanproxy.carry.ledger import Reports
 from chanproxy.carry.pairing import CannotPair
 from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
-from chanproxy.interfaces import IChannel
+from chanproxy.channels.kinds import hangUp
 from chanproxy.manager.caller import Reply, Request
 from chanproxy.manager.errors import (
     CounterNotFound,
@@ -54,8 +52,7 @@ def proxyWakeChannel(request: Request) -> Reply:
         proxy = container.channels.proxy(inner, outer, name, counter, None, reports)
     except BaseException as error:
         for end in (inner, outer):
-            if end.transport is not None:
-                cast(IChannel, end.transport).close()
+            hangUp(end)
         _dispose(counter, reports)
         if isinstance(error, CannotPair):
             raise InvalidParameter("remote_channel", str(error)) from error

@@ -33,7 +33,7 @@ from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffered import EndpointChannel
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.framed import FramedChannel
-from chanproxy.channels.kinds import kindOf
+from chanproxy.channels.kinds import hangUp, kindOf
 from chanproxy.config.containers import whyNotTogether
 from chanproxy.container import Container
 from chanproxy.container.channels import Carriage
@@ -249,7 +249,7 @@ class ChannelListener(Factory):
         """Accept no more, give up what is being connected; channels that stand are not touched."""
         for dial, accepted in list(self._dials.items()):
             dial.cancel()
-            self._hangUp(accepted)
+            hangUp(accepted)
         if self._opening is not None:
             self._opening.cancel()
         if self._port is None:
@@ -347,7 +347,7 @@ class ChannelListener(Factory):
                 container, remote, name, self._counter, noticed, carriage=carriage
             )
         except Exception:
-            self._hangUp(dialled)
+            hangUp(dialled)
             raise
         self._container.lines.info("{name}: open", name=name)
 
@@ -376,12 +376,7 @@ class ChannelListener(Factory):
                 channel=self._channel.name,
             )
         # No end in order: nobody was there.
-        self._hangUp(accepted, abort=True)
-
-    def _hangUp(self, side: IProtocol, abort: bool = False) -> None:
-        transport = getattr(side, "transport", None)
-        if transport is not None:
-            (transport.abort if abort else transport.close)()
+        hangUp(accepted, abort=True)
 
 
 def _connecting(
