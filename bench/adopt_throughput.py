@@ -23,7 +23,8 @@ from pathlib import Path
 
 from tests.cgroups import TemporaryCgroup
 from tests.live import until
-from tests.programs import Sleeper, answers, freePort, get
+from tests.ports import freePort
+from tests.programs import Sleeper, answers, get
 from tests.test_real_programs import NGINX
 from tests.test_real_work import COMPUTES, NAPS, WRITES, Worker
 

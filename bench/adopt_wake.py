@@ -20,7 +20,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.programs import Sleeper, answers, freePort, get, running
+from tests.ports import freePort
+from tests.programs import Sleeper, answers, get, running
 from tests.redisclient import Redis
 from tests.test_real_programs import NGINX
 

@@ -26,7 +26,8 @@ from bench.measure import spent
 from chanproxy.adopt.settings import BREATH
 from tests.cgroups import TemporaryCgroup
 from tests.live import until
-from tests.programs import Sleeper, answers, freePort
+from tests.ports import freePort
+from tests.programs import Sleeper, answers
 
 PACE = 0.5
 """Seconds asleep between breaths, here."""

@@ -27,7 +27,8 @@ from bench.measure import spent
 from tests.cgroups import TemporaryCgroup
 from tests.fleet import Fleet
 from tests.live import until
-from tests.programs import answers, freePort
+from tests.ports import freePort
+from tests.programs import answers
 
 SERVICE = 0.1
 """Percent of a processor that the service may need for a sleeper."""

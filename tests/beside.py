@@ -25,7 +25,8 @@ from tests.besidecompare import Event, Sleep
 from tests.besiderecord import Recorder
 from tests.cgroups import TemporaryCgroup
 from tests.live import PATIENCE, LiveService
-from tests.programs import answers, controlled, describe, find, freePort
+from tests.ports import freePort
+from tests.programs import answers, controlled, describe, find
 
 ROUNDS = int(os.environ.get("CHANPROXY_TEST_ROUNDS", "1"))
 """How often clients do all that they do; C{make test-long} has six."""
@@ -252,6 +253,9 @@ class Program:
             for _ in range(ROUNDS):
                 with suppress(Missed):
                     self.script(side)
+            # What an event that never came says nothing of.
+            if (code := side.process.poll()) is not None:
+                side.error = f"it ended by itself, with {code}"
         except Exception as error:
             side.error = f"{type(error).__name__}: {error}"
 
@@ -319,7 +323,6 @@ def sideBySide(directory: Path, kinds: Sequence[type[Program]]) -> dict[str, Out
     with ExitStack() as stack:
         recorder = Recorder()
         stack.callback(recorder.close)
-        ports: set[int] = set()
         pairs: list[tuple[Program, Side, Side]] = []
         for kind in kinds:
             common = directory / kind.name
@@ -328,11 +331,8 @@ def sideBySide(directory: Path, kinds: Sequence[type[Program]]) -> dict[str, Out
             program.prepare()
             sides = []
             for where in ("alone", "asleep"):
-                while (port := freePort()) in ports:
-                    pass
-                ports.add(port)
                 (common / where).mkdir()
-                side = Side(kind.name, common / where, recorder, port)
+                side = Side(kind.name, common / where, recorder, freePort())
                 stack.callback(side.cgroup.close)
                 sides.append(side)
             pairs.append((program, sides[0], sides[1]))

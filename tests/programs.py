@@ -55,14 +55,6 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(why), reason=why or "all is there")
 
 
-def freePort(kind: int = socket.SOCK_STREAM) -> int:
-    """A port on loopback that nobody has."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def connect(port: int) -> socket.socket:
     """A connection on loopback."""
     return socket.create_connection(("127.0.0.1", port), PATIENCE)

@@ -30,14 +30,6 @@ def _keepNoHistory() -> None:
         globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
 
 
-def freePort(family: int = socket.AF_INET) -> int:
-    """A port of loopback that nobody has now."""
-    with socket.socket(family, socket.SOCK_STREAM) as looked:
-        looked.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
-        port: int = looked.getsockname()[1]
-    return port
-
-
 def listening(family: int, kind: int, address: Any) -> socket.socket:
     """What a container listens on."""
     made = socket.socket(family, kind)

@@ -28,8 +28,6 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import Clock
 
 from chanproxy.adopt import processors
 from chanproxy.adopt.deadlines import ALL, NotYet
@@ -37,9 +35,10 @@ from chanproxy.adopt.inspector import TRACED_AT_ONCE
 from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.kernel import calls
+from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.sources import WakeSources
 from tests.cgroups import TemporaryCgroup
-from tests.fakereactor import FakeReactor
+from tests.clocks import OneCallATurn
 from tests.frozen import (
     NAMES,
     PAUSE,
@@ -1096,15 +1095,6 @@ def test_shortTimes() -> None:
         subject.thaw()
 
 
-class _Turns(Clock):
-    """Each delayed call has a turn of its own."""
-
-    def callLater(
-        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
-    ) -> IDelayedCall:
-        return super().callLater(1, callable, *args, **kw)
-
-
 @pytest.mark.parametrize(
     ("call", "make"),
     [
@@ -1140,7 +1130,7 @@ def test_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         subject.drop()
         before = openFiles()
         inspector = subject.inspector()
-        clock = inspector._clock = _Turns()
+        clock = inspector._clock = OneCallATurn()
         look = inspector.look()
         turns = 0
         while not look.called:

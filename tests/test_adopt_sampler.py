@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import cast
@@ -28,6 +29,7 @@ from chanproxy.adopt.socketlimits import RECEIVING, limitIn, limitOf
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.watchdogs import shortestWatchdog
 from chanproxy.interfaces import FreezerError
+from tests.clocks import OneCallATurn
 from tests.live import until
 
 # Slices.
@@ -78,6 +80,33 @@ def test_slicesLong() -> None:
     assert len(clock.getDelayedCalls()) == 1
     assert ended(sliced, clock) == 7
     assert len(turns) == 20
+
+
+def test_slicesOfMany() -> None:
+    """However many there are, a turn is not longer; what somebody is held for comes first."""
+    clock = OneCallATurn()
+    turns: list[tuple[str, float]] = []
+
+    def work(name: str) -> Generator[None, None, str]:
+        for _ in range(3):
+            time.sleep(SLICE / 2)
+            turns.append((name, clock.seconds()))
+            yield None
+        return name
+
+    names = [f"{number}" for number in range(8)]
+    ended: list[str] = []
+    for name in names:
+        Sliced(clock, work(name)).result.addCallback(ended.append)
+    Sliced(clock, work("held"), held=True).result.addCallback(ended.append)
+    now = 0
+    while clock.getDelayedCalls():
+        now += 1
+        clock.advance(1)
+    assert sorted(ended) == sorted([*names, "held"])
+    assert max(Counter(at for _, at in turns).values()) <= 3
+    # It had to wait for the one that had begun before it, at most.
+    assert "held" in ended[:2]
 
 
 @pytest.mark.parametrize(

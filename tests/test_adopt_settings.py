@@ -30,10 +30,10 @@ from chanproxy.freezers import NullFreezer
 from chanproxy.interfaces import FreezerError
 from chanproxy.manager.describe import description
 from chanproxy.testing.freezers import FakeFreezer
+from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.source import SourceGroup, WakeSource
 from chanproxy.wake.sources import WakeSources
 from tests.cgroups import TemporaryCgroup
-from tests.fakereactor import FakeReactor
 from tests.frozen import needsCgroup, waits
 from tests.live import LiveService, until
 from tests.test_tap import refused

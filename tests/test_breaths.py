@@ -20,10 +20,10 @@ from chanproxy.container.suspension import BREATH_LOOKS, BREATH_SECONDS, Suspens
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import FreezerError
 from chanproxy.testing.freezers import FakeFreezer
+from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.counter import MessageCounter
 from chanproxy.wake.source import SourceGroup, WakeSource
 from chanproxy.wake.sources import WakeSources
-from tests.fakereactor import FakeReactor
 from tests.test_suspend import outcome
 
 TURN = BREATH_LOOKS[0]

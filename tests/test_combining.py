@@ -12,7 +12,8 @@ import pytest
 
 from chanproxy.config import ConfigurationError, StartError
 from chanproxy.interfaces import ChanproxyReactor
-from tests.running import Running, freePort, listening, receiveAll, sendAll, thread
+from tests.ports import freePort
+from tests.running import Running, listening, receiveAll, sendAll, thread
 from tests.sides import asynchronous
 
 READ = 'handled = "consumed"'

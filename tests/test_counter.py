@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
+from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.counter import MAXIMUM, CounterError, MessageCounter
-from tests.fakereactor import FakeReactor
 
 
 @pytest.fixture

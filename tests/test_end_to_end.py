@@ -11,7 +11,8 @@ from twisted.internet.task import deferLater
 
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import resetting
-from tests.running import Running, freePort, listening, receiveAll, thread
+from tests.ports import freePort
+from tests.running import Running, listening, receiveAll, thread
 from tests.sides import asynchronous
 
 INET, UNIX, STREAM = socket.AF_INET, socket.AF_UNIX, socket.SOCK_STREAM

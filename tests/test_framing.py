@@ -13,7 +13,8 @@ import pytest
 from twisted.internet.task import deferLater
 
 from chanproxy.interfaces import ChanproxyReactor
-from tests.running import Running, freePort, listening, receiveAll, sendAll, thread
+from tests.ports import freePort
+from tests.running import Running, listening, receiveAll, sendAll, thread
 from tests.sides import asynchronous
 
 IDLE = 'handled = "idle"\nsilence = 0.02'

@@ -17,8 +17,8 @@ from chanproxy.container import Bounds, Container
 from chanproxy.container.outcomes import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IWakeWatcher
 from chanproxy.testing.freezers import FakeFreezer
+from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.counter import MessageCounter
-from tests.fakereactor import FakeReactor
 
 T = TypeVar("T")
 

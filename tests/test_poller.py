@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from chanproxy.kernel.poller import BRIEF, FEW, ROUNDS, Poller
-from tests.fakereactor import FakeReactor
+from chanproxy.testing.reactor import FakeReactor
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ from jeepney.io.blocking import (  # type: ignore[import-untyped]  # likewise
 
 from chanproxy.interfaces import ChanproxyReactor
 from tests.live import listens
-from tests.running import Running, freePort, thread
+from tests.ports import freePort
+from tests.running import Running, thread
 from tests.serving import answers, program, serving
 from tests.sides import asynchronous
 

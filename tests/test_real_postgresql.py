@@ -14,7 +14,8 @@ import pytest
 
 from tests.cgroups import TemporaryCgroup
 from tests.live import PATIENCE, until
-from tests.programs import CYCLES, Sleeper, answers, freePort, get, needs
+from tests.ports import freePort
+from tests.programs import CYCLES, Sleeper, answers, get, needs
 
 pytestmark = [needs("postgres", "initdb", "psql", "pgbench"), pytest.mark.lasts(60)]
 

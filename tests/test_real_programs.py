@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.live import PATIENCE
-from tests.programs import CYCLES, Sleeper, answers, connect, freePort, get, needs, running
+from tests.ports import freePort
+from tests.programs import CYCLES, Sleeper, answers, connect, get, needs, running
 from tests.redisclient import Redis
 
 pytestmark = pytest.mark.lasts(90)
@@ -237,7 +238,7 @@ with socketserver.UDPServer(("127.0.0.1", int(sys.argv[1])), Handler) as server:
 @needs()
 def test_udp(tmp_path: Path) -> None:
     """Datagrams, none of which is sent twice; the server also looks around twice a second."""
-    port = freePort(socket.SOCK_DGRAM)
+    port = freePort(kind=socket.SOCK_DGRAM)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect(("127.0.0.1", port))
 

@@ -11,7 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from chanproxy.container.bpf.signals import Unavailable
 from chanproxy.container.signaltrace import AT_ONCE, SignalTrace
-from tests.fakereactor import FakeReactor
+from chanproxy.testing.reactor import FakeReactor
 from tests.tracing import FakeProgram
 
 

@@ -17,9 +17,9 @@ from chanproxy.container.sleeping import SleepWatch
 from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.processes import ProcessStatus, maskOf, namesOf, startTime
 from chanproxy.testing.freezers import FakeFreezer
+from chanproxy.testing.reactor import FakeReactor
 from tests.boxes import WAYS, Boxes, hear, makeBoxes
 from tests.cgroups import unusable
-from tests.fakereactor import FakeReactor
 from tests.processes import processState, waitForState
 from tests.sides import asynchronous, turns, until
 

@@ -19,8 +19,8 @@ import pytest
 
 from tests.cgroups import TemporaryCgroup
 from tests.live import LiveService, until
+from tests.ports import freePort
 from tests.programs import needs
-from tests.running import freePort
 
 pytestmark = [pytest.mark.lasts(90), pytest.mark.punctual]
 

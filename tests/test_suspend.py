@@ -18,9 +18,9 @@ from chanproxy.container.suspension import Suspension
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import FreezerError, FreezerNotReady
 from chanproxy.testing.freezers import FakeFreezer
+from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.counter import MessageCounter
 from chanproxy.wake.sources import WakeSources
-from tests.fakereactor import FakeReactor
 
 T = TypeVar("T")
 

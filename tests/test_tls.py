@@ -13,7 +13,8 @@ from twisted.internet.tcp import Connection
 from chanproxy.channels import buffered
 from chanproxy.interfaces import ChanproxyReactor
 from tests.certificates import makeCertificate
-from tests.running import Running, freePort, listening, receiveAll, sendAll, thread
+from tests.ports import freePort
+from tests.running import Running, listening, receiveAll, sendAll, thread
 from tests.sides import asynchronous
 
 # Twisted hands its own library objects of a kind that this one gives up.

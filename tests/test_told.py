@@ -20,8 +20,8 @@ from chanproxy.container.sleeping import SleepWatch
 from chanproxy.container.told import AT_ONCE, FORGETS
 from chanproxy.kernel.processes import ProcessStatus, startTime
 from chanproxy.testing.freezers import FakeFreezer
+from chanproxy.testing.reactor import FakeReactor
 from tests.boxes import hear
-from tests.fakereactor import FakeReactor
 from tests.tracing import FakeProgram
 
 INTERVAL = 30.0

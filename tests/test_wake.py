@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.counter import MessageCounter
 from chanproxy.wake.source import Source, WakeSourceError
 from chanproxy.wake.sources import WakeSources
-from tests.fakereactor import FakeReactor
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import pytest
 
 from tests.cgroups import TemporaryCgroup, unusable
 from tests.live import PATIENCE, TWISTD, until
-from tests.running import freePort, receiveAll
+from tests.ports import freePort
+from tests.running import receiveAll
 
 CYCLES = 20
 

@@ -113,7 +113,7 @@ class Inspector:
         @param frozenSince: when the freeze began, nanoseconds (C{CLOCK_MONOTONIC}).
         @return: fails with L{StillBusy}, or L{NotYet} when a time is nearly over.  Cancellable.
         """
-        return Sliced(self._clock, self._steps(frozenSince)).result
+        return Sliced(self._clock, self._steps(frozenSince), held=True).result
 
     def close(self) -> None:
         """Let go of all threads, and of what is kept from look to look."""

@@ -7,9 +7,13 @@ Knows nothing of what the work is.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,7 +24,7 @@ from chanproxy.adopt.subject import StillBusy
 from chanproxy.interfaces import FreezerError, IFreezer, ISlicedFreezer
 
 SLICE = 0.004
-"""Seconds that work may take at a time, before others have their turn."""
+"""Seconds that all such work may take at a time, before the reactor has its turn."""
 
 T = TypeVar("T")
 
@@ -47,7 +51,7 @@ def inOne(processes: Callable[[], Sequence[int]]) -> Listing:
 
 class Sliced(Generic[T]):
     """
-    Runs a generator until it returns.
+    Runs a generator until it returns, in turn with all others of the same reactor.
 
     @ivar result: what it returns; fails with L{StillBusy} or L{NotYet}, whatever went wrong.
         Cancelling closes the generator, which runs what has to be given back.
@@ -55,21 +59,25 @@ class Sliced(Generic[T]):
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, steps: Generator[None, None, T]) -> None:
-        self._clock = clock
+    def __init__(
+        self, clock: IReactorTime, steps: Generator[None, None, T], held: bool = False
+    ) -> None:
+        """@param held: whether something stands still for it, so that it begins before others."""
+        self._turns = _Turns.of(clock)
         self._steps = steps
-        self._call: IDelayedCall | None = None
         self.result: Deferred[T] = Deferred(self._cancel)
-        self._go()
+        self._turns.add(clock, self, held)
 
     def _cancel(self, _: Deferred[T]) -> None:
-        if self._call is not None:
-            self._call.cancel()
+        self._turns.drop(self)
         self._steps.close()
 
-    def _go(self) -> None:
-        self._call = None
-        end = time.monotonic() + SLICE
+    def run(self, end: float) -> bool:
+        """
+        Go on for a step at least, and until a time of the monotonic clock.
+
+        @return: whether there is more to do.
+        """
         try:
             next(self._steps)
             while time.monotonic() < end:
@@ -85,4 +93,67 @@ class Sliced(Generic[T]):
             self._log.failure("a look into a container failed")
             self.result.errback()
         else:
-            self._call = self._clock.callLater(0, self._go)
+            return True
+        return False
+
+
+class _Turns:
+    """
+    Who may work when, on one reactor: one slice a turn for all of them together.
+
+    Otherwise those that fell asleep together, and so breathe together, hold up a wake by a slice
+    for each of them.
+    """
+
+    _all: ClassVar[WeakKeyDictionary[IReactorTime, _Turns]] = WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, clock: IReactorTime) -> _Turns:
+        """That of a reactor."""
+        return cls._all.setdefault(clock, cls())
+
+    def __init__(self) -> None:
+        self._held: deque[Sliced[Any]] = deque()
+        self._others: deque[Sliced[Any]] = deque()
+        self._call: IDelayedCall | None = None
+        self._end = self._last = -math.inf
+
+    def add(self, clock: IReactorTime, work: Sliced[Any], held: bool) -> None:
+        """Have it done: at once if there is time for it in this turn, else in later ones."""
+        now = time.monotonic()
+        if now - self._last >= SLICE:
+            # Others had their turn meanwhile.
+            self._end = now + SLICE
+        if self._held or self._others or now >= self._end:
+            (self._held if held else self._others).append(work)
+        else:
+            self._run(work)
+        self._goOn(clock)
+
+    def _run(self, work: Sliced[Any]) -> None:
+        if work.run(self._end):
+            # What takes long waits like everybody else, whatever it holds.
+            self._others.append(work)
+        self._last = time.monotonic()
+
+    def _goOn(self, clock: IReactorTime) -> None:
+        if self._call is None and (self._held or self._others):
+            self._call = clock.callLater(0, self._turn, clock)
+
+    def _turn(self, clock: IReactorTime) -> None:
+        self._call = None
+        self._end = time.monotonic() + SLICE
+        while True:
+            self._run((self._held or self._others).popleft())
+            if not (self._held or self._others) or time.monotonic() >= self._end:
+                break
+        self._goOn(clock)
+
+    def drop(self, work: Sliced[Any]) -> None:
+        """It is given up."""
+        for each in (self._held, self._others):
+            with contextlib.suppress(ValueError):
+                each.remove(work)
+        if self._call is not None and not (self._held or self._others):
+            call, self._call = self._call, None
+            call.cancel()

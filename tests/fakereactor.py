@@ -1,3 +1,0 @@
-"""The public one, under its old name."""
-
-from chanproxy.testing.reactor import FakeReactor as FakeReactor
