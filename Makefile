@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3.11
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-long fuzz-time attack bench bench-neighbours bench-sources bench-sleepers house lint types docs wheel ci clean
+.PHONY: demo test test-long fuzz-time attack bench bench-neighbours bench-sources bench-sleepers house keys lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -50,6 +50,10 @@ attack: $(VENV)/.tested $(VENV)/.programs
 # Figures of the package's shape.
 house: $(VENV)/.tested
 	$(BIN)/python -m tests.house
+
+# What the configuration's keys are, into the documentation and the manager's interface.
+keys: $(VENV)/.installed
+	$(BIN)/python -m docs.write_keys
 
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .

@@ -84,3 +84,12 @@ def meant(word: str, known: Iterable[str], label: str = "known are") -> str:
         return "leave it out"
     shown, more = words[:20], len(words) - 20
     return f"{label} {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")
+
+
+def plainPath(path: str) -> str:
+    """The same file by the same text; C{..} stays, for symbolic links give it a meaning."""
+    if path.startswith("@"):
+        return path
+    while "/./" in path or "//" in path:
+        path = path.replace("/./", "/").replace("//", "/")
+    return path.rstrip("/")

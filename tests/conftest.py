@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import hypothesis
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 from twisted.internet import reactor as _module
@@ -19,6 +20,10 @@ from zope.interface import implementer
 
 from chanproxy.interfaces import ChanproxyReactor
 from tests.leaks import nothingCritical, nothingLeft, threadsDone
+
+# How long an example takes says how busy the machine is; what is to be fast has a benchmark.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # The module stands for the reactor that is installed.
 _reactor: Any = _module

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
@@ -31,7 +32,7 @@ def openDescriptors() -> dict[int, str]:
 
 def openFiles() -> set[str]:
     """The numbers of this process's open descriptors, when all is closed that is to be."""
-    assert closer.drain(5), f"{closer.pending} descriptors are not closed"
+    assert closer.drain(5), f"{closer.pending} descriptors are not closed: {whyNotClosed()}"
     return set(os.listdir("/proc/self/fd"))
 
 
@@ -73,6 +74,24 @@ def nothingCritical() -> Iterator[None]:
     finally:
         globalLogPublisher.removeObserver(observer)
     assert not critical, f"logged as critical: {critical}"
+
+
+def whyNotClosed() -> str:
+    """What the process does that closes."""
+    one = closer._one
+    if one is None:
+        return "there is no process"
+    said = [
+        f"done {one.words[0]}, begun {one.words[1]}, told {one.told}, given up {closer.givenUp}"
+    ]
+    for file in ("wchan", "stack", "syscall", "stat"):
+        try:
+            said.append(Path(f"/proc/{one.pid}/{file}").read_text().strip())
+        except OSError as error:
+            said.append(str(error))
+    for fd in closer.kept:
+        said.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return "\n".join(said)
 
 
 @contextmanager

@@ -134,13 +134,16 @@ class LiveService:
         service, self.service = self.service, None
         children = childrenOf(service.pid)
         if number == signal.SIGKILL:
+            guardians = guardiansOf(service.pid)
             # Or it may see that it has no guardian any more before it is killed itself.
             service.send_signal(signal.SIGSTOP)
             with contextlib.suppress(ChildProcessError):
                 # Unless it has ended before.
                 os.waitid(os.P_PID, service.pid, os.WSTOPPED)
-            for guardian in guardiansOf(service.pid):
-                os.kill(guardian, number)
+            # First those that were there, before they see that it does not turn any more.
+            for guardian in (*guardians, *guardiansOf(service.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(guardian, number)
         service.send_signal(number)
         try:
             # Twisted stops cleanly, then ends by the signal that asked it to.

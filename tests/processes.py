@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from chanproxy.kernel.processes import waitsIn
 from tests.cgroups import TemporaryCgroup
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -26,10 +27,15 @@ def processState(pid: int) -> str:
         return ""
 
 
-def waitForState(pid: int, state: str) -> None:
-    """Wait, with a bound, for a state of another process, of which no event tells."""
+def waitForState(pid: int, state: str, where: str = "") -> None:
+    """
+    Wait, with a bound, for a state of another process, of which no event tells.
+
+    @param where: what the function of the kernel's has in its name that it waits in: on its way
+        there it may wait for its own pages, as uninterruptibly.
+    """
     deadline = time.monotonic() + 20
-    while processState(pid) != state:
+    while processState(pid) != state or where not in waitsIn(pid):
         assert time.monotonic() < deadline, f"{pid} is {processState(pid)}, not {state}"
         time.sleep(0.001)
 
@@ -53,7 +59,7 @@ def stuckProcess(cgroup: TemporaryCgroup) -> Iterator[subprocess.Popen[bytes]]:
                 raise OSError(ctypes.get_errno(), "mount")
             try:
                 process = cgroup.spawn(["stat", os.path.join(directory, "file")])
-                waitForState(process.pid, "D")
+                waitForState(process.pid, "D", "fuse")
                 try:
                     yield process
                 finally:

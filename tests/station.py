@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.config import AccessEntry, Configuration
 from chanproxy.container import Bounds, Container
-from chanproxy.endpoints.addresses import SeqpacketAddressSpec
+from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.manager.access import Access

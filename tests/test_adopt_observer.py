@@ -23,7 +23,7 @@ pytestmark = pytest.mark.punctual
 MILLISECOND = 1_000_000
 SECOND = 1000 * MILLISECOND
 
-bounded = settings(deadline=None, database=None, max_examples=60)
+bounded = settings(database=None, max_examples=60)
 
 LITTLE = MILLISECOND // 20
 """Nanoseconds that a thread runs with next to nothing to do."""

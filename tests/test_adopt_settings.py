@@ -69,7 +69,7 @@ def test_all() -> None:
         'timeouts = "2.5s"\nignore = ["timerfd", "udp:*:5353"]\nunseen = "blind"\n'
         "busy-cpu = 0.5\nbusy-switches = 7\nshort-sleep = 3\nmax-asleep = 60\n"
     )
-    assert container.adoption == Adoption(2.5, ("timerfd", "udp:*:5353"), True, 0.5, 7.0, 3.0)
+    assert container.adoption == Adoption(2.5, ("timerfd", "udp:*:5353"), "blind", 0.5, 7.0, 3.0)
     assert container.maxAsleep == 60
     assert read('max-asleep = "2.5s"').maxAsleep == 2.5
     assert read('max-asleep = "never"').maxAsleep == 0

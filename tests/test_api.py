@@ -54,7 +54,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from chanproxy.config import Channel, Configuration, Container
 from chanproxy.service import ChanproxyService
-from chanproxy.endpoints.addresses import SeqpacketAddressSpec
+from chanproxy.endpoints.paths import SeqpacketAddressSpec
 
 inner, outer = "inner", "outer"
 listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

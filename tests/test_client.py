@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.transport import MessageProtocol
-from chanproxy.endpoints.addresses import SeqpacketAddressSpec
+from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.interfaces import ChannelBroken, ChanproxyReactor
 from chanproxy.manager.client import ManagerClient

@@ -142,6 +142,25 @@ class TestHanging:
             assert left <= {"pipe", "/dev/null"}
         until(lambda: sharing.reaped(given))
 
+    def test_beginsNothing(self, own: Closer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that is in no close, and begins none, is replaced; nothing is closed twice."""
+        monkeypatch.setattr(closing, "HANGS", 0.05)
+        monkeypatch.setattr(closing, "STARTS", 0.1)
+        own.prepare()
+        assert own._one is not None
+        first = own._one.pid
+        os.kill(first, signal.SIGSTOP)
+        until(lambda: b") T " in Path(f"/proc/{first}/stat").read_bytes())
+        some = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
+        own.close(some[:2])
+        assert own.pending == 2
+        time.sleep(closing.STARTS * 1.5)
+        own.close(some[2:])
+        assert own._one.pid != first
+        assert own.drain(5)
+        assert not any(map(isOpen, some))
+        assert own.givenUp == []
+
     def test_nothingMore(self, own: Closer, monkeypatch: pytest.MonkeyPatch) -> None:
         """As many as are allowed hang: the rest stays open, and nobody waits."""
         monkeypatch.setattr(closing, "MOST", 1)

@@ -16,8 +16,10 @@ from twisted.internet import endpoints
 from chanproxy import config
 from chanproxy.adopt.settings import BREATH, Adoption
 from chanproxy.config import Channel, Configuration, ConfigurationError, Container, Limits
-from chanproxy.endpoints.addresses import PATH_BYTES, SeqpacketAddressSpec, parseSeqpacket, split
+from chanproxy.endpoints.addresses import split
+from chanproxy.endpoints.paths import PATH_BYTES, SeqpacketAddressSpec, parseSeqpacket
 from chanproxy.kernel.keepalive import Keepalive
+from docs import write_keys
 
 MINIMAL = '[containers.a]\nfreezer = "none"\n'
 
@@ -492,10 +494,10 @@ def test_endOfFile(tmp_path: Path) -> None:
     assert caught.value.problems[0].path == str(path)
 
 
-@pytest.mark.parametrize("linger", ["0.25", 0.25])
-def test_fromOptions(linger: str | float) -> None:
+def test_fromOptions() -> None:
     """One channel without a file."""
-    read = config.fromOptions("seqpacket:/run/a", "seqpacket:/run/b", "none", linger)
+    channel = {"listen": "seqpacket:/run/a", "connect": "seqpacket:/run/b"}
+    read = config.fromOptions({"freezer": "none", "linger": 0.25}, channel)
     assert read == Configuration(
         Limits(),
         (
@@ -512,7 +514,7 @@ def test_fromOptions(linger: str | float) -> None:
 
 def test_fromOptionsControl() -> None:
     """The manager's socket, too."""
-    read = config.fromOptions("seqpacket:/a", "seqpacket:/b", "none", control="/run/c")
+    read = config.fromOptions({"freezer": "none"}, control="/run/c")
     assert read.control == SeqpacketAddressSpec("/run/c")
 
 
@@ -520,7 +522,11 @@ def test_fromOptionsControl() -> None:
 def test_fromOptionsWrong(linger: str | float) -> None:
     """The paths are those of a file, all at once."""
     with pytest.raises(ConfigurationError) as caught:
-        config.fromOptions("tcp:x", "seqpacket:b", "x", linger, "s", "h", "i", "n n")
+        config.fromOptions(
+            {"freezer": "x", "linger": linger, "suspend": "s"},
+            {"listen": "tcp:x", "connect": "seqpacket:b", "handled": "h", "initiator": "i"},
+            "n n",
+        )
     assert [p.path for p in caught.value.problems].count("containers.'n n'.linger") == 1
     assert len(caught.value.problems) == 8
 
@@ -709,3 +715,12 @@ def test_reference() -> None:
     assert rpc == Channel(rpc.name, rpc.listen, rpc.connect)
     wrong = '[containers.editor]\nfreezer = "none"\nsuspend = "maybe"\nlingr = 1\n'
     assert [f"chanproxy: {line}" for line in problems(wrong)] == lines.splitlines()
+
+
+def test_keys() -> None:
+    """The reference's tables and the manager's interface say what the keys are."""
+    for file, made in (
+        (write_keys.PAGE, write_keys.page),
+        (write_keys.INTERFACE, write_keys.interface),
+    ):
+        assert file.read_text() == made(file.read_text()), f"{file.name}: run make keys"

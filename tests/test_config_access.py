@@ -9,7 +9,7 @@ import pytest
 
 from chanproxy import config
 from chanproxy.config import AccessEntry
-from chanproxy.endpoints.addresses import SeqpacketAddressSpec, parseControl
+from chanproxy.endpoints.paths import SeqpacketAddressSpec, parseControl
 from tests.test_config import MINIMAL, channel, problems
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from chanproxy import __version__
+from chanproxy.config.containers import ALL
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager import dispatch
 from chanproxy.manager.client import ManagerClient
@@ -46,6 +47,9 @@ def described(interface: str) -> tuple[dict[str, Signature], dict[str, dict[str,
 
 
 METHODS, TYPES = described(MANAGER)
+
+KEYS = {key.name.replace("-", "_") for key in ALL}
+"""A container's, as parameters."""
 
 SENSE: dict[str, Any] = {
     "container": "editor",
@@ -90,6 +94,8 @@ def test_clientMethods() -> None:
             has = set(inspect.signature(getattr(ManagerClient, each)).parameters)
             # Those that the client sees to itself, or that a descriptor has the name of.
             own = {"counter", "first_container", "first_source", "pipe"}
+            if name == "AddContainer":
+                own |= KEYS - {"freezer"}
             declared = set(signature.parameters) - own
             assert {_mixed(parameter) for parameter in declared} <= has, name
 
@@ -140,13 +146,17 @@ async def test_parameters(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             for name, type_ in signature.parameters.items():
                 takesObject = type_.lstrip("?").startswith("[string]")
                 says = "is a list" if takesObject else "is an object"
+                if method == "AddContainer" and name in KEYS:
+                    # The configuration's word for it.
+                    says = "is a table"
                 reply = await client.call(method, {**sense, name: [] if takesObject else {}})
                 assert refused(reply, "InvalidParameter", says)["parameter"] == name
                 if not type_.startswith("?"):
                     without = {key: value for key, value in sense.items() if key != name}
                     for given in (without, {**sense, name: None}):
                         reply = await client.call(method, given)
-                        says = "is required"
+                        isKey = method == "AddContainer" and name in KEYS
+                        says = "is missing" if isKey else "is required"
                         assert refused(reply, "InvalidParameter", says)["parameter"] == name
             reply = await client.call(method, {**sense, "nonsense": 1})
             says = "there is no parameter 'nonsense'"

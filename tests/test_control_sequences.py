@@ -418,7 +418,6 @@ async def test_sequences(reactor: ChanproxyReactor) -> None:
     bounds = settings(
         max_examples=40,
         stateful_step_count=40,
-        deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow],
     )

@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 
 from chanproxy.channels.transport import MessageProtocol
-from chanproxy.endpoints.addresses import SeqpacketAddressSpec
+from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.endpoints.seqpacket import SeqpacketClientEndpoint
 from chanproxy.interfaces import ChanproxyReactor
 from tests.sides import asynchronous, turns, until

@@ -14,8 +14,7 @@ import pytest
 from chanproxy.adopt.peers import describePeer
 from chanproxy.adopt.threads import threadStat
 from chanproxy.container.watchers import PipeWatcher
-from chanproxy.endpoints.addresses import UnixStreamAddressSpec
-from chanproxy.endpoints.binding import describe, openListening
+from chanproxy.endpoints.paths import UnixStreamAddressSpec
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.processes import ProcessStatus
 from chanproxy.manager.describe import description
@@ -108,8 +107,8 @@ def test_paths(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/a\n\x1b[1m,\xff"
     spec = UnixStreamAddressSpec(os.fsdecode(path))
     shown = str(tmp_path) + r"/a\n\x1b\x5b1m\x2c\xff"
-    assert describe(spec) == shown
-    with openListening(spec) as server, socket.socket(socket.AF_UNIX) as client:
+    assert spec.shown == shown
+    with spec.listen() as server, socket.socket(socket.AF_UNIX) as client:
         assert os.path.exists(path)
         client.connect(path)
         with server.accept()[0] as accepted:

@@ -796,10 +796,10 @@ class TestMakeFreezer:
     @pytest.mark.parametrize("spec", ["", "docker:x", "none:x", "/sys/fs/cgroup/x"])
     def test_unknown(self, spec: str) -> None:
         """The error names the known kinds."""
-        with pytest.raises(ValueError, match="the known ones are cgroup:PATH and none"):
+        with pytest.raises(ValueError, match="is no freezer; there are none and cgroup:PATH"):
             makeFreezer(spec, theReactor())
 
     def test_noPath(self) -> None:
         """A cgroup needs a path."""
-        with pytest.raises(ValueError, match="needs the path"):
+        with pytest.raises(ValueError, match="'cgroup:' is no freezer"):
             makeFreezer("cgroup:", theReactor())

@@ -10,16 +10,12 @@ from hypothesis import strategies as st
 
 from chanproxy import config
 from chanproxy.config import ConfigurationError
-from chanproxy.endpoints.addresses import SeqpacketAddressSpec, UnixStreamAddressSpec
-from chanproxy.endpoints.parsing import (
-    ANY_CID,
-    AddressSpec,
-    OtherAddressSpec,
-    SystemdAddressSpec,
-    TcpAddressSpec,
-    VsockAddressSpec,
-    parseAddress,
-)
+from chanproxy.endpoints.addresses import Address
+from chanproxy.endpoints.parsing import OtherAddressSpec, parseAddress
+from chanproxy.endpoints.paths import SeqpacketAddressSpec, UnixStreamAddressSpec
+from chanproxy.endpoints.systemd import SystemdAddressSpec
+from chanproxy.endpoints.tcp import TcpAddressSpec
+from chanproxy.endpoints.vsock import ANY_CID, VsockAddressSpec
 
 
 @pytest.mark.parametrize(
@@ -46,7 +42,7 @@ from chanproxy.endpoints.parsing import (
         ("haproxy:tcp:80", True, OtherAddressSpec("haproxy", "haproxy:tcp:80")),
     ],
 )
-def test_addresses(description: str, listening: bool, spec: AddressSpec) -> None:
+def test_addresses(description: str, listening: bool, spec: Address) -> None:
     """As Twisted writes them, but on loopback only unless it is said."""
     assert parseAddress(description, listening) == spec
 

@@ -377,7 +377,6 @@ TestContainerMachine = ContainerMachine.TestCase
 TestContainerMachine.settings = settings(
     max_examples=150,
     stateful_step_count=50,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -404,7 +404,7 @@ packets = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(packets, st.booleans())
 @asynchronous
 async def test_sequences(

@@ -34,12 +34,10 @@ class ServiceTests(TestCase):
 
     def service(self) -> ChanproxyService:
         """One channel, never frozen."""
-        return ChanproxyService(
-            config.fromOptions(
-                f"seqpacket:{self.directory}/out", f"seqpacket:{self.directory}/in", "none", "0.05"
-            ),
-            reactor,
-        )
+        ends = f"seqpacket:{self.directory}/out", f"seqpacket:{self.directory}/in"
+        channels = (config.Channel("channel", *ends),)
+        container = config.Container("container", "none", 0.05, channels=channels)
+        return ChanproxyService(config.Configuration(containers=(container,)), reactor)
 
     async def _settled(self, service: ChanproxyService, state: str) -> None:
         for _ in range(500):

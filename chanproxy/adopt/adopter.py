@@ -74,7 +74,7 @@ class Adopter:
             ignored,
             room,
             attach,
-            adoption.blind,
+            adoption.unseen == "blind",
             stopped,
             freezer.hiddenProcesses,
             connections,

@@ -41,7 +41,8 @@ class Adoption:
 
     @ivar timeouts: seconds; see L{chanproxy.adopt.deadlines.Deadlines}.
     @ivar ignore: see L{chanproxy.adopt.naming.Ignored}.
-    @ivar blind: accept processes that may not be looked into; nothing of theirs wakes it.
+    @ivar unseen: what becomes of processes that may not be looked into: C{awake}: they keep it so;
+        C{blind}: nothing of theirs wakes it.
     @ivar busyCpu: share of one processor above which it is at work.
     @ivar busySwitches: times a second that a thread may run without being at work.
     @ivar unanswered: seconds; see L{chanproxy.adopt.connections.Connections}.
@@ -50,7 +51,7 @@ class Adoption:
 
     timeouts: float = TIMEOUTS
     ignore: tuple[str, ...] = ()
-    blind: bool = False
+    unseen: str = "awake"
     busyCpu: float = BUSY_CPU
     busySwitches: float = BUSY_SWITCHES
     shortSleep: float = SHORT_SLEEP

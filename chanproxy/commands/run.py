@@ -19,8 +19,7 @@ import click
 
 from chanproxy.commands.call import defaultSocket
 from chanproxy.commands.children import CannotRun, runChild
-from chanproxy.config import LONGEST_LINGER
-from chanproxy.config.tables import secondsOf
+from chanproxy.commands.options import containerOptions, said
 from chanproxy.freezers.mounts import cgroupMounts, findCgroup
 from chanproxy.guest import CallRefused, Guest, GuestError, ServiceGone
 from chanproxy.interfaces import FreezerError
@@ -83,14 +82,6 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
 @click.command("run", context_settings=_words)
 @_path
 @click.option("--below", metavar="CGROUP", help="Where its cgroup is made; a directory.")
-@click.option("--linger", type=float, help="Seconds of quiet before it is frozen.")
-@click.option(
-    "--suspend",
-    type=click.Choice(["auto", "manual", "off", "dry-run"]),
-    default="auto",
-    show_default=True,
-    help="When it is suspended.",
-)
 @click.option(
     "--wake-on",
     type=click.Choice(["sockets", "channels"]),
@@ -98,8 +89,7 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
     show_default=True,
     help="What wakes it: its own sockets as well, or its channels only.",
 )
-@click.option("--timeouts", help="Times that wake it: all but habits below 10s (10s), all, ignore.")
-@click.option("--max-asleep", help="Seconds asleep until it breathes at the latest (15), or never.")
+@containerOptions("freezer", "wake-on")
 @click.option(
     "--starting",
     type=float,
@@ -117,15 +107,12 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
 def run(
     path: str | None,
     below: str | None,
-    linger: float | None,
-    suspend: str,
     wake_on: str,
-    timeouts: str | None,
-    max_asleep: str | None,
     starting: float | None,
     channels: Sequence[str],
     name: str,
     command: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """
     Run COMMAND in a cgroup of its own, as the container NAME of a running service.
@@ -138,21 +125,14 @@ def run(
         chanproxy run web -- python3 -m http.server --bind 127.0.0.1 8000
     """
     control = path or defaultSocket()
-    try:
-        longest = None if max_asleep is None else secondsOf(max_asleep, LONGEST_LINGER, "never")
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--max-asleep") from None
     with Guest(name, control) as guest, ownCgroup(below, name) as directory:
         parameters: dict[str, Any] = {
             "container": None,
             "name": name,
             "freezer": f"cgroup:{directory}",
-            "linger": linger,
-            "suspend": suspend.replace("-", "_"),
             "channels": _channels(channels),
             "wake_on": wake_on,
-            "timeouts": timeouts,
-            "max_asleep": longest,
+            **{key.replace("-", "_"): value for key, value in said(options).items()},
             "lifetime": "connection",
         }
         try:

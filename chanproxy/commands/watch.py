@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from chanproxy import config
 from chanproxy.commands.cgroup import CommandCgroup, CommandFailed
+from chanproxy.commands.options import containerOptions, said
 from chanproxy.config import StartError
 from chanproxy.container.idle import LINGERING
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IWakeWatcher
@@ -166,24 +167,16 @@ class _Run:
 @click.argument("freezer")
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
 @click.option("--name", help="What it is called; by default the last part of the path.")
-@click.option("--linger", type=float, help="Seconds of quiet before it is frozen (0.5).")
-@click.option("--timeouts", help="Times that wake it: all but habits below 10s (10s), all, ignore.")
-@click.option("--ignore", multiple=True, help="Descriptors that do not wake it: udp:*:5353, ...")
-@click.option("--max-asleep", help="Seconds asleep until it breathes at the latest (15), or never.")
-@click.option("--short-sleep", type=float, help="Seconds; shorter sleeps are not worth it (1).")
 @click.option("--dry-run", is_flag=True, help="Freeze nothing; say what would happen.")
 @click.option("--control", help="Where to take calls; a path.")
+@containerOptions("freezer", "suspend", "wake-on")
 def command(
     freezer: str,
     program: tuple[str, ...],
     name: str | None,
-    linger: float | None,
-    timeouts: str | None,
-    ignore: tuple[str, ...],
-    max_asleep: str | None,
-    short_sleep: float | None,
     dry_run: bool,
     control: str | None,
+    **options: Any,
 ) -> None:
     """
     Have the container FREEZER, such as cgroup:redis, sleep when idle and wake by its own sockets.
@@ -193,20 +186,10 @@ def command(
     """
     shown = name or _nameOf(freezer)
     try:
-        configuration = config.fromOptions(
-            None,
-            None,
-            freezer,
-            linger=0.5 if linger is None else linger,
-            suspend="dry-run" if dry_run else "auto",
-            name=shown,
-            control=control,
-            wakeOn="sockets",
-            timeouts=timeouts,
-            ignore=list(ignore) or None,
-            max_asleep=max_asleep,
-            short_sleep=short_sleep,
-        )
+        container = {"freezer": freezer, "wake-on": "sockets", **said(options)}
+        if dry_run:
+            container["suspend"] = "dry-run"
+        configuration = config.fromOptions(container, name=shown, control=control)
     except config.ConfigurationError as error:
         raise click.ClickException(str(error)) from None
     sys.exit(watch(configuration, program))

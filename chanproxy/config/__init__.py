@@ -4,12 +4,13 @@ Configuration: what can be written in a file, as plain values, and what is wrong
 Must not know anything that runs.
 """
 
-from chanproxy.config.containers import LONGEST_LINGER, Channel, Container
+from chanproxy.config.access import AccessEntry
+from chanproxy.config.channels import Channel
+from chanproxy.config.containers import LONGEST_LINGER, Container
+from chanproxy.config.limits import Limits
 from chanproxy.config.problems import ConfigurationError, Problem, StartError
 from chanproxy.config.reading import (
-    AccessEntry,
     Configuration,
-    Limits,
     fromOptions,
     fromTree,
     load,

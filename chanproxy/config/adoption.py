@@ -8,55 +8,79 @@ from __future__ import annotations
 
 from typing import Any
 
-from chanproxy.adopt.connections import UNANSWERED
 from chanproxy.adopt.deadlines import parseTimeouts
 from chanproxy.adopt.naming import Ignored
-from chanproxy.adopt.settings import SHORT_SLEEP, TIMEOUTS, Adoption
-from chanproxy.adopt.usage import BUSY_CPU, BUSY_SWITCHES
-from chanproxy.config.tables import Table, kind
+from chanproxy.adopt.settings import Adoption
+from chanproxy.config.keys import Choice, Items, Key, Number, Seconds, Text, about, keysOf, sort
+from chanproxy.config.tables import Table
 
 _LONGEST = 86400.0
 """Seconds: a day.  More is a mistake in the unit."""
 
-_KEYS = ("timeouts", "ignore", "unseen", "busy-cpu", "busy-switches", "short-sleep", "unanswered")
+
+def _ignored(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"holds {sort(value)}")
+    Ignored([value])
+    return value
 
 
-def readAdoption(table: Table, freezer: str) -> Adoption | None:
+WAKE_ON = Key(
+    "wake-on",
+    Choice("channels", "sockets"),
+    "What wakes it: channels, or also its own sockets.",
+    "channels",
+)
+
+KEYS = keysOf(
+    Adoption,
+    timeouts=about(
+        Text(parseTimeouts, "10s", '`"10s"` (a number of seconds), `"all"`, `"ignore"`'),
+        "Times that wake it: all but habits below 10s, all, or ignore.",
+        '`"10s"`',
+    ),
+    unanswered=about(
+        Seconds(0, _LONGEST),
+        "Seconds that a request which it has not answered keeps it awake.",
+    ),
+    ignore=about(
+        Items(_ignored, '["timerfd", "udp:*:5353"]'),
+        "Descriptors that do not wake it: timerfd, udp:*:5353.",
+    ),
+    unseen=about(
+        Choice("awake", "blind"), "What a process does that may not be looked into: awake, blind."
+    ),
+    busyCpu=about(
+        Number(0, 1024, "processors"), "It is at work while it uses more of a processor."
+    ),
+    busySwitches=about(
+        Number(0, 1e6, "times a second"), "It is at work while a thread runs more often."
+    ),
+    shortSleep=about(Number(0, _LONGEST, "seconds"), "Seconds; shorter sleeps are not worth it."),
+)
+"""Those that are for containers with C{wake-on = "sockets"}."""
+
+
+def readAdoption(table: Table, freezes: bool) -> Adoption | None:
     """
     The keys of a container's table that are about this.
 
+    @param freezes: whether its freezer stops anything.
     @return: None, when it does not wake by its own sockets.
     """
-    wakeOn = table.choice("wake-on", "channels", "channels", "sockets")
-    written = [key for key in _KEYS if table.has(key)]
-    adoption = Adoption(
-        _readTimeouts(table),
-        table.items("ignore", _checkIgnored, '["timerfd", "udp:*:5353"]'),
-        table.choice("unseen", "awake", "awake", "blind") == "blind",
-        float(table.number("busy-cpu", BUSY_CPU, 0, 1024)),
-        float(table.number("busy-switches", BUSY_SWITCHES, 0, 1e6)),
-        float(table.number("short-sleep", SHORT_SLEEP, 0, _LONGEST)),
-        table.seconds("unanswered", UNANSWERED, _LONGEST, "never"),
-    )
+    wakeOn = table.read(WAKE_ON)
+    adoption = Adoption(**table.readAll(KEYS))
     if wakeOn == "sockets":
-        if freezer == "none":
+        if not freezes:
             table.note(
                 "wake-on",
                 "looks into what is frozen, and none freezes nothing",
                 "write another freezer, such as cgroup:PATH, or wake-on = 'channels'",
             )
         return adoption
-    for key in written:
-        table.note(key, "is for containers that wake by their own sockets", "wake-on = 'sockets'")
+    for key in KEYS.values():
+        if table.has(key.name):
+            table.note(
+                key.name, "is for containers that wake by their own sockets", "wake-on = 'sockets'"
+            )
     return None
-
-
-def _readTimeouts(table: Table) -> float:
-    text = table.text("timeouts", parseTimeouts, "10s", required=False)
-    return parseTimeouts(text) if text else TIMEOUTS
-
-
-def _checkIgnored(value: Any) -> None:
-    if not isinstance(value, str):
-        raise ValueError(f"holds {kind(value)}")
-    Ignored([value])

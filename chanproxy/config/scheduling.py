@@ -10,11 +10,22 @@ from typing import Any
 
 from attrs import frozen
 
-from chanproxy.config.tables import Table, kind
+from chanproxy.config.keys import Choice, Items, Whole, key, keysOf, sort
+from chanproxy.config.tables import Table
 from chanproxy.words import brief
 
 MOST_CPUS = 8192
 """C{CONFIG_NR_CPUS} of the largest kernels."""
+
+_REAL = ("fifo", "rr")
+
+
+def _cpu(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"holds {sort(value)}")
+    if not 0 <= value < MOST_CPUS:
+        raise ValueError(f"holds {brief(value)}, which is no CPU's number")
+    return value
 
 
 @frozen
@@ -28,32 +39,24 @@ class Scheduling:
     @ivar affinity: numbers of CPUs.
     """
 
-    nice: int | None = None
-    policy: str | None = None
-    priority: int = 1
-    affinity: tuple[int, ...] = ()
+    nice: int | None = key(None, Whole(-20, 19), "Less is more.")
+    policy: str | None = key(
+        None, Choice("other", "batch", "idle", *_REAL), "As of the kernel's own."
+    )
+    priority: int = key(1, Whole(1, 99), "For fifo and rr; more is more.")
+    affinity: tuple[int, ...] = key(
+        (), Items(_cpu, "[0, 1]", "list of whole numbers"), "The CPUs that it runs on."
+    )
 
 
-def _checkCpu(value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"holds {kind(value)}")
-    if not 0 <= value < MOST_CPUS:
-        raise ValueError(f"holds {brief(value)}, which is no CPU's number")
+KEYS = keysOf(Scheduling)
 
 
 def readScheduling(table: Table) -> Scheduling:
     """What the configuration says; what is wrong with it is noted in the table."""
-    real = ("fifo", "rr")
-    policy = None
-    if table.has("policy"):
-        policy = table.choice("policy", "other", "other", "batch", "idle", *real)
-    if table.has("priority") and policy not in real:
+    values = table.readAll(KEYS)
+    if table.has("priority") and values["policy"] not in _REAL:
         table.note("priority", "is for the policies fifo and rr", "leave it out, or write one")
-    scheduling = Scheduling(
-        int(table.number("nice", 0, -20, 19, whole=True)) if table.has("nice") else None,
-        policy,
-        int(table.number("priority", 1, 1, 99, whole=True)),
-        tuple(sorted(table.items("affinity", _checkCpu, "[0, 1]"))),
-    )
+    values["affinity"] = tuple(sorted(values["affinity"]))
     table.end()
-    return scheduling
+    return Scheduling(**values)

@@ -21,15 +21,6 @@ def noteShared(
                 problems.append(Problem(key, f"is the same {what} as {others}", remedy))
 
 
-def plain(path: str) -> str:
-    """The same file by the same text; C{..} stays, for symbolic links give it a meaning."""
-    if path.startswith("@"):
-        return path
-    while "/./" in path or "//" in path:
-        path = path.replace("/./", "/").replace("//", "/")
-    return path.rstrip("/")
-
-
 def whyNotApart(place: str, others: Mapping[str, str]) -> str | None:
     """
     What is wrong with freezing something, beside what others freeze.

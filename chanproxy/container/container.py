@@ -28,6 +28,7 @@ from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.container.suspension import Suspension, notIdle
 from chanproxy.container.watchers import WakeWatchers
+from chanproxy.freezers import stops
 from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import (
@@ -114,7 +115,7 @@ class Container:
         self.freezer = freezer
         try:
             self._takeOver(stops=freezer is self._real)
-            if recorded and freezer.spec != "none":
+            if recorded and stops(freezer.spec):
                 self._record = FrozenRecord(freezer.spec)
         except FreezerError:
             self._release()
@@ -370,7 +371,7 @@ class Container:
 
 def _refuseBlindly(freezer: IFreezer) -> None:
     """@raise FreezerError: what it stops cannot be looked into."""
-    if freezer.spec == "none":
+    if not stops(freezer.spec):
         raise FreezerError(
             'none: wake-on = "sockets" looks into what is frozen, and this freezes nothing; '
             "write a freezer such as cgroup:PATH"

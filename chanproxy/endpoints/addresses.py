@@ -1,173 +1,170 @@
 """
-Addresses that are paths: C{seqpacket:PATH[:mode=600][:backlog=128][:unlink=yes]}, and C{unix:}.
+Addresses: where a channel listens or connects, as an object that knows what it can carry, how to
+listen there, and why it cannot.
 
-Pure text; imports no configuration and opens nothing.  All the other kinds are in
-L{chanproxy.endpoints.parsing}.
+What all kinds have in common.  Each kind is in a file of its own, and
+L{chanproxy.endpoints.parsing} reads them all.  Knows no reactor and no channels.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, TypeVar
+import errno
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from attrs import frozen
+from twisted.internet.error import CannotListenError
 
-PATH_BYTES = 107
-"""C{unix(7)}: C{sun_path} is 108 bytes, one of them the terminator."""
-
-_LISTENING = ("mode", "backlog", "unlink")
-
-
-@frozen
-class PathSpec:
-    """
-    A Unix socket's address.
-
-    @ivar path: absolute, or C{@name} in the abstract namespace.
-    @ivar mode: the socket file's permissions; for an abstract name, applied to peers' credentials.
-    @ivar backlog: connections that the kernel holds before they are accepted.
-    @ivar unlink: replace a socket file that no process is bound to.
-    """
-
-    path: str
-    mode: int = 0o600
-    backlog: int = 128
-    unlink: bool = True
-
-    scheme: ClassVar[str]
+CLOEXEC = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+"""What each socket is born with."""
 
 
 @frozen
-class SeqpacketAddressSpec(PathSpec):
-    """A packet socket's address."""
-
-    scheme = "seqpacket"
-
-
-@frozen
-class UnixStreamAddressSpec(PathSpec):
-    """A stream socket's address."""
-
-    scheme = "unix"
-
-
-S = TypeVar("S", bound=PathSpec)
-
-
-def seqpacketSpec(
-    arguments: Sequence[str], options: Mapping[str, str], listening: bool
-) -> SeqpacketAddressSpec:
+class Traits:
     """
-    Make a packet socket's address of the pieces of an endpoint string.
+    What a channel of a kind can carry, as far as its address tells.
 
-    @raise ValueError: one sentence for each bad argument, joined by semicolons.
+    @ivar family: C{packets} or C{bytes}; L{None}: only the socket tells.
+    @ivar descriptors: whether descriptors go with messages; L{None}: only the connection tells.
+    @ivar showsUnread: whether it shows what the container has read; L{None}: only the socket tells.
+    @ivar credentials: whether the kernel knows the peer's user.
     """
-    return pathSpec(SeqpacketAddressSpec, arguments, options, listening)
+
+    family: str | None
+    descriptors: bool | None
+    showsUnread: bool | None
+    credentials: bool
 
 
-def pathSpec(
-    make: type[S], arguments: Sequence[str], options: Mapping[str, str], listening: bool
-) -> S:
+class Target(NamedTuple):
+    """What a socket connects to: the arguments of C{socket}, and that of C{connect}."""
+
+    family: int
+    kind: int
+    place: Any
+
+
+class Address(ABC):
     """
-    Make an address of the pieces of an endpoint string.
+    One of any kind.
 
-    @raise ValueError: one sentence for each bad argument, joined by semicolons.
+    @cvar place: what makes an address of this kind a different one: C{path}, C{port} and so on.
     """
-    wrong: list[str] = []
-    path = arguments[0] if arguments else ""
-    if len(arguments) != 1 or not path or path == "@":
-        wrong.append(f"it takes exactly one path, as in {make.scheme}:/run/a.sock")
-    elif not path.startswith(("/", "@")):
-        wrong.append(f"the path {path!r} is relative; write it from / on")
-    elif path.startswith("/") and path.endswith("/"):
-        wrong.append(f"the path {path!r} is a directory; add the socket's name")
-    elif len(os.fsencode(path)) > PATH_BYTES:
-        wrong.append(f"the path has {len(os.fsencode(path))} bytes; {PATH_BYTES} is the most")
-    elif "\0" in path:
-        wrong.append("the path holds a zero byte; the abstract namespace is written @name")
-    allowed = _LISTENING if listening else ()
-    wrong += unknown(options, allowed, "connecting takes a path only")
-    mode = number(options.get("mode", "600"), 8, 0, 0o777)
-    if mode is None:
-        wrong.append(f"mode={options['mode']!r} is no octal mode from 0 to 777")
-    backlog = backlogOf(options, wrong)
-    unlink = options.get("unlink", "yes")
-    if unlink not in ("yes", "no"):
-        wrong.append(f"unlink={unlink!r} is neither yes nor no")
-    if wrong or mode is None or backlog is None:
-        raise ValueError("; ".join(wrong))
-    return make(path, mode, backlog, unlink == "yes")
+
+    place: ClassVar[str] = "address"
+
+    @property
+    @abstractmethod
+    def scheme(self) -> str:
+        """What it is written with, before the first colon."""
+
+    @property
+    @abstractmethod
+    def traits(self) -> Traits:
+        """What channels of it can carry."""
+
+    @property
+    @abstractmethod
+    def shown(self) -> str:
+        """It, for people."""
+
+    def socketAmong(self, others: Collection[Address]) -> str | None:
+        """
+        What names the socket that it listens on, the same for two that cannot both do that.
+
+        @param others: all that listen.
+        @return: None: it is a new one each time.
+        """
+        return repr(self)
+
+    def leadsTo(self, other: Address) -> bool:
+        """Whether who connects to it comes to what listens on another one."""
+        return False
 
 
-def unknown(options: Mapping[str, str], allowed: Sequence[str], otherwise: str) -> list[str]:
-    """A sentence for each argument that there is not."""
-    known = f"known are {', '.join(allowed)}" if allowed else otherwise
-    return [f"there is no argument {name!r}; {known}" for name in options if name not in allowed]
+class SocketAddress(Address):
+    """One whose sockets are made by us."""
 
+    @property
+    def file(self) -> str:
+        """The file that stands for what listens there; empty: none does."""
+        return ""
 
-def backlogOf(options: Mapping[str, str], wrong: list[str]) -> int | None:
-    """The backlog that is written; if it is none, that is noted."""
-    backlog = number(options.get("backlog", "128"), 10, 1, 65535)
-    if backlog is None:
-        wrong.append(f"backlog={options['backlog']!r} is no number from 1 to 65535")
-    return backlog
-
-
-def number(text: str, base: int, least: int, most: int) -> int | None:
-    """A number as it is written, L{None} if it is none or out of range."""
-    if not (text.isascii() and text.isdigit()):
+    @property
+    def peerMode(self) -> int | None:
+        """Permissions that who listens has to apply to peers; L{None}: the kernel does."""
         return None
+
+    def whyNotBindable(self) -> str | None:
+        """
+        Look whether it could be listened on, without changing anything.
+
+        @return: what is wrong and what to do, or L{None}.
+        """
+        try:
+            self._tried().close()
+        except OSError as error:
+            return self._explain(error)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def listen(self) -> socket.socket:
+        """
+        Bind and listen, or adopt what listens already.
+
+        @return: it does not block, and belongs to the caller.
+        @raise CannotListenError: with what is wrong and what to do; nothing is left behind.
+        """
+        try:
+            return self._listening()
+        except OSError as error:
+            why = OSError(self._explain(error))
+            raise CannotListenError(self.scheme, self.shown, why) from error
+        except ValueError as error:
+            raise CannotListenError(self.scheme, self.shown, OSError(str(error))) from error
+
+    @abstractmethod
+    def _tried(self) -> socket.socket:
+        """A socket at this address, as far as that disturbs nobody."""
+
+    @abstractmethod
+    def _listening(self) -> socket.socket:
+        """
+        One that listens.
+
+        @raise ValueError: what is wrong and what to do.
+        """
+
+    def _explain(self, error: OSError) -> str:
+        """What is wrong, and what to do."""
+        if error.errno == errno.EAFNOSUPPORT:
+            return f"this kernel has no {self.scheme} for {getattr(self, 'host', 'sockets')}"
+        return error.strerror or str(error)
+
+    def target(self) -> Target | None:
+        """What to connect to; L{None}: its host has to be looked up first, see L{named}."""
+        raise ValueError(f"{self.scheme} is for listening only")
+
+    @property
+    def named(self) -> tuple[str, int]:
+        """The host's name, and the port."""
+        raise ValueError(f"{self.scheme} has no host")
+
+
+def listenOn(made: socket.socket, backlog: int) -> socket.socket:
+    """Have a socket listen that is bound; if it cannot, it is closed."""
     try:
-        value = int(text, base)
-    except ValueError:
-        return None
-    return value if least <= value <= most else None
+        made.listen(backlog)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
-def parseSeqpacket(description: str, listening: bool) -> SeqpacketAddressSpec:
-    """
-    Read the address of a packet socket.
-
-    @raise ValueError: what is wrong, a sentence for each.
-    """
-    kind, arguments, options = split(description)
-    if kind != "seqpacket":
-        raise ValueError(
-            f"{kind or description!r} is no kind that takes calls; "
-            "the only one is seqpacket, as in seqpacket:/run/a.sock"
-        )
-    return seqpacketSpec(arguments, options, listening)
-
-
-def parseControl(text: str) -> SeqpacketAddressSpec:
-    """
-    Read where to listen for calls: an endpoint string, or just a path.
-
-    @raise ValueError: what is wrong, a sentence for each.
-    """
-    if not text.startswith(("/", "@")):
-        # A relative path is refused as such, not as an unknown kind.
-        return parseSeqpacket(text if ":" in text else f"seqpacket:{text}", listening=True)
-    if ":" in text or "\\" in text:
-        raise ValueError(
-            f"{text!r} is a path with more after it, or with a colon or backslash in it; "
-            "that takes seqpacket: in front, as in seqpacket:/run/a.sock:mode=666"
-        )
-    return seqpacketSpec([text], {}, listening=True)
-
-
-def othersMayConnect(spec: SeqpacketAddressSpec) -> bool:
-    """Whether the mode lets in anybody beside root and the owner."""
-    # The kernel wants write permission; where we apply the mode ourselves, any bit will do.
-    return bool(spec.mode & (0o066 if spec.path.startswith("@") else 0o022))
-
-
-def describe(spec: SeqpacketAddressSpec, mode: int) -> str:
-    """The endpoint string, in the quotes of TOML, of the same path with another mode."""
-    path = "".join(f"\\{c}" if c in "\\:=" else c for c in spec.path)
-    return json.dumps(f"seqpacket:{path}:mode={mode:03o}", ensure_ascii=not path.isprintable())
+# Reading what is written.
 
 
 def split(description: str) -> tuple[str, list[str], dict[str, str]]:
@@ -196,3 +193,28 @@ def split(description: str) -> tuple[str, list[str], dict[str, str]]:
     values = [value for name, value in pieces if name is None]
     options = {name: value for name, value in pieces if name is not None}
     return (values[0] if values else ""), values[1:], options
+
+
+def unknown(options: Mapping[str, str], allowed: Sequence[str], otherwise: str) -> list[str]:
+    """A sentence for each argument that there is not."""
+    known = f"known are {', '.join(allowed)}" if allowed else otherwise
+    return [f"there is no argument {name!r}; {known}" for name in options if name not in allowed]
+
+
+def backlogOf(options: Mapping[str, str], wrong: list[str]) -> int | None:
+    """The backlog that is written; if it is none, that is noted."""
+    backlog = number(options.get("backlog", "128"), 10, 1, 65535)
+    if backlog is None:
+        wrong.append(f"backlog={options['backlog']!r} is no number from 1 to 65535")
+    return backlog
+
+
+def number(text: str, base: int, least: int, most: int) -> int | None:
+    """A number as it is written, L{None} if it is none or out of range."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    try:
+        value = int(text, base)
+    except ValueError:
+        return None
+    return value if least <= value <= most else None

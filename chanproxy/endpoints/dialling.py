@@ -6,9 +6,7 @@ One class for all kinds of sockets.  Knows nothing of proxies.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import ipaddress
 import itertools
 import os
 import select
@@ -28,14 +26,13 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorPluggableNameResolver,
     IResolutionReceiver,
+    IStreamClientEndpoint,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy.channels.buffers import PeekBuffer
-from chanproxy.endpoints.addresses import PathSpec, SeqpacketAddressSpec
-from chanproxy.endpoints.binding import describe, kernelPath
-from chanproxy.endpoints.parsing import TcpAddressSpec, VsockAddressSpec
+from chanproxy.endpoints.addresses import CLOEXEC, SocketAddress, Target
 from chanproxy.endpoints.ports import addressOf, serve
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.foreign import closeSocket
@@ -47,8 +44,8 @@ CONNECT_PAUSE = 0.01
 AT_ONCE = 16
 """Of those that wait for room, how many try in one turn, as long as each finds some."""
 
-_CLOEXEC = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _NOWHERE = UNIXAddress(None)
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 class Queue:
@@ -125,7 +122,7 @@ class Attempt:
     def __init__(
         self,
         reactor: ChanproxyReactor,
-        spec: PathSpec | TcpAddressSpec | VsockAddressSpec,
+        address: SocketAddress,
         buffer: PeekBuffer,
         factory: IProtocolFactory,
         timeout: float,
@@ -140,7 +137,7 @@ class Attempt:
         @param identity: connect under this user and group.
         """
         self._reactor = reactor
-        self._spec = spec
+        self._address = address
         self._buffer = buffer
         self._factory = factory
         self._deadline = reactor.seconds() + timeout
@@ -151,12 +148,16 @@ class Attempt:
         self._later: IDelayedCall | None = None
         self._resolving: _Resolving | None = None
         self._connecting: socket.socket | None = None
-        self._places: list[tuple[int, Any]] = []
+        self._targets: list[Target] = []
         self.result: Deferred[IProtocol] = Deferred(self._cancel)
-        if isinstance(spec, TcpAddressSpec):
-            self._resolve(spec)
+        self._target = address.target()
+        if self._target is None:
+            self._resolve()
+        elif self._target.family in _INTERNET:
+            self._targets = [self._target]
+            self._tryNext(None, "")
         else:
-            self._tryUnix()
+            self._tryQueued(self._target)
 
     # The kinds.
 
@@ -166,24 +167,20 @@ class Attempt:
 
         @return: whether the next one may try: this one has found room, or is over.
         """
-        return self._tryUnix()
+        assert self._target is not None
+        return self._tryQueued(self._target)
 
-    def _tryUnix(self) -> bool:
-        """@return: it waits no more."""
+    def _tryQueued(self, target: Target) -> bool:
+        """
+        Connect to what has a backlog that may be full for now.
+
+        @return: it waits no more.
+        """
         if self._queue and not self._queued:
             # Who came later does not come before those who wait.
             self._enqueue()
             return False
-        spec = self._spec
-        if isinstance(spec, PathSpec):
-            packets = isinstance(spec, SeqpacketAddressSpec)
-            kind = socket.SOCK_SEQPACKET if packets else socket.SOCK_STREAM
-            connecting = self._open(socket.AF_UNIX, kind)
-            place: Any = kernelPath(spec.path)
-        else:
-            assert isinstance(spec, VsockAddressSpec)
-            connecting = self._open(socket.AF_VSOCK, socket.SOCK_STREAM)
-            place = (spec.cid, spec.port)
+        connecting, place = self._open(target), target.place
         if connecting is None:
             self._stopWaiting()
             return True
@@ -229,20 +226,12 @@ class Attempt:
             self._queue.leave(self)
             self._stopClock()
 
-    def _resolve(self, spec: TcpAddressSpec) -> None:
-        with contextlib.suppress(ValueError):
-            version = ipaddress.ip_address(spec.host).version
-            family = socket.AF_INET6 if version == 6 else socket.AF_INET
-            # No question to anybody: it is a number, perhaps with a scope.
-            numeric = socket.AI_NUMERICHOST
-            place = socket.getaddrinfo(spec.host, spec.port, family, flags=numeric)[0][4]
-            self._places = [(family, place)]
-            self._tryNext(None, "")
-            return
+    def _resolve(self) -> None:
+        host, port = self._address.named
         self._later = self._callAtDeadline("its name was not resolved in time")
         self._resolving = _Resolving(self._resolved)
         resolver = cast(IReactorPluggableNameResolver, self._reactor).nameResolver
-        resolver.resolveHostName(self._resolving, spec.host, spec.port)
+        resolver.resolveHostName(self._resolving, host, port)
 
     def _resolved(self, found: Sequence[Any]) -> None:
         if self._resolving is None:
@@ -251,16 +240,16 @@ class Attempt:
         self._stopClock()
         for each in found:
             family = socket.AF_INET6 if ":" in each.host else socket.AF_INET
-            self._places.append((family, (each.host, each.port)))
+            self._targets.append(Target(family, socket.SOCK_STREAM, (each.host, each.port)))
         self._tryNext(None, "there is no such host")
 
     def _tryNext(self, number: int | None, why: str) -> None:
         """The next address; without one, the reason is why it failed."""
-        if not self._places:
+        if not self._targets:
             self._failed(number, why)
             return
-        family, place = self._places.pop(0)
-        connecting = self._open(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        target = self._targets.pop(0)
+        connecting, place = self._open(target), target.place
         if connecting is None:
             return
         self._connecting = connecting
@@ -295,9 +284,9 @@ class Attempt:
 
     # What they have in common.
 
-    def _open(self, family: int, kind: int, protocol: int = 0) -> socket.socket | None:
+    def _open(self, target: Target) -> socket.socket | None:
         try:
-            return socket.socket(family, kind | _CLOEXEC, protocol)
+            return socket.socket(target.family, target.kind | CLOEXEC)
         except OSError as error:
             self._failed(error.errno, error.strerror or str(error))
             return None
@@ -350,5 +339,45 @@ class Attempt:
     def _failed(self, number: int | None, why: str) -> None:
         if not self.result.called:
             who = f" as user {self._identity.user}" if self._identity is not None else ""
-            error = ConnectError(number, f"connecting to {describe(self._spec)}{who}: {why}")
+            error = ConnectError(number, f"connecting to {self._address.shown}{who}: {why}")
             self.result.errback(Failure(error))
+
+
+@implementer(IStreamClientEndpoint)
+class ChannelClientEndpoint:
+    """Connect to any kind of socket, for a bare channel."""
+
+    bare = True
+
+    def __init__(
+        self,
+        reactor: ChanproxyReactor,
+        address: SocketAddress,
+        buffer: PeekBuffer | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        """@param timeout: seconds to go on trying; on Unix sockets while the backlog is full."""
+        self._reactor = reactor
+        self._address = address
+        self._buffer = buffer or PeekBuffer()
+        self._timeout = timeout
+        self._queue = Queue(reactor)
+
+    def connect(
+        self, protocolFactory: IProtocolFactory, identity: Identity | None = None
+    ) -> Deferred[IProtocol]:
+        """
+        Fires with the protocol, or fails with L{ConnectError}.  Cancellable.
+
+        @param identity: connect as this user and group, to a Unix socket.
+        """
+        return Attempt(
+            self._reactor,
+            self._address,
+            self._buffer,
+            protocolFactory,
+            self._timeout,
+            self.bare,
+            identity,
+            self._queue,
+        ).result

@@ -32,9 +32,7 @@ from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.kinds import attach, kindOf
 from chanproxy.channels.transport import SeqpacketTransport
-from chanproxy.endpoints.addresses import PathSpec
-from chanproxy.endpoints.binding import describe, kernelPath, openListening
-from chanproxy.endpoints.parsing import AddressSpec
+from chanproxy.endpoints.addresses import SocketAddress
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.descriptors import whyScarce
 from chanproxy.kernel.fewlines import LINES, FewLines
@@ -71,7 +69,7 @@ class ChannelPort:
     def __init__(
         self,
         reactor: ChanproxyReactor,
-        spec: AddressSpec,
+        address: SocketAddress,
         factory: IProtocolFactory,
         buffer: PeekBuffer,
         bare: bool = False,
@@ -84,9 +82,8 @@ class ChannelPort:
         @param lines: see L{FewLines}: who was refused.
         """
         self._reactor = reactor
-        self._spec = spec
-        self._path = describe(spec)
-        self._file = ""
+        self._address = address
+        self._path = address.shown
         self._factory = factory
         self._buffer = buffer
         self._bare = bare
@@ -106,10 +103,9 @@ class ChannelPort:
 
         @raise CannotListenError: with what is wrong and what to do; nothing is left behind.
         """
-        listening = openListening(self._spec)
-        if isinstance(self._spec, PathSpec) and not self._spec.path.startswith("@"):
-            self._file = self._spec.path
-            status = os.lstat(self._file)
+        listening = self._address.listen()
+        if self._address.file:
+            status = os.lstat(self._address.file)
             self._inode = (status.st_dev, status.st_ino)
         self._socket = listening
         self._host = addressOf(listening.family, listening.getsockname())
@@ -122,8 +118,6 @@ class ChannelPort:
 
     def getHost(self) -> IAddress:
         """Where it listens, also when it has stopped."""
-        if isinstance(self._spec, PathSpec):
-            return UNIXAddress(kernelPath(self._spec.path))
         return self._host
 
     def fileno(self) -> int:
@@ -132,7 +126,7 @@ class ChannelPort:
 
     def logPrefix(self) -> str:
         """For the reactor's log lines."""
-        return f"{self._spec.scheme} {self._path}"
+        return f"{self._address.scheme} {self._path}"
 
     def doRead(self) -> None:
         """Accept what is there, a turn's worth at most."""
@@ -203,12 +197,12 @@ class ChannelPort:
 
     def _mayConnect(self, connected: socket.socket) -> bool:
         """An abstract address has no file mode: apply the mode to the peer's credentials."""
-        if not isinstance(self._spec, PathSpec) or not self._spec.path.startswith("@"):
+        mode = self._address.peerMode
+        if mode is None:
             return True
         pid, uid, gid = struct.unpack(
             "3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         )
-        mode = self._spec.mode
         allowed = (
             uid in (0, os.geteuid())
             or bool(mode & 0o006)
@@ -243,9 +237,9 @@ class ChannelPort:
         self._socket = None
         if self._inode is not None:
             try:
-                status = os.lstat(self._file)
+                status = os.lstat(self._address.file)
                 if (status.st_dev, status.st_ino) == self._inode:
-                    os.unlink(self._file)
+                    os.unlink(self._address.file)
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     self._log.warn("{path} stays: {error}", path=self._path, error=error)

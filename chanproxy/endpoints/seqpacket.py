@@ -1,5 +1,5 @@
 """
-Endpoints: listening and connecting, as Twisted programs do it, and as channels need it.
+Endpoints for packets: listening and connecting, as Twisted programs do it.
 
 C{seqpacket:PATH[:mode=600][:backlog=128][:unlink=yes]} on the server's side, C{seqpacket:PATH} on
 the client's; C{@name} is the abstract namespace.  Knows nothing of proxies.
@@ -13,22 +13,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
-    IProtocol,
     IProtocolFactory,
     IReactorCore,
-    IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy.channels.buffers import PeekBuffer
-from chanproxy.endpoints.addresses import PathSpec, SeqpacketAddressSpec, seqpacketSpec
-from chanproxy.endpoints.dialling import Attempt, Queue
-from chanproxy.endpoints.parsing import TcpAddressSpec, VsockAddressSpec
+from chanproxy.endpoints.dialling import ChannelClientEndpoint
+from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.interfaces import ChanproxyReactor
-from chanproxy.kernel.peers import Identity
 
 
 @implementer(IStreamServerEndpoint)
@@ -58,46 +54,6 @@ class SeqpacketServerEndpoint:
         return result
 
 
-@implementer(IStreamClientEndpoint)
-class ChannelClientEndpoint:
-    """Connect to any kind of socket, for a bare channel."""
-
-    bare = True
-
-    def __init__(
-        self,
-        reactor: ChanproxyReactor,
-        spec: PathSpec | TcpAddressSpec | VsockAddressSpec,
-        buffer: PeekBuffer | None = None,
-        timeout: float = 30.0,
-    ) -> None:
-        """@param timeout: seconds to go on trying; on Unix sockets while the backlog is full."""
-        self._reactor = reactor
-        self._spec = spec
-        self._buffer = buffer or PeekBuffer()
-        self._timeout = timeout
-        self._queue = Queue(reactor)
-
-    def connect(
-        self, protocolFactory: IProtocolFactory, identity: Identity | None = None
-    ) -> Deferred[IProtocol]:
-        """
-        Fires with the protocol, or fails with L{ConnectError}.  Cancellable.
-
-        @param identity: connect as this user and group, to a Unix socket.
-        """
-        return Attempt(
-            self._reactor,
-            self._spec,
-            self._buffer,
-            protocolFactory,
-            self._timeout,
-            self.bare,
-            identity,
-            self._queue,
-        ).result
-
-
 class SeqpacketClientEndpoint(ChannelClientEndpoint):
     """Connect to a packet listener, with all that a Twisted protocol expects of a transport."""
 
@@ -118,7 +74,7 @@ def _spec(
     args: tuple[object, ...], kwargs: dict[str, object], listening: bool
 ) -> SeqpacketAddressSpec:
     options = {name: str(value) for name, value in kwargs.items()}
-    return seqpacketSpec([str(value) for value in args], options, listening)
+    return SeqpacketAddressSpec.parse([str(value) for value in args], options, listening)
 
 
 class SeqpacketParser:

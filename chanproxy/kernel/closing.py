@@ -12,7 +12,6 @@ Knows descriptors by their numbers only.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import signal
@@ -26,10 +25,14 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from chanproxy.kernel import sharing
-from chanproxy.kernel.processes import isRunnable
+from chanproxy.kernel.leaving import closeOne, leaveTable
+from chanproxy.kernel.processes import isRunnable, waitsIn
 
 HANGS = 0.5
 """Seconds without a descriptor closed, after which the process that closes is given up."""
+
+STARTS = 2.0
+"""Seconds after which another process is started for one that is in no close, and begins none."""
 
 MOST = 8
 """Processes that are given up at a time; after that, descriptors stay open."""
@@ -104,6 +107,10 @@ class _Closing:
         left = self.told - int(self.words[_BEGUN])
         return found[-left:] if left else []
 
+    def leave(self) -> None:
+        """Have it know that its table is not ours any more."""
+        self.words[_LEFT] = 1
+
     def close(self) -> None:
         """Tell it nothing more."""
         os.close(self.into)
@@ -160,8 +167,14 @@ class Closer:
             return
         if not one.left:
             self._seen = one.words[_DONE], time.monotonic()
-        self._late.extend(one.tell(every))
+        # Those that it could not be told of come first, whether a clock looks after them or not.
+        self._late.extend(every)
+        self._tell(one)
         self._look()
+
+    def _tell(self, one: _Closing) -> None:
+        late, self._late = list(self._late), deque()
+        self._late.extend(one.tell(late))
 
     @property
     def pending(self) -> int:
@@ -204,16 +217,20 @@ class Closer:
     def _lookAgain(self) -> None:
         self._check = None
         if self._one is not None and self._late:
-            late, self._late = list(self._late), deque()
-            self._late.extend(self._one.tell(late))
+            self._tell(self._one)
         if self.pending:
             self._look()
 
     def _giveUp(self, one: _Closing) -> None:
         """Go away from the table that it has, with all but what it hangs in."""
         self.givenUp = [pid for pid in self.givenUp if not sharing.reaped(pid)]
-        if isRunnable(one.pid) or one.isStarting:
-            # It merely gets no processor, or got none until now.
+        if isRunnable(one.pid):
+            # It merely gets no processor.
+            return
+        if one.isStarting:
+            # Nor did this one until now, as a rule.
+            if time.monotonic() - self._seen[1] > STARTS:
+                self._startAnew(one)
             return
         if len(self.givenUp) >= MOST:
             if not self._warned:
@@ -227,7 +244,7 @@ class Closer:
             return
         waiting = one.waiting()
         try:
-            _leave(one, waiting)
+            leaveTable(waiting, one.leave)
             self._one = None
             following = self._running()
         except OSError as error:
@@ -243,6 +260,28 @@ class Closer:
         )
         if following is not None:
             self.close(waiting)
+
+    def _startAnew(self, one: _Closing) -> None:
+        """Have another process do what this one does not begin with."""
+        where = waitsIn(one.pid)
+        os.kill(one.pid, signal.SIGKILL)
+        end = time.monotonic() + _PATIENCE
+        while not sharing.reaped(one.pid):
+            if time.monotonic() > end:
+                # It has begun just now, and hangs.
+                return
+            time.sleep(0.0002)
+        _log.warn(
+            "the process that closes descriptors of others did nothing for {seconds} s, but wait "
+            "in {where}: another one is started",
+            seconds=STARTS,
+            where=where,
+        )
+        # What it has begun with by then, it has closed.
+        waiting = one.waiting()
+        self._one = None
+        one.close()
+        self.close(waiting)
 
     def drain(self, seconds: float) -> bool:
         """
@@ -289,14 +328,6 @@ class Closer:
                 time.sleep(0.0002)
 
 
-def closeOne(fd: int) -> None:
-    try:
-        os.close(fd)
-    except OSError:
-        # Closed before; or EIO and ENOSPC, of a file's late write, after which it is closed.
-        return
-
-
 def _start() -> _Closing:
     words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
     outOf, into = os.pipe2(os.O_CLOEXEC)
@@ -324,46 +355,6 @@ def _closeThem(outOf: int, words: memoryview) -> None:
             closeOne(fd)
             words[_DONE] += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _leave(one: _Closing, waiting: Sequence[int]) -> None:
-    """
-    Leave a table of descriptors to a process that hangs, and empty it.
-
-    @param waiting: descriptors whose close may hang as well: they stay in there, and in ours.
-    """
-    outOf, into = os.pipe2(os.O_CLOEXEC)
-    keep = sorted({*waiting, outOf, into})
-    # Threads of ours keep the old table, and have to be able to wake the reactor.
-    alone = len(os.listdir("/proc/self/task")) == 1
-    emptying = sharing.start(lambda: _empty(outOf, keep, alone))
-    try:
-        sharing.leave()
-        one.words[_LEFT] = 1
-        os.write(into, b"x")
-    except BaseException:
-        os.kill(emptying, signal.SIGKILL)
-        raise
-    finally:
-        os.close(into)
-        os.close(outOf)
-        while not sharing.reaped(emptying):
-            time.sleep(0.0001)
-
-
-def _empty(outOf: int, keep: Sequence[int], alone: bool) -> None:
-    """Close all that others have as well, so that no close is the last one."""
-    os.read(outOf, 1)
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd not in keep and (alone or not _isPipe(fd)):
-            closeOne(fd)
-
-
-def _isPipe(fd: int) -> bool:
-    try:
-        return bool(fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ))
-    except OSError:
-        return False
 
 
 closer = Closer()

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from itertools import repeat
 
 from chanproxy.kernel.borrowed import borrowed
-from chanproxy.kernel.closing import closeOne, closer
+from chanproxy.kernel.closing import closer
+from chanproxy.kernel.leaving import closeOne
 
 # Without keeping errno, which is a third of what a call costs: that it fails says it all.
 _fast = ctypes.PyDLL(None)

@@ -173,6 +173,14 @@ def isRunnable(pid: int) -> bool:
         return False
 
 
+def waitsIn(pid: int) -> str:
+    """Where in the kernel a process's main thread waits; empty: it does not, or it has ended."""
+    try:
+        return _read(pid, "wchan").decode(errors="replace").removeprefix("0")
+    except OSError:
+        return ""
+
+
 def _stat(pid: int, index: int) -> int:
     # The name may contain anything, so the fields are counted from its closing parenthesis.
     fields = _read(pid, "stat").rpartition(b")")[2].split()

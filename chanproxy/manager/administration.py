@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from chanproxy import config, trace
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.config import StartError
+from chanproxy.config.containers import ALL
 from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
@@ -36,6 +37,9 @@ from chanproxy.manager.errors import (
 )
 from chanproxy.manager.recording import ChromeFormat, Recording
 from chanproxy.trace import Format
+
+_KEYS = {key.name.replace("-", "_"): key for key in ALL}
+"""A container's keys, as parameters of a call: Varlink's words have no hyphen."""
 
 
 class Administered(Protocol):
@@ -83,21 +87,15 @@ class ServiceManager(Manager):
         self._admit(request.caller)
         parameters = request.parameters
         name = parameters.text("name")
-        tree: dict[str, Any] = {
-            "freezer": parameters.text("freezer", mostBytes=4096),
-            "linger": parameters.number("linger", None, 0, config.LONGEST_LINGER),
-            "suspend": parameters.choice("suspend", "auto", "auto", "manual", "off", "dry_run"),
-            "control": parameters.text("control", None, mostBytes=4096),
-            "channels": parameters.tree("channels"),
-            "wake-on": parameters.choice("wake_on", "channels", "channels", "sockets"),
-            "timeouts": parameters.text("timeouts", None),
-            "max-asleep": parameters.number("max_asleep", None, 0, config.LONGEST_LINGER),
-        }
         lifetime = request.lifetime()
+        tree = {
+            key.name: key.kind.fromCall(value)
+            for parameter, key in _KEYS.items()
+            if (value := parameters.value(parameter)) is not None
+        }
+        tree["channels"] = _written(parameters.tree("channels")) or {}
         request.end()
-        tree["suspend"] = tree["suspend"].replace("_", "-")
-        tree["channels"] = _written(tree["channels"])
-        container = self._configure(name, {k: v for k, v in tree.items() if v is not None})
+        container = self._configure(name, tree)
         if name in self._service.containers:
             raise ContainerExists(name)
         if len(self._service.containers) >= self._service.mostContainers:
@@ -183,7 +181,7 @@ class ServiceManager(Manager):
 
 
 def _written(channels: dict[str, Any] | None) -> dict[str, Any] | None:
-    """As a file has them: Varlink's words have no hyphen, and what is left out may be null."""
+    """As a file has them; what is left out may be null."""
     return channels and {
         name: {key.replace("_", "-"): value for key, value in channel.items() if value is not None}
         if isinstance(channel, dict)
@@ -206,5 +204,5 @@ def _format(kind: str) -> Format:
 
 def _invalid(name: str, path: str, text: str) -> InvalidParameter:
     prefix = f"containers.{name}."
-    field = path.removeprefix(prefix).partition(".")[0] if path.startswith(prefix) else "name"
-    return InvalidParameter(field, text.replace("\n", "; "))
+    key = path.removeprefix(prefix).partition(".")[0] if path.startswith(prefix) else "name"
+    return InvalidParameter(key.replace("-", "_"), text.replace("\n", "; "))

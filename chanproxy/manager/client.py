@@ -13,13 +13,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
-from chanproxy.endpoints.addresses import SeqpacketAddressSpec
+from chanproxy.config.containers import ALL
+from chanproxy.config.keys import hyphened
+from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.endpoints.seqpacket import SeqpacketClientEndpoint
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.calls import closeAll
 from chanproxy.manager.answers import Answer, Connection, Watch
 from chanproxy.manager.errors import MANAGER
 from chanproxy.manager.varlink import encodeCall
+from chanproxy.words import meant
 
 
 class ManagerClient:
@@ -188,43 +191,21 @@ class ManagerClient:
         self,
         name: str,
         freezer: str,
-        linger: float | None = None,
-        suspend: str | None = None,
         channels: Mapping[str, Mapping[str, Any]] | None = None,
-        wakeOn: str | None = None,
-        timeouts: str | None = None,
-        maxAsleep: float | None = None,
         lifetime: str = "service",
-        control: str | None = None,
+        **keys: Any,
     ) -> Deferred[Mapping[str, Any]]:
         """
         Have the service run one more container.
 
-        @param linger: seconds.
-        @param suspend: C{auto}, C{manual}, C{off} or C{dry_run}.
         @param channels: by name, each with the keys of the configuration.
-        @param control: where it has a control socket of its own, for who is inside.
-        @param wakeOn: C{channels}, or C{sockets}: by whatever its own threads wait for as well.
-        @param timeouts: with C{sockets}: which of its times wake it: C{10s}, those and all but
-            shorter habits; C{all}; or C{ignore}.
-        @param maxAsleep: seconds asleep; with C{sockets} until it breathes at the latest, 15 if not
-            given; else until it is woken in any case, never if not given.  0: never.
+        @param keys: other keys of the container, as in the configuration but for their spelling:
+            C{maxAsleep} for C{max-asleep}.
+        @raise TypeError: there is no such key.
         """
-        return self._plain(
-            "AddContainer",
-            {
-                "name": name,
-                "freezer": freezer,
-                "linger": linger,
-                "suspend": suspend,
-                "channels": channels,
-                "control": control,
-                "wake_on": wakeOn,
-                "timeouts": timeouts,
-                "max_asleep": maxAsleep,
-                "lifetime": lifetime,
-            },
-        )
+        parameters = {_parameter(each): value for each, value in keys.items()}
+        parameters |= {"name": name, "freezer": freezer, "channels": channels}
+        return self._plain("AddContainer", {**parameters, "lifetime": lifetime})
 
     def removeContainer(self, name: str) -> Deferred[Mapping[str, Any]]:
         """Have a container that was added thawed and forgotten."""
@@ -303,6 +284,15 @@ class ManagerClient:
         parameters = {"container": container, "pipe": True}
         answer = self.call("RegisterWakeWatcher", parameters)
         return answer.addCallback(lambda received: received.descriptors[0])
+
+
+def _parameter(attribute: str) -> str:
+    """What a key of a container's is called in a call."""
+    name = hyphened(attribute)
+    known = [key.name for key in ALL]
+    if name not in known:
+        raise TypeError(f"a container has no key {name}; {meant(name, known)}")
+    return name.replace("-", "_")
 
 
 def _dial(endpoint: IStreamClientEndpoint) -> Deferred[Connection]:

@@ -24,7 +24,7 @@ from chanproxy import config
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.transport import MessageProtocol
 from chanproxy.container.watchers import WatcherGone
-from chanproxy.endpoints.addresses import SeqpacketAddressSpec
+from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.interfaces import ChannelBroken, ChanproxyReactor, IWakeWatcher, MessageRefused
 from chanproxy.kernel.calls import closeAll

@@ -136,6 +136,11 @@ class Parameters:
             raise self._wrong(name, value, "true or false")
         return value
 
+    def value(self, name: str) -> Any:
+        """Whatever it is, not checked any further than that a text prints; it may be left out."""
+        value = self._value(name, None)
+        return self.text(name, None, mostBytes=4096) if isinstance(value, str) else value
+
     def tree(self, name: str) -> dict[str, Any] | None:
         """An object, not checked any further; it may be left out."""
         value = self._value(name, None)

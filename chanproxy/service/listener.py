@@ -34,20 +34,13 @@ from chanproxy.channels.buffered import EndpointChannel
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.framed import FramedChannel
 from chanproxy.channels.kinds import hangUp, kindOf
-from chanproxy.config.containers import whyNotTogether
+from chanproxy.config.channels import whyNotTogether
 from chanproxy.container import Container
 from chanproxy.container.channels import Carriage
-from chanproxy.endpoints.binding import openListening, whyNotBindable
-from chanproxy.endpoints.parsing import (
-    AddressSpec,
-    OtherAddressSpec,
-    SystemdAddressSpec,
-    Traits,
-    parseAddress,
-    traits,
-)
+from chanproxy.endpoints.addresses import SocketAddress, Traits
+from chanproxy.endpoints.dialling import ChannelClientEndpoint
+from chanproxy.endpoints.parsing import OtherAddressSpec
 from chanproxy.endpoints.ports import ChannelPort
-from chanproxy.endpoints.seqpacket import ChannelClientEndpoint
 from chanproxy.interfaces import ChanproxyReactor, IByteChannel
 from chanproxy.kernel.descriptors import whyScarce
 from chanproxy.kernel.keepalive import Keeper
@@ -78,33 +71,36 @@ def whyNotStartable(
 
     @return: the key, and what is wrong and what to do.
     """
-    listen = parseAddress(channel.listen, listening=True)
-    connect = parseAddress(channel.connect, listening=False)
-    try:
-        if isinstance(listen, OtherAddressSpec):
-            _server(reactor, listen)
-        elif wrong := whyNotBindable(listen):
-            yield "listen", wrong
-        elif isinstance(listen, SystemdAddressSpec):
-            for key, wrong, remedy in whyNotTogether(channel, _adopted(listen), traits(connect)):
-                yield key, f"{wrong}; {remedy}"
-    except CannotStart as error:
-        yield error.key, str(error)
-    try:
-        if isinstance(connect, OtherAddressSpec):
-            _client(reactor, connect)
-    except CannotStart as error:
-        yield error.key, str(error)
+    listen = channel.listen
+    wrong = listen.whyNotBindable() if isinstance(listen, SocketAddress) else None
+    if wrong is not None:
+        yield "listen", wrong
+    else:
+        yield from _whyNotSuited(reactor, channel)
+
+
+def _whyNotSuited(reactor: ChanproxyReactor, channel: config.Channel) -> Iterator[tuple[str, str]]:
+    """Likewise, but for whether C{listen} is free."""
+    listen, connect = channel.listen, channel.connect
+    if isinstance(listen, SocketAddress) and listen.traits.family is None:
+        for key, wrong, remedy in whyNotTogether(channel, _adopted(listen), connect.traits):
+            yield key, f"{wrong}; {remedy}"
+    for address, made in ((listen, _server), (connect, _client)):
+        try:
+            if isinstance(address, OtherAddressSpec):
+                made(reactor, address)
+        except CannotStart as error:
+            yield error.key, str(error)
     if channel.identity == "peer" and (missing := whyNotAssumable()):
         yield "identity", f"peer: {missing}"
 
 
-def _adopted(spec: SystemdAddressSpec) -> Traits:
-    """What the socket that systemd passed can carry."""
-    with openListening(spec) as listening:
+def _adopted(address: SocketAddress) -> Traits:
+    """What a socket can carry that listens already."""
+    with address.listen() as listening:
         kind = kindOf(listening)
         assert kind is not None, "refused otherwise"
-        known = traits(spec)
+        known = address.traits
         return Traits(kind.family, kind.carriesDescriptors, kind.showsUnread, known.credentials)
 
 
@@ -177,7 +173,6 @@ class ChannelListener(Factory):
             self._noticed.hold()
         self._limits = limits
         self._connecting = _connecting(reactor, channel, limits, buffer)
-        self._listening: AddressSpec = parseAddress(channel.listen, listening=True)
         self._buffer = buffer
         self._keeper = Keeper(reactor, channel.keepalive)
         self._port: IListeningPort | None = None
@@ -189,14 +184,16 @@ class ChannelListener(Factory):
 
         @raise CannotStart: what is wrong, and what to do; nothing is left behind.
         """
-        for key, wrong in whyNotStartable(self._reactor, self._channel):
+        listen = self._channel.listen
+        for key, wrong in _whyNotSuited(self._reactor, self._channel):
             raise CannotStart(key, wrong)
-        if isinstance(self._listening, OtherAddressSpec):
-            self._open(self._listening)
+        if isinstance(listen, OtherAddressSpec):
+            self._open(listen)
         else:
+            assert isinstance(listen, SocketAddress)
             port = ChannelPort(
                 self._reactor,
-                self._listening,
+                listen,
                 self,
                 self._buffer,
                 bare=True,
@@ -383,8 +380,8 @@ def _connecting(
     reactor: ChanproxyReactor, channel: config.Channel, limits: config.Limits, buffer: PeekBuffer
 ) -> ChannelClientEndpoint | IStreamClientEndpoint:
     """@raise CannotStart: Twisted does not know, or refuses, what is written."""
-    spec = parseAddress(channel.connect, listening=False)
-    if isinstance(spec, OtherAddressSpec):
-        return _client(reactor, spec)
-    assert not isinstance(spec, SystemdAddressSpec), "for listening only"
-    return ChannelClientEndpoint(reactor, spec, buffer, limits.connectTimeout)
+    connect = channel.connect
+    if isinstance(connect, OtherAddressSpec):
+        return _client(reactor, connect)
+    assert isinstance(connect, SocketAddress)
+    return ChannelClientEndpoint(reactor, connect, buffer, limits.connectTimeout)

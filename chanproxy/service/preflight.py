@@ -10,14 +10,14 @@ import time
 from chanproxy import config
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.config import Problem
-from chanproxy.config.together import plain, whyNotApart
-from chanproxy.endpoints.addresses import SeqpacketAddressSpec
-from chanproxy.endpoints.binding import whyNotBindable
-from chanproxy.freezers import makeFreezer
+from chanproxy.config.together import whyNotApart
+from chanproxy.endpoints.paths import SeqpacketAddressSpec
+from chanproxy.freezers import makeFreezer, stops
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.kernel.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.manager.access import Access, AccessError
 from chanproxy.service.listener import whyNotStartable
+from chanproxy.words import plainPath
 
 PREDECESSOR = 0.5
 """
@@ -44,7 +44,7 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
 
 def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) -> list[Problem]:
     problems = []
-    if any(container.freezer != "none" for container in configuration.containers):
+    if any(stops(container.freezer) for container in configuration.containers):
         try:
             os.close(openDirectory(runtimeDirectory(), make=False))
         except FileNotFoundError:
@@ -74,7 +74,7 @@ def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) ->
         wrong = whyNotAdopt() if container.adoption is not None else None
         if wrong is not None:
             problems.append(Problem(f"{path}.wake-on", wrong))
-        if container.control is not None and (wrong := whyNotBindable(container.control)):
+        if container.control is not None and (wrong := container.control.whyNotBindable()):
             problems.append(Problem(f"{path}.control", wrong, passing=True))
         for channel in container.channels:
             for key, wrong in whyNotStartable(reactor, channel):
@@ -86,7 +86,7 @@ def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) ->
         problems += error.problems
     control = configuration.control
     if control is not None and not madeByUs(control):
-        taken = whyNotBindable(control)
+        taken = control.whyNotBindable()
         if taken is not None:
             problems.append(Problem("control", taken, passing=True))
     return problems
@@ -101,7 +101,7 @@ def placeOf(freezer: IFreezer) -> str:
     exclusive: IExclusiveFreezer | None = IExclusiveFreezer(freezer, None)
     if exclusive is not None:
         return exclusive.place()
-    return "" if freezer.spec == "none" else plain(freezer.spec)
+    return plainPath(freezer.spec) if stops(freezer.spec) else ""
 
 
 def _whyInHands(freezer: IFreezer) -> str | None:

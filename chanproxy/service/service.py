@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import CannotListenError
@@ -43,17 +45,13 @@ from chanproxy.words import safe
 
 
 def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
-    return Bounds(
-        wakeSources=limits.wakeSources,
-        wakeLocks=limits.wakeLocks,
-        wakeWatchers=limits.wakeWatchers,
-        freezeWarning=container.freezeWarning,
-        freezeLimit=container.freezeLimit,
-        signalInterval=container.signalInterval,
-        watchedProcesses=container.watchedProcesses,
-        descriptors=limits.containerDescriptors or descriptors.limit() // 4,
-        logLines=limits.logLines,
-    )
+    """What limits a container, of its own keys and of those of all."""
+    found: dict[str, Any] = {
+        each.name: getattr(container, each.name, getattr(limits, each.name, None))
+        for each in attrs.fields(Bounds)
+    }
+    found["descriptors"] = limits.containerDescriptors or descriptors.limit() // 4
+    return Bounds(**found)
 
 
 def _closed(result: object) -> object:

@@ -12,8 +12,8 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from chanproxy import config
-from chanproxy.carry.policies import DEFAULT, POLICIES
-from chanproxy.config import StartError
+from chanproxy.config import StartError, channels, containers, reading
+from chanproxy.config.options import helpOf, written
 from chanproxy.freezers import isOurs
 from chanproxy.freezers.frozen import thawRecorded
 from chanproxy.freezers.thawing import thawNow
@@ -38,6 +38,16 @@ def _refuse(text: str) -> None:
     sys.exit(lines)
 
 
+_SHORT = {"listen": "l", "connect": "t", "freezer": "f"}
+
+
+def _options() -> list[list[str | None]]:
+    """All keys of a channel and of a container, each once."""
+    keys = {key.name: key for key in (*channels.ALL, *containers.ALL) if key.option}
+    first = sorted(keys.values(), key=lambda key: key.name not in _SHORT)
+    return [[key.name, _SHORT.get(key.name), None, helpOf(key)] for key in first]
+
+
 class Options(usage.Options):
     """Either C{--config}, or one container by C{--freezer}, with one channel or its own sockets."""
 
@@ -47,34 +57,9 @@ class Options(usage.Options):
     )
     optParameters = [  # noqa: RUF012  # usage.Options wants plain class attributes
         ["config", "c", None, "Configuration file (TOML)."],
-        [
-            "listen",
-            "l",
-            None,
-            "Where peers connect: seqpacket:PATH, unix:PATH, tcp:PORT and others.",
-        ],
-        [
-            "connect",
-            "t",
-            None,
-            "Where the container listens: seqpacket:PATH, tcp:HOST:PORT and others.",
-        ],
-        ["freezer", "f", None, "What freezes the container: cgroup:PATH, or none."],
-        ["linger", None, "0.5", "Seconds of quiet before the container is frozen."],
-        ["suspend", None, "auto", "When to suspend: auto, manual, dry-run, off."],
-        ["initiator", None, "remote", "Who dials --listen: remote, container."],
-        ["handled", None, DEFAULT, f"When a message is handled: {', '.join(POLICIES)}."],
-        ["unanswered", None, None, "Seconds to wait for an answer, with --handled answered."],
-        ["silence", None, None, "Seconds of silence until all is handled, with --handled idle."],
-        ["framing", None, "none", "How a stream carries packets: none, length32."],
-        ["descriptors", None, "carry", "What becomes of descriptors: carry, refuse."],
-        ["identity", None, "service", "As whom the container is dialled: service, peer."],
-        ["keepalive-idle", None, None, "Seconds until a silent TCP peer is probed; 0: never."],
-        ["keepalive-interval", None, None, "Seconds between such probes."],
-        ["keepalive-count", None, None, "Probes without an answer until the peer is gone."],
+        *_options(),
         ["name", None, "container", "The container's name, for log lines."],
-        ["wake-on", None, "channels", "What wakes it: channels, or also its own sockets: sockets."],
-        ["control", None, None, "Where to take calls: a path, or seqpacket:PATH[:mode=600]."],
+        ["control", None, None, helpOf(reading.KEYS["control"])],
     ]
 
     configuration: config.Configuration
@@ -99,31 +84,21 @@ class Options(usage.Options):
             if self["config"] is not None:
                 self.configuration = config.loadFile(self["config"])
             else:
-                self.configuration = config.fromOptions(
-                    listen=self["listen"],
-                    connect=self["connect"],
-                    freezer=self["freezer"],
-                    linger=self["linger"],
-                    suspend=self["suspend"],
-                    handled=self["handled"],
-                    initiator=self["initiator"],
-                    name=self["name"],
-                    control=self["control"],
-                    wakeOn=self["wake-on"],
-                    silence=self["silence"],
-                    framing=self["framing"],
-                    descriptors=self["descriptors"],
-                    identity=self["identity"],
-                    unanswered=self["unanswered"],
-                    keepalive={
-                        each: self[f"keepalive-{each}"] for each in ("idle", "interval", "count")
-                    },
-                )
+                self.configuration = self._fromWords()
         except config.ConfigurationError as error:
             _refuse(str(error))
         problems = preflight(self.configuration, _reactor())
         if problems:
             _refuse("\n".join(map(str, problems)))
+
+    def _fromWords(self) -> config.Configuration:
+        """@raise ConfigurationError: with all problems."""
+        container, channel = written(containers.ALL, self), None
+        if self["listen"] is not None or self["connect"] is not None:
+            channel = written(channels.ALL, self)
+            # What both have is said of the channel.
+            container = {key: value for key, value in container.items() if key not in channel}
+        return config.fromOptions(container, channel, self["name"], self["control"])
 
 
 class _Command(ChanproxyService):

@@ -15,9 +15,11 @@ from chanproxy.service import ChanproxyService
 async def use(reactor: ChanproxyReactor, directory: str) -> None:
     os.mkdir(directory)
     inner, outer = f"{directory}/inner", f"{directory}/outer"
-    configuration = config.fromOptions(
-        f"seqpacket:{outer}", f"seqpacket:{inner}", "none", suspend="manual", handled="thrice"
+    channel = config.Channel(
+        "channel", f"seqpacket:{outer}", f"seqpacket:{inner}", handled="thrice"
     )
+    container = config.Container("container", "none", suspend="manual", channels=(channel,))
+    configuration = config.Configuration(containers=(container,))
     service = ChanproxyService(configuration, reactor)
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening,
