@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from chanproxy.container.lifecycle import machine
+from chanproxy.container.lifecycle import LATE, machine
 
 HERE = Path(__file__).resolve().parent
 
@@ -39,10 +39,12 @@ def dotText() -> str:
         *(f"    {state};" for state in states[1:]),
     ]
     for state in states:
+        late = LATE[state].split()
         for begin, name, end in transitions:
-            # What was overtaken is ignored by a loop; only trying the thaw again is one that acts.
-            if begin == state and (begin != end or name == "thawFailed"):
+            if begin == state and not (begin == end and name in late):
                 lines.append(f'    {begin} -> {end} [label="{name}"];')
+        shown = "\\n".join(["late:", *late])
+        lines.append(f'    {state} -> {state} [label="{shown}", style=dashed, color=gray];')
     return "\n".join([*lines, "}", ""])
 
 

@@ -343,7 +343,7 @@ class Talker:
     def _changed(self, reply: dict[str, Any]) -> None:
         assert reply["continues"] is True
         assert reply.keys() == {"parameters", "continues"}
-        assert reply["parameters"].keys() == {"state", "reason"}
+        assert reply["parameters"].keys() == {"state", "reason", "reasons"}
         state, reason = reply["parameters"]["state"], reply["parameters"]["reason"]
         assert state in ("awake", "asleep")
         assert not self.changes or self.changes[-1][0] != state

@@ -191,7 +191,7 @@ async def test_levelAlwaysReady(reactor: ChanproxyReactor, stack: contextlib.Exi
     subject = waits("levels", theirs.fileno())
     it = home(stack, reactor, subject, "auto", busyCpu=1024.0, busySwitches=1e9)
     states: list[str] = []
-    it.container.suspension.addWatcher(lambda state, reason: states.append(state))
+    it.container.suspension.addWatcher(lambda state, reasons: states.append(state))
     it.container.start()
     await deferLater(reactor, 1.0)
     assert "asleep" not in states

@@ -22,8 +22,8 @@ from chanproxy.adopt.settings import Adoption
 from chanproxy.carry.ledger import Ledger
 from chanproxy.config import ConfigurationError
 from chanproxy.container import Container
+from chanproxy.container.core import LONGEST, TIMEOUT, Sleeper
 from chanproxy.container.idle import BACKOFF, REFUSED, IdleWatch
-from chanproxy.container.lifecycle import LONGEST, TIMEOUT
 from chanproxy.container.outcomes import NotIdle
 from chanproxy.container.suspension import Suspension
 from chanproxy.freezers import NullFreezer
@@ -198,9 +198,11 @@ class World:
             self.reactor,
             self.freezer,
             self.sources,
-            nanoseconds=lambda: round(self.reactor.seconds() * 1e9),
-            look=self._look,
-            longest=longest,
+            sleeper=Sleeper(
+                self._look,
+                longest=longest,
+                nanoseconds=lambda: round(self.reactor.seconds() * 1e9),
+            ),
         )
         self.watch = IdleWatch(
             "test",

@@ -14,9 +14,11 @@ from twisted.internet.defer import Deferred, succeed
 from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.deadlines import NotYet
 from chanproxy.adopt.subject import StillBusy
-from chanproxy.container.lifecycle import BREATH, EXPLAIN_AFTER
+from chanproxy.container.breath import BREATH, BREATH_LOOKS, BREATH_SECONDS
+from chanproxy.container.core import Sleeper
+from chanproxy.container.lifecycle import EXPLAIN_AFTER
 from chanproxy.container.outcomes import AlreadySuspended, Resumed
-from chanproxy.container.suspension import BREATH_LOOKS, BREATH_SECONDS, Suspension
+from chanproxy.container.suspension import Suspension
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import FreezerError
 from chanproxy.testing.freezers import FakeFreezer
@@ -24,6 +26,7 @@ from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.counter import MessageCounter
 from chanproxy.wake.source import SourceGroup, WakeSource
 from chanproxy.wake.sources import WakeSources
+from chanproxy.words import listed
 from tests.test_suspend import outcome
 
 TURN = BREATH_LOOKS[0]
@@ -99,13 +102,17 @@ class World:
             self.freezer,
             self.sources,
             self.record,
-            lambda: round(self.reactor.seconds() * 1e9),
-            look=self._look,
-            longest=longest,
-            settled=self._settled,
-            onState=self._told,
+            Sleeper(
+                self._look,
+                self._settled,
+                longest,
+                lambda: round(self.reactor.seconds() * 1e9),
+            ),
+            self._told,
         )
-        self.suspension.addWatcher(lambda state, reason: self.heard.append((state, reason)))
+        self.suspension.addWatcher(
+            lambda state, reasons: self.heard.append((state, listed(reasons)))
+        )
 
     def _look(self) -> Deferred[SourceGroup]:
         looking, self.looking = self.looking, None
@@ -130,8 +137,8 @@ class World:
             result.errback(self.error)
         return result
 
-    def _told(self, state: str, reason: str) -> None:
-        self.owners.append(Heard(self.reactor.seconds(), state, reason))
+    def _told(self, state: str, reasons: tuple[str, ...]) -> None:
+        self.owners.append(Heard(self.reactor.seconds(), state, listed(reasons)))
 
     @property
     def state(self) -> str:
@@ -141,7 +148,7 @@ class World:
     @property
     def inner(self) -> str:
         """What it really is."""
-        return self.suspension._core.state
+        return self.suspension._core.shown
 
     def sleep(self, timeout: float | None = None) -> list[Resumed | BaseException]:
         """Suspend, successfully."""
@@ -526,7 +533,7 @@ class TestExplanation:
         assert statistics.successes == 1
         # A watcher that comes later hears the same.
         late: list[str] = []
-        world.suspension.addWatcher(lambda state, reason: late.append(reason))
+        world.suspension.addWatcher(lambda state, reasons: late.append(listed(reasons)))
         assert late == [better]
 
     def test_beside(self, world: World) -> None:

@@ -28,7 +28,7 @@ from tests.managing import Box, Channel, count, gone, received, stationed
 from tests.sides import asynchronous, turns, until
 from tests.station import SERVICE, Station
 
-Told = list[tuple[str, str]]
+Told = list[tuple[str, tuple[str, ...]]]
 
 
 @asynccontextmanager
@@ -394,13 +394,13 @@ async def test_watch(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """The present state before the watch is there, then each change; until it is stopped."""
     async with connected(reactor, tmp_path) as (station, client, _):
         told: Told = []
-        watch = await client.watch("editor", lambda state, reason: told.append((state, reason)))
-        assert told == [("awake", "")]
+        watch = await client.watch("editor", lambda state, reasons: told.append((state, reasons)))
+        assert told == [("awake", ())]
         for _ in range(3):
             # It does not stand in the way of the client's own calls.
             await client.suspendContainer("editor", timeout=0.001)
         await until(reactor, lambda: len(told) == 7)
-        assert told[1:] == [("asleep", ""), ("awake", "timeout")] * 3
+        assert told[1:] == [("asleep", ()), ("awake", ("timeout",))] * 3
         stopped = watch.stop()
         assert watch.stop() is stopped
         await stopped
@@ -425,14 +425,14 @@ async def test_watchEnds(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """A service that goes ends the watch, with a failure."""
     async with connected(reactor, tmp_path) as (station, client, _):
         told: Told = []
-        watch = await client.watch("editor", lambda state, reason: told.append((state, reason)))
+        watch = await client.watch("editor", lambda state, reasons: told.append((state, reasons)))
         sleeping = client.suspendContainer("editor")
         await until(reactor, lambda: len(told) == 2)
         station.editor.stop()
         station.factory.closeAll()
         with pytest.raises(ConnectionClosed):
             await watch.ended
-        assert told[2:] == [("awake", "the service stopped")]
+        assert told[2:] == [("awake", ("the service stopped",))]
         assert (await sleeping)["resume_reason"] == "the service stopped"
 
 
@@ -443,7 +443,7 @@ async def test_watchRaises(reactor: ChanproxyReactor, tmp_path: Path, when: str)
     async with connected(reactor, tmp_path) as (station, client, _):
         told: list[str] = []
 
-        def changed(state: str, reason: str) -> None:
+        def changed(state: str, reasons: tuple[str, ...]) -> None:
             told.append(state)
             if state == when:
                 raise RuntimeError("a bad function")
@@ -462,14 +462,14 @@ async def test_watchRaises(reactor: ChanproxyReactor, tmp_path: Path, when: str)
 @asynchronous
 async def test_watchMalformed(reactor: ChanproxyReactor, tmp_path: Path, bad: bytes) -> None:
     """A stream that stops making sense is the end of the watch, and of its connection."""
-    good = b'{"parameters": {"state": "awake", "reason": ""}, "continues": true}'
+    good = b'{"parameters": {"state": "awake", "reason": "", "reasons": []}, "continues": true}'
     told: Told = []
     async with foreign(reactor, tmp_path, good, good, bad, good) as client:
-        watch = await client.watch("editor", lambda state, reason: told.append((state, reason)))
+        watch = await client.watch("editor", lambda state, reasons: told.append((state, reasons)))
         with pytest.raises((VarlinkError, KeyError)):
             await watch.ended
         await turns(reactor)
-    assert told == [("awake", "")] * 2
+    assert told == [("awake", ())] * 2
 
 
 @asynchronous

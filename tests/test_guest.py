@@ -432,7 +432,7 @@ async def test_wakeLocksDescriptor(reactor: ChanproxyReactor, tmp_path: Path) ->
 async def test_wakeAt(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """A time of day wakes it, under the alarm's name; one that was taken back does not."""
     async with guested(reactor, tmp_path) as (_, guest):
-        await away(guest.wakeAt, time.time() + 0.05, "tea")
+        await away(guest.wakeAt, time.time() + 1, "tea")
         resumed = await away(guest.suspend, 20)
         assert resumed.reason == "tea"
         await away(guest.wakeAt, time.time() + 20)
@@ -447,12 +447,12 @@ async def test_watch(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """The present state, then each change with its reason; and the end of the service."""
     async with guested(reactor, tmp_path) as (station, guest):
         with await away(guest.watch) as watch:
-            assert await away(next, watch) == Change("awake", "")
+            assert await away(next, watch) == Change("awake")
             assert await away(guest.suspend, 0.01) == Resumed(
                 station.editor.suspension.statistics.lastAsleep, ("timeout",)
             )
-            assert await away(next, watch) == Change("asleep", "")
-            assert await away(next, watch) == Change("awake", "timeout")
+            assert await away(next, watch) == Change("asleep")
+            assert await away(next, watch) == Change("awake", ("timeout",))
             station.factory.closeAll()
             with pytest.raises(ServiceGone, match="has gone or was restarted"):
                 await away(next, watch)

@@ -19,6 +19,7 @@ from chanproxy.interfaces import ChanproxyReactor, FreezerError, IWakeWatcher
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.counter import MessageCounter
+from chanproxy.words import listed
 
 T = TypeVar("T")
 
@@ -58,8 +59,8 @@ class Witness:
         self.told: list[tuple[str, str]] = []
         self.gone = False
 
-    def stateChanged(self, state: str, reason: str) -> None:
-        self.told.append((state, reason))
+    def stateChanged(self, state: str, reasons: tuple[str, ...]) -> None:
+        self.told.append((state, listed(reasons)))
 
     def dropped(self) -> None:
         self.gone = True
@@ -99,8 +100,8 @@ class ContainerMachine(RuleBasedStateMachine):
             self.sources.add(f"counter {number}", counter)
         self.container.start()
 
-    def changed(self, state: str, reason: str) -> None:
-        self.changes.append((state, reason))
+    def changed(self, state: str, reasons: tuple[str, ...]) -> None:
+        self.changes.append((state, listed(reasons)))
         if state == "suspending":
             self.suspendingSince = self.reactor.seconds()
         elif state == "asleep":

@@ -38,7 +38,7 @@ async def told(client: Client) -> Told:
     reply = await client.reply()
     assert set(reply) == {"parameters", "continues"}
     assert reply["continues"] is True
-    assert set(reply["parameters"]) == {"state", "reason"}
+    assert set(reply["parameters"]) == {"state", "reason", "reasons"}
     return reply["parameters"]["state"], reply["parameters"]["reason"]
 
 

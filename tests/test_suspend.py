@@ -12,6 +12,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
 from chanproxy.carry.ledger import Ledger
+from chanproxy.container.core import Sleeper
 from chanproxy.container.idle import IdleWatch
 from chanproxy.container.outcomes import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.container.suspension import Suspension
@@ -21,6 +22,7 @@ from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.counter import MessageCounter
 from chanproxy.wake.sources import WakeSources
+from chanproxy.words import listed
 
 T = TypeVar("T")
 
@@ -84,10 +86,12 @@ class World:
             self.freezer,
             self.sources,
             self.record,
-            lambda: int(self.reactor.seconds() * 1000),
+            Sleeper(nanoseconds=lambda: int(self.reactor.seconds() * 1000)),
         )
         self.changes: list[tuple[str, str]] = []
-        self.suspension.addWatcher(lambda state, reason: self.changes.append((state, reason)))
+        self.suspension.addWatcher(
+            lambda state, reasons: self.changes.append((state, listed(reasons)))
+        )
         self.ledger = Ledger()
         self.watch = IdleWatch(
             "test",
@@ -382,8 +386,8 @@ def test_suspendFromAWatcher(world: World) -> None:
     world.freezer.manual = False
     second: list[Deferred[Resumed]] = []
 
-    def again(state: str, reason: str) -> None:
-        if state == "awake" and reason == "one":
+    def again(state: str, reasons: tuple[str, ...]) -> None:
+        if state == "awake" and reasons == ("one",):
             second.append(world.suspension.suspend())
 
     world.suspension.addWatcher(again)
@@ -402,7 +406,7 @@ def test_resumeFromAWatcher(world: World, manual: bool) -> None:
     """A watcher that does not want the suspend ends it, however far the freezer is."""
     world.freezer.manual = manual
 
-    def refuse(state: str, reason: str) -> None:
+    def refuse(state: str, reasons: tuple[str, ...]) -> None:
         if state == "suspending":
             world.suspension.resume("no")
 
@@ -502,15 +506,15 @@ def test_watchers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         def __call__(self, event: LogEvent) -> None:
             events.append(event)
 
-    monkeypatch.setattr("chanproxy.container.lifecycle._log", Logger(observer=Observer()))
+    monkeypatch.setattr("chanproxy.container.core._log", Logger(observer=Observer()))
     heard: list[str] = []
 
-    def bad(state: str, reason: str) -> None:
+    def bad(state: str, reasons: tuple[str, ...]) -> None:
         heard.append(f"bad {state}")
         if state == "asleep":
             raise RuntimeError("a bad watcher")
 
-    def good(state: str, reason: str) -> None:
+    def good(state: str, reasons: tuple[str, ...]) -> None:
         heard.append(f"good {state}")
 
     world.suspension.addWatcher(bad)
@@ -540,7 +544,7 @@ def test_lateWatcher(world: World) -> None:
     world.sleep()
     world.suspension.resume("test")
     heard: list[tuple[str, str]] = []
-    world.suspension.addWatcher(lambda state, reason: heard.append((state, reason)))
+    world.suspension.addWatcher(lambda state, reasons: heard.append((state, listed(reasons))))
     assert heard == [("awake", "test")]
 
 

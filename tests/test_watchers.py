@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from chanproxy.container.watchers import WakeWatchers
 from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
+from chanproxy.words import listed
 from tests.managing import cycle, stationed
 from tests.sides import asynchronous
 
@@ -24,8 +25,8 @@ class Witness:
         self.heard = heard
         self.acts: dict[str, Any] = {}
 
-    def stateChanged(self, state: str, reason: str) -> None:
-        self.heard.append(f"{self.name}: {state} {reason}".strip())
+    def stateChanged(self, state: str, reasons: tuple[str, ...]) -> None:
+        self.heard.append(f"{self.name}: {state} {listed(reasons)}".strip())
         if state in self.acts:
             self.acts[state]()
 

@@ -125,7 +125,7 @@ class Adopter:
         self._label, self._whose = found.label, found.whose
         return found
 
-    def stateChanged(self, state: str, reason: str) -> None:
+    def stateChanged(self, state: str, reasons: tuple[str, ...] = ()) -> None:
         """The container's state, and why; see L{chanproxy.container.suspension}."""
         settling, self._settling = self._settling, None
         if settling is not None and settling.active():
@@ -141,7 +141,7 @@ class Adopter:
         elif state == "asleep" and self._stopped:
             self._settle(SETTLING)
         elif state in ("breathing", "resuming"):
-            own = bool(reason) and reason == self._label
+            own = bool(self._label) and reasons == (self._label,)
             self._times.observer.resumed(
                 self._whose if own else None, state == "resuming" and not own
             )
@@ -158,7 +158,7 @@ class Adopter:
 
     def close(self) -> None:
         """Let go of all threads, and look no more."""
-        self.stateChanged("", "")
+        self.stateChanged("")
         self._sampler.stop()
         self._times.cutShort.stop()
         self._inspector.close()

@@ -30,7 +30,7 @@ from chanproxy.config import StartError
 from chanproxy.container.idle import LINGERING
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IWakeWatcher
 from chanproxy.service import ChanproxyService, preflight
-from chanproxy.words import safe
+from chanproxy.words import listed, safe
 
 LOOK = 1.0
 """Seconds between looks at why it is awake."""
@@ -60,9 +60,10 @@ class _Printer:
     def _print(self, text: str) -> None:
         print(safe(f"{self._name}: {text}"), flush=True)
 
-    def stateChanged(self, state: str, reason: str) -> None:
+    def stateChanged(self, state: str, reasons: tuple[str, ...]) -> None:
         """See L{IWakeWatcher}."""
-        self._print(f"{state}, woken by {reason}" if state == "awake" and reason else state)
+        woken = state == "awake" and reasons
+        self._print(f"{state}, woken by {listed(reasons)}" if woken else state)
 
     def dropped(self) -> None:
         """See L{IWakeWatcher}."""

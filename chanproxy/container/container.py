@@ -20,13 +20,14 @@ from chanproxy.adopt.subject import StillBusy
 from chanproxy.carry.ledger import Ledger
 from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.channels import Channels
+from chanproxy.container.core import HIDDEN, Sleeper
 from chanproxy.container.freezing import FreezeWatch
 from chanproxy.container.idle import IdleWatch
-from chanproxy.container.lifecycle import HIDDEN
+from chanproxy.container.lifecycle import notIdle
 from chanproxy.container.outcomes import Resumed, SuspendFailure
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.sleeping import TIMERS, SleepWatch
-from chanproxy.container.suspension import Suspension, notIdle
+from chanproxy.container.suspension import Suspension
 from chanproxy.container.watchers import WakeWatchers
 from chanproxy.freezers import stops
 from chanproxy.freezers.dry import DryRunFreezer
@@ -42,6 +43,7 @@ from chanproxy.kernel.fewlines import FewLines
 from chanproxy.wake.alarms import Alarms
 from chanproxy.wake.locks import TooManyWakeLocks
 from chanproxy.wake.sources import WakeSources
+from chanproxy.words import listed
 
 ALARM_HOLD = 1.0
 """Seconds that an alarm keeps its container awake at least, so that it can act."""
@@ -134,10 +136,12 @@ class Container:
             freezer,
             self.sources,
             self._record,
-            look=None if self._adopter is None else self._adopter.look,
-            longest=longest,
-            settled=self._adopter.foresee if self._adopter and mode != "dry-run" else None,
-            onState=self._stateChanged,
+            Sleeper(
+                None if self._adopter is None else self._adopter.look,
+                self._adopter.foresee if self._adopter and mode != "dry-run" else None,
+                longest,
+            ),
+            self._stateChanged,
         )
         self._freezeWatch = FreezeWatch(
             name,
@@ -250,7 +254,7 @@ class Container:
     def start(self) -> None:
         """Begin to suspend it when idle, if it is to be suspended by itself."""
         if self._adopter is not None:
-            self._adopter.stateChanged("awake", "")
+            self._adopter.stateChanged("awake")
         if self.mode in ("auto", "dry-run"):
             self._idle = IdleWatch(
                 self.name,
@@ -297,9 +301,9 @@ class Container:
             self._record.close()
             self._record = None
 
-    def _stateChanged(self, state: str, reason: str) -> None:
+    def _stateChanged(self, state: str, reasons: tuple[str, ...]) -> None:
         if self._adopter is not None:
-            self._adopter.stateChanged(state, reason)
+            self._adopter.stateChanged(state, reasons)
         if state in ("suspending", "refreezing"):
             self._sleepWatch.beforeFreeze()
             self._freezeWatch.start()
@@ -311,7 +315,7 @@ class Container:
             self._sleepWatch.stop()
         before, self._shown = self._shown, HIDDEN.get(state, state)
         if trace.active is not None and self._shown != before:
-            trace.active.stateChanged(self.name, state, reason)
+            trace.active.stateChanged(self.name, state, listed(reasons))
         if self._dryWatch is not None:
             if state == "asleep":
                 self._dryWatch.start()
@@ -319,11 +323,11 @@ class Container:
                 self._dryWatch.stop()
         if self.mode == "dry-run" and state == "asleep":
             self._log.info("{name}: dry run: it would be asleep now", name=self.name)
-        elif self.mode == "dry-run" and state == "awake" and reason:
+        elif self.mode == "dry-run" and state == "awake" and reasons:
             self._log.info(
                 "{name}: dry run: it would be awake now, by {reason}; asleep for {asleep:.3f} s",
                 name=self.name,
-                reason=reason,
+                reason=listed(reasons),
                 asleep=self.suspension.statistics.lastAsleep / 1e9,
             )
 
@@ -353,7 +357,7 @@ class Container:
             return succeed(None)
         awake: Deferred[None] = Deferred(lambda _: self.suspension.removeWatcher(changed))
 
-        def changed(state: str, reason: str) -> None:
+        def changed(state: str, reasons: tuple[str, ...]) -> None:
             if state == "awake":
                 self.suspension.removeWatcher(changed)
                 awake.callback(None)

@@ -1,43 +1,28 @@
 """
 The container's life cycle: awake, suspending, asleep, resuming; and never asleep with work to do.
 
-One machine owns it; the table of transitions at the end of the file is the whole truth, and the
-diagram in the docs is drawn from it.  Knows a freezer and the registry; where the inputs come from
-is L{chanproxy.container.suspension}.
+One machine owns it, and this table of transitions is the whole truth: also what comes late is in
+it, and the diagram in the docs is drawn from it.  What the transitions do is done by
+L{chanproxy.container.core}; where the inputs come from is L{chanproxy.container.suspension}.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
 from typing import Protocol
 
-from attrs import define, field
 from automat import TypeMachineBuilder
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chanproxy.container import outcomes
-from chanproxy.container.outcomes import Resumed, SuspendFailure, WakeLocksExist, failed
-from chanproxy.freezers.frozen import FrozenRecord
-from chanproxy.interfaces import IFreezer
+from chanproxy.container.breath import BREATH, Breath
+from chanproxy.container.core import Core, Sleep, listedNames, namesOf
+from chanproxy.container.outcomes import NotIdle, Resumed, SuspendFailure, WakeLocksExist, failed
+from chanproxy.interfaces import FreezerError
 from chanproxy.wake.source import Source, SourceGroup
-from chanproxy.wake.sources import WakeSources
-from chanproxy.wake.statistics import SuspendStatistics
 from chanproxy.words import listed, safe
-
-TIMEOUT = "timeout"
-"""The resume reason when the time that was asked for is over."""
-
-LONGEST = "max-asleep"
-"""The resume reason when it has slept as long as it may."""
-
-BREATH = "breath"
-"""Why it breathes when there is no time of its own that has come."""
-
-FIRST_BREATH = 1.0
-"""Seconds asleep until the first breath; each of the following comes after twice the time."""
 
 EXPLAIN_AFTER = 0.003
 """Seconds from the thaw until it is looked for who woke it: the container has its turn first."""
@@ -45,8 +30,7 @@ EXPLAIN_AFTER = 0.003
 THAW_RETRY = (0.1, 5.0)
 """Seconds between tries to thaw: the first pause, and the longest."""
 
-HIDDEN = {"breathing": "asleep", "refreezing": "asleep"}
-"""What others are told of states that are none of their business: a breath is no wake."""
+_log = Logger()
 
 
 class LifeCycle(Protocol):
@@ -56,10 +40,19 @@ class LifeCycle(Protocol):
         """Everything is quiet: stop it."""
 
     def frozen(self) -> None:
-        """The freezer is done, and nothing was signalled when we looked again."""
+        """The freezer is done."""
+
+    def looked(self, found: SourceGroup) -> None:
+        """It was looked into, and waits for these."""
+
+    def idle(self) -> None:
+        """Nothing that it waits for has come meanwhile."""
 
     def interrupted(self, error: Exception) -> None:
-        """Something became positive, or the freezer failed, before it was asleep."""
+        """The freezer failed, or it is at work, before it was asleep."""
+
+    def signalled(self, sources: Sequence[Source]) -> None:
+        """Something became positive that keeps it awake."""
 
     def breathe(self, reason: str) -> None:
         """Let it run for a moment."""
@@ -77,151 +70,6 @@ class LifeCycle(Protocol):
         """It does not run yet."""
 
 
-@define(eq=False)
-class Core:
-    """
-    What the transitions act upon.
-
-    @ivar told: the last state that watchers were told.
-    @ivar longest: seconds asleep after which it is woken; None: never.
-    @ivar breaths: the longest time asleep without a breath, in seconds; None: it does not breathe.
-    @ivar until: by the reactor's clock, when it is to be woken in any case.
-    @ivar interval: seconds until the next breath.
-    @ivar breathSince: nanoseconds, when it began to breathe; 0: it does not.
-    """
-
-    name: str
-    clock: IReactorTime
-    freezer: IFreezer
-    sources: WakeSources
-    record: FrozenRecord | None
-    onFrozen: Callable[[], None]
-    onFreezeFailed: Callable[[Failure], None]
-    onSources: Callable[[list[Source]], None]
-    onTimer: Callable[[str, bool], None]
-    onBreathing: Callable[[], None]
-    onState: outcomes.IStateWatcher
-    nanoseconds: Callable[[], int]
-    longest: float | None = None
-    breaths: float | None = None
-    statistics: SuspendStatistics = field(factory=SuspendStatistics)
-    watchers: list[outcomes.IStateWatcher] = field(factory=list)
-    state: str = "awake"
-    told: str = "awake"
-    outcome: Resumed | Exception = field(factory=lambda: Resumed(0, ()))
-    reasons: tuple[str, ...] = ()
-    asleepSince: int = 0
-    stopped: bool = False
-    retry: IDelayedCall | None = None
-    pause: float = THAW_RETRY[0]
-    waiting: list[Deferred[Resumed]] = field(factory=list)
-    timeout: float | None = None
-    until: list[tuple[float, str]] = field(factory=list)
-    interval: float = FIRST_BREATH
-    breathSince: int = 0
-    timer: IDelayedCall | None = None
-    looking: Deferred[SourceGroup] | None = None
-    settling: Deferred[None] | None = None
-    found: SourceGroup | None = None
-    explaining: Callable[[], tuple[str, ...]] | None = None
-
-    @property
-    def reason(self) -> str:
-        """Why it was resumed, for people."""
-        return listed(self.reasons)
-
-    def thaw(self, state: str = "resuming") -> Deferred[None]:
-        """Thaw it, first of all, and forget what was found in it."""
-        # The thaw ends a freeze that is pending, and whoever hears of that has to find us here.
-        self.state = state
-        found, self.found = self.found, None
-        looking, self.looking = self.looking, None
-        if looking is not None:
-            looking.cancel()
-        if found is None:
-            thawing = self.freezer.thaw()
-            self.sources.detach()
-            return thawing
-        found.beforeThaw(state == "breathing")
-        thawing = self.freezer.thaw()
-        self.sources.detach()
-        found.close()
-        return thawing
-
-    def fellAsleep(self) -> None:
-        """It begins to sleep, after having been awake."""
-        self.asleepSince = self.nanoseconds()
-        self.interval = FIRST_BREATH
-        times = [(self.timeout, TIMEOUT), (self.longest, LONGEST)]
-        now = self.clock.seconds()
-        self.until = [(now + after, reason) for after, reason in times if after is not None]
-
-    def setTimer(self) -> None:
-        """For the first of the times at which it is woken, or breathes."""
-        now = self.clock.seconds()
-        times = [(max(at - now, 0.0), reason, True) for at, reason in self.until]
-        found = self.found
-        if found is not None:
-            within = found.within()
-            if within is not None:
-                times.append((within, found.label, self.breaths is None))
-        if self.breaths is not None:
-            pause = min(self.interval, self.breaths)
-            if found is not None and found.watchdog is not None:
-                pause = min(pause, found.watchdog / 2)
-            times.append((pause, BREATH, False))
-        if times:
-            seconds, reason, wakes = min(times)
-            self.timer = self.clock.callLater(seconds, self.onTimer, reason, wakes)
-
-    def stopTimers(self) -> None:
-        """No time wakes it any more.  Idempotent."""
-        timer, self.timer = self.timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-        settling, self.settling = self.settling, None
-        if settling is not None:
-            settling.cancel()
-
-    def explain(self) -> None:
-        """Say better what woke it, now that the container has had its turn."""
-        explaining, self.explaining = self.explaining, None
-        outcome = self.outcome
-        if explaining is not None and isinstance(outcome, Resumed):
-            self.reasons = explaining()
-            self.outcome = Resumed(outcome.asleep, self.reasons)
-            self.statistics.explained(self.outcome.reason)
-
-    def breathed(self) -> None:
-        """A breath is over, if there was one."""
-        if self.breathSince:
-            self.statistics.breathed(self.nanoseconds() - self.breathSince)
-            self.breathSince = 0
-
-    def tell(self, state: str, reason: str) -> None:
-        """The owner hears of each state; the watchers only of what concerns them."""
-        self.state = state
-        try:
-            self.onState(state, reason)
-        except Exception:
-            _log.failure("{name}: what follows a change of state failed", name=self.name)
-        shown = HIDDEN.get(state, state)
-        if shown == self.told:
-            return
-        self.told = shown
-        for watcher in list(self.watchers):
-            try:
-                watcher(state, reason)
-            except Exception:
-                _log.failure("{name}: a watcher failed and is dropped", name=self.name)
-                self.watchers.remove(watcher)
-
-
-_log = Logger()
-
-
-# The table.
-
 builder = TypeMachineBuilder(LifeCycle, Core)
 awake = builder.state("awake")
 suspending = builder.state("suspending")
@@ -231,67 +79,156 @@ refreezing = builder.state("refreezing")
 resuming = builder.state("resuming")
 
 
+# To sleep.
+
+
 @awake.upon(LifeCycle.suspend).to(suspending)
 def _beginFreeze(inputs: LifeCycle, core: Core) -> None:
-    core.tell("suspending", "")
-    _freeze(inputs, core)
+    core.tell("suspending")
+    if core.stopped:
+        inputs.resume(("the service stopped",))
+    else:
+        _freeze(inputs, core)
 
 
 def _freeze(inputs: LifeCycle, core: Core) -> None:
     try:
         if core.record is not None:
             core.record.write()
-        core.sources.arm(core.onSources)
+        core.sources.arm(inputs.signalled)
         freezing = core.freezer.freeze()
     except Exception as error:
         inputs.interrupted(failed(error))
     else:
-        freezing.addCallbacks(lambda _: core.onFrozen(), core.onFreezeFailed)
+        freezing.addCallbacks(lambda _: inputs.frozen(), lambda failure: _failed(inputs, failure))
 
 
-@suspending.upon(LifeCycle.frozen).to(asleep)
+def _failed(inputs: LifeCycle, failure: Failure) -> None:
+    inputs.interrupted(failed(failure.value))
+
+
+@suspending.upon(LifeCycle.frozen).loop()
+@refreezing.upon(LifeCycle.frozen).loop()
+def _lookInto(inputs: LifeCycle, core: Core) -> None:
+    # What came between the first look at the registry and the freeze.
+    signalled = core.sources.signalled()
+    if signalled:
+        inputs.signalled(signalled)
+    elif core.sleeper.look is None:
+        inputs.idle()
+    else:
+        # Kept only while it is pending: it may have fired by now.
+        core.looking = looking = core.sleeper.look()
+        looking.addCallbacks(inputs.looked, lambda failure: inputs.interrupted(notIdle(failure)))
+
+
+def notIdle(failure: Failure) -> NotIdle:
+    """A look's refusal."""
+    return NotIdle(str(failure.value), getattr(failure.value, "again", None))
+
+
+@suspending.upon(LifeCycle.looked).loop()
+@refreezing.upon(LifeCycle.looked).loop()
+def _lookAgain(inputs: LifeCycle, core: Core, found: SourceGroup) -> None:
+    core.looking, core.found = None, found
+    # Nothing in it can have changed since the freeze, but what it waits for can have come.
+    signalled = core.sources.signalled()
+    if signalled:
+        inputs.signalled(signalled)
+    else:
+        inputs.idle()
+
+
+@suspending.upon(LifeCycle.idle).to(asleep)
 def _fallAsleep(inputs: LifeCycle, core: Core) -> None:
-    core.fellAsleep()
-    core.setTimer()
-    core.tell("asleep", "")
+    _sleep(inputs, core, core.fallAsleep())
+
+
+@refreezing.upon(LifeCycle.idle).to(asleep)
+def _sleepOn(inputs: LifeCycle, core: Core) -> None:
+    assert core.sleep is not None
+    core.breathed()
+    _sleep(inputs, core, core.sleep)
+
+
+def _sleep(inputs: LifeCycle, core: Core, sleep: Sleep) -> None:
+    following = core.nextTime(sleep)
+    if following is not None:
+        seconds, reason, wakes = following
+        if wakes:
+            sleep.timer = core.clock.callLater(seconds, inputs.resume, (reason,))
+        else:
+            sleep.timer = core.clock.callLater(seconds, inputs.breathe, reason)
+    core.tell("asleep")
+    disturbed = core.freezer.whenDisturbed()
+    disturbed.addCallbacks(
+        lambda reason: inputs.resume((reason,)), lambda failure: failure.trap(CancelledError)
+    )
+    disturbed.addErrback(lambda failure: inputs.resume((str(failure.value),)))
+
+
+# A breath.
 
 
 @asleep.upon(LifeCycle.breathe).to(breathing)
 def _breathe(inputs: LifeCycle, core: Core, reason: str) -> None:
-    thawing = core.thaw("breathing")
+    thawing = core.thaw(breathes=True)
+    sleep = core.sleep
+    assert sleep is not None
+    assert core.sleeper.settle is not None
     if reason == BREATH:
         # So the next one comes no later than after as long as it has slept so far, and a second.
-        core.interval *= 2
-    core.breathSince = core.nanoseconds()
-    core.stopTimers()
-    core.tell("breathing", reason)
+        sleep.interval *= 2
+    sleep.stopTimers()
+    sleep.breath = breath = Breath(
+        inputs, core.clock, core.sleeper.settle, reason, core.sleeper.nanoseconds()
+    )
+    core.tell("breathing", (reason,))
     # What is not thawed is tried again as a wake.
     thawing.addCallbacks(
-        lambda _: core.onBreathing(), lambda failure: inputs.resume((str(failure.value),))
+        lambda _: breath.begin(), lambda failure: inputs.resume((str(failure.value),))
     )
 
 
 @breathing.upon(LifeCycle.settled).to(refreezing)
 def _freezeAgain(inputs: LifeCycle, core: Core) -> None:
-    core.stopTimers()
-    core.tell("refreezing", "")
+    assert core.sleep is not None
+    core.sleep.stopTimers()
+    core.tell("refreezing")
     _freeze(inputs, core)
 
 
-@refreezing.upon(LifeCycle.frozen).to(asleep)
-def _sleepOn(inputs: LifeCycle, core: Core) -> None:
-    core.breathed()
-    core.setTimer()
-    core.tell("asleep", "")
+# It does not come to that.
 
 
 @suspending.upon(LifeCycle.interrupted).to(resuming)
 def _abort(inputs: LifeCycle, core: Core, error: Exception) -> None:
     thawing = core.thaw()
-    names = error.names if isinstance(error, WakeLocksExist) else ()
-    core.statistics.failed(core.nanoseconds(), str(error), names)
-    core.outcome = error
+    _sayBug(core, error)
+    core.failed(error, error.names if isinstance(error, WakeLocksExist) else ())
     _finish(inputs, core, thawing, (core.statistics.lastReason,))
+
+
+def _sayBug(core: Core, error: Exception) -> None:
+    cause = error.__cause__
+    if cause is not None and not isinstance(cause, (FreezerError, OSError, CancelledError)):
+        _log.failure("{name}: the freezer failed", Failure(cause), name=core.name)
+
+
+@suspending.upon(LifeCycle.signalled).to(resuming)
+def _abortSignalled(inputs: LifeCycle, core: Core, sources: Sequence[Source]) -> None:
+    names = namesOf(sources)
+    if any(source.kind == "adopted" for source in sources):
+        why = f"busy: {listedNames(sources)}: what it waits for is there"
+        _abort(inputs, core, NotIdle(why))
+    else:
+        _abort(inputs, core, WakeLocksExist(names))
+    _countWakeups(sources)
+
+
+def _countWakeups(sources: Sequence[Source]) -> None:
+    for source in sources:
+        source.statistics.wakeupCount += 1
 
 
 @suspending.upon(LifeCycle.resume).to(resuming)
@@ -299,8 +236,22 @@ def _abortOnRequest(inputs: LifeCycle, core: Core, reasons: tuple[str, ...]) -> 
     _abort(inputs, core, SuspendFailure(listed(reasons)))
 
 
+# Awake again.
+
+
+@asleep.upon(LifeCycle.signalled).to(resuming)
+@breathing.upon(LifeCycle.signalled).to(resuming)
+@refreezing.upon(LifeCycle.signalled).to(resuming)
+def _wakeSignalled(inputs: LifeCycle, core: Core, sources: Sequence[Source]) -> None:
+    core.explainLater(sources, time.monotonic_ns())
+    thawing = core.thaw()
+    _awakened(inputs, core, thawing, tuple(namesOf(sources)))
+    _countWakeups(sources)
+
+
 @refreezing.upon(LifeCycle.interrupted).to(resuming)
 def _wakeInstead(inputs: LifeCycle, core: Core, error: Exception) -> None:
+    _sayBug(core, error)
     _wake(inputs, core, (str(error),))
 
 
@@ -309,11 +260,17 @@ def _wakeInstead(inputs: LifeCycle, core: Core, error: Exception) -> None:
 @refreezing.upon(LifeCycle.resume).to(resuming)
 def _wake(inputs: LifeCycle, core: Core, reasons: tuple[str, ...]) -> None:
     # Nothing comes before this line: it is the wake latency.
-    thawing = core.thaw()
+    _awakened(inputs, core, core.thaw(), reasons)
+
+
+def _awakened(
+    inputs: LifeCycle, core: Core, thawing: Deferred[None], reasons: tuple[str, ...]
+) -> None:
+    assert core.sleep is not None
     core.breathed()
-    slept = core.nanoseconds() - core.asleepSince
-    core.outcome = Resumed(slept, reasons)
-    core.statistics.succeeded(core.nanoseconds(), slept, core.outcome.reason)
+    now = core.sleeper.nanoseconds()
+    outcome = core.outcome = Resumed(now - core.sleep.since, reasons)
+    core.statistics.succeeded(now, outcome.asleep, outcome.reason)
     _finish(inputs, core, thawing, reasons)
 
 
@@ -321,18 +278,17 @@ def _finish(
     inputs: LifeCycle, core: Core, thawing: Deferred[None], reasons: tuple[str, ...]
 ) -> None:
     core.sources.disarm()
-    core.stopTimers()
+    if core.sleep is not None:
+        core.sleep.stopTimers()
+        core.sleep = None
     core.reasons = reasons
     core.pause = THAW_RETRY[0]
-    core.tell("resuming", core.reason)
+    core.tell("resuming", reasons)
     _await(inputs, core, thawing)
 
 
 def _await(inputs: LifeCycle, core: Core, thawing: Deferred[None]) -> None:
     def ended(result: Failure | None) -> None:
-        # Stopping may have finished the thaw by force already.
-        if core.state != "resuming":
-            return
         if isinstance(result, Failure):
             inputs.thawFailed(result)
         elif core.explaining is None or core.stopped:
@@ -355,13 +311,8 @@ def _awaken(inputs: LifeCycle, core: Core) -> None:
         core.record.clear()
     # A watcher or a waiter may ask for the next suspend at once: that is another one.
     waiting, core.waiting = core.waiting, []
-    core.tell("awake", core.reason)
-    outcome = core.outcome
-    for waiter in waiting:
-        if isinstance(outcome, Resumed):
-            waiter.callback(outcome)
-        else:
-            waiter.errback(outcome)
+    core.tell("awake", core.reasons)
+    core.answer(waiting)
 
 
 @resuming.upon(LifeCycle.thawFailed).loop()
@@ -383,11 +334,30 @@ def _tryAgain(inputs: LifeCycle, core: Core, why: Failure) -> None:
     core.pause = min(core.pause * 2, THAW_RETRY[1])
 
 
-# What was said from inside a transition arrives after it, and may have been overtaken.
-for _state in (awake, resuming):
-    _state.upon(LifeCycle.frozen).loop().returns(None)
-    _state.upon(LifeCycle.interrupted).loop().returns(None)
-    _state.upon(LifeCycle.resume).loop().returns(None)
-    _state.upon(LifeCycle.settled).loop().returns(None)
+# What comes late: said from inside a transition it arrives after it, and what others have begun
+# goes on until they hear that it is not wanted any more.
+
+LATE = {
+    "awake": "breathe frozen idle interrupted looked resume settled signalled thawed thawFailed",
+    "suspending": "suspend",
+    "asleep": "interrupted suspend",
+    "breathing": "interrupted suspend",
+    "refreezing": "suspend",
+    "resuming": "breathe frozen idle interrupted looked resume settled signalled suspend",
+}
+"""Inputs that change nothing, by the states in which they may come."""
+
+
+def _forget(inputs: LifeCycle, core: Core, *said: object) -> None:
+    """Nothing follows."""
+
+
+def _close(inputs: LifeCycle, core: Core, found: SourceGroup) -> None:
+    found.close()
+
+
+for _state in (awake, suspending, asleep, breathing, refreezing, resuming):
+    for _name in LATE[_state.name].split():
+        _state.upon(getattr(LifeCycle, _name)).loop()(_close if _name == "looked" else _forget)
 
 machine = builder.build()

@@ -65,7 +65,7 @@ class Resumed:
 class IStateWatcher(Protocol):
     """Told of each change, in order, after the fact."""
 
-    def __call__(self, state: str, reason: str) -> None: ...
+    def __call__(self, state: str, reasons: tuple[str, ...]) -> None: ...
 
 
 def failed(cause: BaseException | None) -> SuspendFailure:

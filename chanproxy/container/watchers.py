@@ -16,7 +16,7 @@ from zope.interface import implementer
 from chanproxy.container.suspension import Suspension
 from chanproxy.interfaces import IWakeWatcher
 from chanproxy.kernel.poller import Poller
-from chanproxy.words import safe
+from chanproxy.words import listed, safe
 
 WATCHERS = 256
 """Watchers of one container, by default."""
@@ -47,7 +47,7 @@ class WakeWatchers:
         """@param limit: how many there may be."""
         self._limit = limit
         self._watchers: list[IWakeWatcher] = []
-        self._state, self._reason = "awake", ""
+        self._state, self._reasons = "awake", tuple[str, ...]()
         suspension.addWatcher(self._changed)
 
     def __len__(self) -> int:
@@ -75,17 +75,17 @@ class WakeWatchers:
         if watcher in self._watchers:
             self._watchers.remove(watcher)
 
-    def _changed(self, state: str, reason: str) -> None:
+    def _changed(self, state: str, reasons: tuple[str, ...]) -> None:
         if state in ("awake", "asleep") and state != self._state:
             # Names in it come from everywhere, and each watcher has its own lines to keep apart.
-            self._state, self._reason = state, safe(reason)
+            self._state, self._reasons = state, tuple(map(safe, reasons))
             for watcher in list(self._watchers):
                 if watcher in self._watchers:
                     self._tell(watcher)
 
     def _tell(self, watcher: IWakeWatcher) -> None:
         try:
-            watcher.stateChanged(self._state, self._reason)
+            watcher.stateChanged(self._state, self._reasons)
         except WatcherGone as gone:
             self._log.info("a wake watcher is dropped: {gone}", gone=gone)
             self._drop(watcher)
@@ -145,9 +145,9 @@ class PipeWatcher:
         self._watchers.remove(self)
         self.dropped()
 
-    def stateChanged(self, state: str, reason: str) -> None:
+    def stateChanged(self, state: str, reasons: tuple[str, ...]) -> None:
         """See L{IWakeWatcher.stateChanged}."""
-        line = f"{state} {reason}".strip().encode(errors="backslashreplace")
+        line = f"{state} {listed(reasons)}".strip().encode(errors="backslashreplace")
         try:
             os.write(self._writing, line[: LINE_BYTES - 1] + b"\n")
         except BlockingIOError:

@@ -43,10 +43,10 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Change:
-    """What a L{Watch} hears: C{awake} or C{asleep}, and why."""
+    """What a L{Watch} hears: C{awake} or C{asleep}, and why, as in L{Resumed}."""
 
     state: str
-    reason: str
+    reasons: tuple[str, ...] = ()
 
 
 class Watch:
@@ -69,7 +69,7 @@ class Watch:
     def __next__(self) -> Change:
         parameters, descriptors = self._connection.receive()
         closeAll(descriptors)
-        return Change(parameters["state"], parameters["reason"])
+        return Change(parameters["state"], tuple(parameters["reasons"]))
 
     def close(self) -> None:
         """Hear no more.  Idempotent."""

@@ -50,14 +50,14 @@ class IHandledPolicyFactory(Interface):
 class IWakeWatcher(Interface):
     """A subscriber told each time a container has gone asleep or is awake again."""
 
-    def stateChanged(state: str, reason: str) -> None:
+    def stateChanged(state: str, reasons: tuple[str, ...]) -> None:
         """
         The present state when it subscribes, then each change, in order.
 
         Must not wait.  One that raises is dropped.
 
         @param state: C{awake} or C{asleep}.
-        @param reason: what woke it: the names of wake sources, joined by commas, or words.
+        @param reasons: what woke it: the names of wake sources, or words.
         """
 
     def dropped() -> None:

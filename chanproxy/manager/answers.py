@@ -100,7 +100,9 @@ class Watch:
         gone, or with what C{changed} has raised.
     """
 
-    def __init__(self, connection: Connection, changed: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, connection: Connection, changed: Callable[[str, tuple[str, ...]], None]
+    ) -> None:
         self._connection = connection
         self._changed = changed
         self._stopping = False
@@ -111,7 +113,7 @@ class Watch:
     def _answered(self, answer: Answer) -> None:
         closeAll(answer.descriptors)
         try:
-            self._changed(answer.parameters["state"], answer.parameters["reason"])
+            self._changed(answer.parameters["state"], tuple(answer.parameters["reasons"]))
         except Exception:
             self._connection.end(Failure())
 

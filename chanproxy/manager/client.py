@@ -255,16 +255,20 @@ class ManagerClient:
             if first is None:
                 return described
 
-    def watch(self, container: str, changed: Callable[[str, str], None]) -> Deferred[Watch]:
+    def watch(
+        self, container: str, changed: Callable[[str, tuple[str, ...]], None]
+    ) -> Deferred[Watch]:
         """
         Hear of each change.
 
-        @param changed: called with the state, C{awake} or C{asleep}, and the reason; the present
+        @param changed: called with the state, C{awake} or C{asleep}, and the reasons; the present
             state comes first, before the Deferred fires.
         """
         return Deferred.fromCoroutine(self._watch(container, changed))
 
-    async def _watch(self, container: str, changed: Callable[[str, str], None]) -> Watch:
+    async def _watch(
+        self, container: str, changed: Callable[[str, tuple[str, ...]], None]
+    ) -> Watch:
         connection = await _dial(self._endpoint)
         parameters = {"container": container}
         first = connection.send(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -40,6 +40,7 @@ from chanproxy.manager.dispatch import Manager
 from chanproxy.manager.errors import CallTooLarge, InternalError, LimitExceeded, VarlinkError
 from chanproxy.manager.refusals import noAccess
 from chanproxy.manager.varlink import Call
+from chanproxy.words import listed
 
 STRANGERS = 1024
 """
@@ -237,9 +238,10 @@ class ControlConnection(MessageProtocol):
         self._stream = _Stream(self, remove)
         return self._stream
 
-    def tell(self, state: str, reason: str) -> None:
+    def tell(self, state: str, reasons: Sequence[str]) -> None:
         """One more answer of a watcher."""
-        parameters = {"state": state, "reason": ",".join(fitting(reason.split(",")))}
+        shown = fitting(reasons)
+        parameters = {"state": state, "reason": listed(shown), "reasons": shown}
         self._send(varlink.encodeReply(parameters, continues=True))
         if self._lost or self.transport.pending:
             raise WatcherGone("it does not read")
@@ -271,9 +273,9 @@ class _Stream:
         self._connection = connection
         self.remove = remove
 
-    def stateChanged(self, state: str, reason: str) -> None:
+    def stateChanged(self, state: str, reasons: tuple[str, ...]) -> None:
         """See L{IWakeWatcher.stateChanged}."""
-        self._connection.tell(state, reason)
+        self._connection.tell(state, reasons)
 
     def dropped(self) -> None:
         """See L{IWakeWatcher.dropped}."""

@@ -46,7 +46,7 @@ async def main(reactor: ChanproxyReactor, directory: str) -> None:
 
     channel = Channel("shout", listen=outer, connect=inner, handled="answered")
     container = chanproxy.addContainer(Container("app", "none", linger=0.05, channels=(channel,)))
-    container.suspension.addWatcher(lambda state, reason: print(state, reason, flush=True))
+    container.suspension.addWatcher(lambda state, reasons: print(state, *reasons, flush=True))
 
     reactor.addSystemEventTrigger("before", "shutdown", application.stopService)
     await Deferred()

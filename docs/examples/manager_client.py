@@ -33,8 +33,8 @@ async def main(reactor: Any, path: str, container: str) -> None:
     states: list[str] = []
     awake: Deferred[None] = Deferred()
 
-    def changed(state: str, reason: str) -> None:
-        print(f"watching: {state} {reason}".rstrip())
+    def changed(state: str, reasons: tuple[str, ...]) -> None:
+        print(f"watching: {state} {', '.join(reasons)}".rstrip())
         states.append(state)
         if state == "asleep":
             reactor.callLater(0.1, os.write, writing, b"!")
