@@ -12,10 +12,11 @@ from collections.abc import Callable, Generator
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chanproxy.adopt.adopted import Room
+from chanproxy.adopt.adopted import Place, Room
 from chanproxy.adopt.connections import Connections
 from chanproxy.adopt.deadlines import BRIEF, WORTH
 from chanproxy.adopt.drywatch import DryWatch
+from chanproxy.adopt.entering import Members
 from chanproxy.adopt.foresight import Foresight
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
@@ -46,7 +47,7 @@ class Adopter:
     ) -> None:
         """
         @param room: how many descriptors may be adopted now.
-        @param attach: see L{Inspector}.
+        @param attach: see L{Place}.
         @param stopped: see L{Inspector}.
         """
         self._reactor = reactor
@@ -67,16 +68,12 @@ class Adopter:
         self._sampler = Sampler(reactor, times.observer, self._foresight, freezer.cpuTime)
 
         self._inspector = Inspector(
-            name,
             reactor,
-            listing,
+            Members(listing, freezer.hiddenProcesses, adoption.unseen == "blind"),
             times,
             ignored,
-            room,
-            attach,
-            adoption.unseen == "blind",
+            Place(room, attach),
             stopped,
-            freezer.hiddenProcesses,
             connections,
         )
 
