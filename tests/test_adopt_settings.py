@@ -22,7 +22,7 @@ from chanproxy.adopt.settings import Adoption
 from chanproxy.carry.ledger import Ledger
 from chanproxy.config import ConfigurationError
 from chanproxy.container import Container
-from chanproxy.container.idle import BACKOFF, REFUSED, IdleWatch
+from chanproxy.container.idle import BACKOFF, REFUSED, IdleWatch, Signs
 from chanproxy.container.lifecycle import LONGEST, TIMEOUT
 from chanproxy.container.outcomes import NotIdle
 from chanproxy.container.suspension import Suspension
@@ -205,12 +205,10 @@ class World:
         self.watch = IdleWatch(
             "test",
             self.reactor,
-            LINGER,
             self.freezer,
-            self.sources,
-            Ledger(),
+            Signs(self.sources, Ledger(), self.work),
             self.suspension.suspend,
-            self.work,
+            LINGER,
             shortSleep=1.0,
         )
 

@@ -21,11 +21,11 @@ from chanproxy.carry.ledger import Ledger
 from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.channels import Channels
 from chanproxy.container.freezing import FreezeWatch
-from chanproxy.container.idle import IdleWatch
+from chanproxy.container.idle import IdleWatch, Signs
 from chanproxy.container.lifecycle import HIDDEN
 from chanproxy.container.outcomes import Resumed, SuspendFailure
 from chanproxy.container.signaltrace import SignalTrace
-from chanproxy.container.sleeping import TIMERS, SleepWatch
+from chanproxy.container.sleeping import TIMERS, Heed, SleepWatch
 from chanproxy.container.suspension import Suspension, notIdle
 from chanproxy.container.watchers import WakeWatchers
 from chanproxy.freezers import stops
@@ -152,10 +152,12 @@ class Container:
             name,
             reactor,
             freezer,
-            bounds.signalInterval,
-            bounds.watchedProcesses,
+            Heed(
+                bounds.signalInterval,
+                bounds.watchedProcesses,
+                TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
+            ),
             self.suspension.resume,
-            TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
             signals,
         )
         self._dryWatch: DryWatch | None = None
@@ -255,12 +257,14 @@ class Container:
             self._idle = IdleWatch(
                 self.name,
                 self._reactor,
-                self.linger,
                 self.freezer,
-                self.sources,
-                self.ledger,
+                Signs(
+                    self.sources,
+                    self.ledger,
+                    None if self._adopter is None else self._adopter.usage(),
+                ),
                 self._suspendUnlessHarmful,
-                None if self._adopter is None else self._adopter.usage(),
+                self.linger,
                 0.0 if self._adoption is None else self._adoption.shortSleep,
             )
             self._idle.start()
