@@ -21,7 +21,7 @@ from chanproxy.adopt.deadlines import ALL, IGNORE
 from chanproxy.adopt.settings import Adoption
 from chanproxy.carry.ledger import Ledger
 from chanproxy.config import ConfigurationError
-from chanproxy.container import Container
+from chanproxy.container import Container, Surroundings
 from chanproxy.container.idle import BACKOFF, REFUSED, IdleWatch, Signs
 from chanproxy.container.lifecycle import LONGEST, TIMEOUT
 from chanproxy.container.outcomes import NotIdle
@@ -379,7 +379,9 @@ def test_longest() -> None:
 def test_whyInDescribe() -> None:
     """The manager's answer says why it is awake, and names what it waits on while it sleeps."""
     reactor: Any = FakeReactor()
-    container = Container(reactor, "web", FakeFreezer(), mode="manual", recorded=False)
+    container = Container(
+        reactor, "web", FakeFreezer(), mode="manual", around=Surroundings(recorded=False)
+    )
     told = description(container, 0)["description"]
     assert told["why_awake"] == "it is suspended only when asked (suspend = manual)"
     container.sources.locks.acquire("backup", None, container)

@@ -22,7 +22,7 @@ from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtoco
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.kinds import attach
 from chanproxy.config import Configuration
-from chanproxy.container import Container, proxySockets
+from chanproxy.container import Bounds, Container, Surroundings, proxySockets
 from chanproxy.interfaces import ChanproxyReactor, IChannel
 from chanproxy.manager.administration import ServiceManager
 from chanproxy.manager.errors import MANAGER
@@ -286,7 +286,9 @@ async def test_memoryChannels(reactor: ChanproxyReactor) -> None:
 async def test_containerAlone(reactor: ChanproxyReactor) -> None:
     """A container needs no service: a freezer and a reactor."""
     freezer = FakeFreezer()
-    container = Container(reactor, "alone", freezer, 0.01, recorded=False)
+    container = Container(
+        reactor, "alone", freezer, bounds=Bounds(linger=0.01), around=Surroundings(recorded=False)
+    )
     container.start()
     await until(reactor, lambda: freezer.frozen)
     container.stop()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chanproxy.adopt.adopted import Place, Room
+from chanproxy.adopt.adopted import Place
 from chanproxy.adopt.connections import Connections
 from chanproxy.adopt.deadlines import BRIEF, WORTH
 from chanproxy.adopt.drywatch import DryWatch
@@ -41,13 +41,11 @@ class Adopter:
         reactor: IReactorTime,
         freezer: IFreezer,
         adoption: Adoption,
-        room: Callable[[], Room],
-        attach: Callable[[SourceGroup], None],
+        place: Place,
         stopped: bool = True,
     ) -> None:
         """
-        @param room: how many descriptors may be adopted now.
-        @param attach: see L{Place}.
+        @param place: where what is found is adopted.
         @param stopped: see L{Inspector}.
         """
         self._reactor = reactor
@@ -72,7 +70,7 @@ class Adopter:
             Members(listing, freezer.hiddenProcesses, adoption.unseen == "blind"),
             times,
             ignored,
-            Place(room, attach),
+            place,
             stopped,
             connections,
         )
