@@ -21,8 +21,9 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from chanproxy.adopt.adopted import Room
+from chanproxy.adopt.adopted import Place, Room
 from chanproxy.adopt.deadlines import IGNORE
+from chanproxy.adopt.entering import Members
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.slices import inOne
@@ -98,13 +99,11 @@ class Looked:
             self.cgroup.close()
             raise
         self._inspector = Inspector(
-            "it",
             self._clock,
-            inOne(lambda: [process.pid]),
+            Members(inOne(lambda: [process.pid])),
             Times.make("it", self._clock, IGNORE),
             Ignored(()),
-            lambda: Room(LIMIT),
-            lambda adopted: None,
+            Place(lambda: Room(LIMIT), lambda adopted: None),
         )
 
     def freeze(self) -> None:

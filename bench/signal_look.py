@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import cast
 
 from chanproxy.container.bpf.signals import SignalProgram
-from chanproxy.container.sleeping import SleepWatch
+from chanproxy.container.sleeping import Heed, SleepWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.processes import ProcessStatus, otherThreads
@@ -115,7 +115,7 @@ def looks(processes: int, threads: int, blocks: bool, rounds: int) -> None:
         until("frozen", cgroup.frozen)
         freezer = CgroupFreezer(cgroup.path, reactor)
         watch = SleepWatch(
-            "it", cast(ChanproxyReactor, reactor), freezer, 86400, 4096, lambda reason: None
+            "it", cast(ChanproxyReactor, reactor), freezer, Heed(86400, 4096), lambda reason: None
         )
         watch.start()
         cadence = watch._cadence
@@ -123,8 +123,8 @@ def looks(processes: int, threads: int, blocks: bool, rounds: int) -> None:
         def look() -> None:
             assert watch._call is not None
             watch._call.cancel()
-            watch._round = []
-            watch._roundAt = reactor.seconds()
+            watch._search._round = []
+            watch._search._roundAt = reactor.seconds()
             watch._look()
 
         def everyProcess() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from chanproxy.container.bpf.signals import SignalProgram, Unavailable
 from chanproxy.container.signaltrace import SignalTrace
-from chanproxy.container.sleeping import TIMERS, SleepWatch
+from chanproxy.container.sleeping import TIMERS, Heed, SleepWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from tests.cgroups import TemporaryCgroup
@@ -55,7 +55,7 @@ class Box:
         self.trace = SignalTrace(reactor) if told else None
         woken = self.reasons.append
         self.watch = SleepWatch(
-            "box", reactor, self.freezer, interval, most, woken, passedOver, self.trace
+            "box", reactor, self.freezer, Heed(interval, most, passedOver), woken, self.trace
         )
 
     def run(self, script: str) -> subprocess.Popen[bytes]:

@@ -24,9 +24,10 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from chanproxy.adopt.adopted import Adopted, Room
+from chanproxy.adopt.adopted import Adopted, Place, Room
 from chanproxy.adopt.calls import callNames
 from chanproxy.adopt.deadlines import IGNORE
+from chanproxy.adopt.entering import Members
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.slices import inOne
@@ -188,14 +189,11 @@ class Subject:
         """One for this container."""
         clock = Clock()
         return Inspector(
-            "web",
             clock,
-            inOne(lambda: self.pids),
+            Members(inOne(lambda: self.pids), blind=blind),
             Times.make("web", clock, timeouts),
             Ignored(ignore),
-            lambda: Room(limit),
-            attach,
-            blind,
+            Place(lambda: Room(limit), attach),
             stopped,
         )
 

@@ -15,8 +15,11 @@ from attrs import frozen
 
 from tests.rooms import PACKAGE, modules
 
-ENTRIES, LINES, CLASS_LINES = 22, 400, 360
+ENTRIES, LINES, CLASS_LINES = 22, 400, 250
 """Of the package's directory; of a file; of a class."""
+
+MOST_PARAMETERS = 7
+"""Of a function, without the object that it is a method of."""
 
 OURS, TWISTEDS = 20, 40
 """Modules that C{chanproxy call} loads."""
@@ -70,7 +73,10 @@ def _parameters() -> Iterator[tuple[int, str]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 names = [each.arg for each in (*node.args.args, *node.args.kwonlyargs)]
-                yield len([name for name in names if name != "self"]), f"{module}.{node.name}"
+                yield (
+                    len([name for name in names if name not in ("self", "cls")]),
+                    f"{module}.{node.name}",
+                )
 
 
 def _specs() -> int:
@@ -98,7 +104,7 @@ def figures() -> list[Figure]:
         Figure("modules", sum(1 for _ in modules())),
         Figure("lines of the longest file", lines[0], LINES, lines[1]),
         Figure("lines of the longest class", longest[0], CLASS_LINES, longest[1]),
-        Figure("most parameters", parameters[0], None, parameters[1]),
+        Figure("most parameters", parameters[0], MOST_PARAMETERS, parameters[1]),
         Figure("isinstance(..., ...Spec)", _specs()),
         Figure("modules that `chanproxy call` loads: ours", ours, OURS),
         Figure("and Twisted's", twisteds, TWISTEDS),

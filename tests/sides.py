@@ -15,7 +15,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 
 from chanproxy.carry.ledger import Consumed, Explicit, Ledger
-from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.carry.proxy import Callbacks, ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.packets import SeqpacketChannel
@@ -86,7 +86,10 @@ class Pair:
             if explicit
             else Consumed(reactor, self.ledger, self.counter, transport.fileno())
         )
-        self.proxy = ChannelProxy(container, remote, self.counter, "test#1", policy, self._notice)
+        callbacks = Callbacks(noticed=self._notice)
+        self.proxy = ChannelProxy(
+            container, remote, self.counter, "test#1", policy, callbacks=callbacks
+        )
 
     def _notice(self) -> None:
         self.noticed += 1

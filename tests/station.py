@@ -9,12 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from attrs import evolve
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.config import AccessEntry, Configuration
-from chanproxy.container import Bounds, Container
+from chanproxy.container import Bounds, Container, Surroundings
 from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.fewlines import FewLines
@@ -58,9 +59,10 @@ class Station:
         self._service = ChanproxyService(Configuration(), reactor)
         self._service.startService()
         self.containers = self._service.containers
+        bounds = evolve(bounds or Bounds(), linger=0.05)
         for name, freezer in self.freezers.items():
             self.containers[name] = Container(
-                reactor, name, freezer, 0.05, mode, recorded=False, bounds=bounds
+                reactor, name, freezer, mode, bounds, around=Surroundings(recorded=False)
             )
         self.manager = ServiceManager(reactor, self._service, PeekBuffer())
         self.factory = ControlFactory(

@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from chanproxy.adopt.settings import Adoption
-from chanproxy.container import Bounds, Container
+from chanproxy.container import Bounds, Container, Surroundings
 from chanproxy.container.outcomes import NotIdle, Resumed
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
@@ -55,12 +55,10 @@ class Home:
             reactor,
             "web",
             CgroupFreezer(cgroup.path, reactor),
-            0.02,
             mode,
-            recorded=False,
-            bounds=Bounds(signalInterval=0.1),
+            around=Surroundings(recorded=False),
+            bounds=Bounds(linger=0.02, signalInterval=0.1, maxAsleep=longest or 0),
             adoption=Adoption(**more),
-            longest=longest,
         )
 
     @property

@@ -31,6 +31,7 @@ from twisted.internet.defer import CancelledError
 
 from chanproxy.adopt import processors
 from chanproxy.adopt.deadlines import ALL, NotYet
+from chanproxy.adopt.entering import Members
 from chanproxy.adopt.inspector import TRACED_AT_ONCE
 from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.subject import StillBusy
@@ -783,7 +784,7 @@ def test_thirtyTwoBits() -> None:
         until(lambda: _call(subject.pid) == 7)
         subject.freeze()
         inspector = subject.inspector()
-        inspector._listing = inOne(lambda: [subject.pid])
+        inspector._entering.members = Members(inOne(lambda: [subject.pid]))
         with pytest.raises(StillBusy, match=rf"waits32\[{subject.pid}\] is a 32-bit program"):
             subject.look(inspector)
         subject.thaw()
@@ -882,7 +883,7 @@ def test_killedBeforeTheLook() -> None:
         killed.process.kill()
         killed.process.wait()
         inspector = subject.inspector()
-        inspector._listing = inOne(lambda: listed)
+        inspector._entering.members = Members(inOne(lambda: listed))
         assert names(subject.look(inspector)) == [f"web/waits[{subject.pid}] unix"]
 
 
@@ -943,7 +944,7 @@ def test_outOfDescriptors() -> None:
         subject.waitFor("epoll_wait" if X86 else "epoll_pwait").freeze()
         inspector = subject.inspector()
         listed = subject.pids
-        inspector._listing = inOne(lambda: listed)
+        inspector._entering.members = Members(inOne(lambda: listed))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         before = openFiles()
         highest = max(map(int, before))
@@ -978,7 +979,8 @@ def test_outOfDescriptors() -> None:
 BLINDLY = """
 import ctypes, os, sys
 from twisted.internet.task import Clock
-from chanproxy.adopt.adopted import Room
+from chanproxy.adopt.adopted import Place, Room
+from chanproxy.adopt.entering import Members
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.rights import whyNotAdopt
@@ -994,8 +996,9 @@ pids = list(map(int, sys.argv[2:]))
 for blind in (False, True):
     clock = Clock()
     times = Times.make("web", clock, float("inf"))
-    inspector = Inspector("web", clock, inOne(lambda: pids), times, Ignored(()), lambda: Room(9),
-        lambda adopted: None, blind)
+    members = Members(inOne(lambda: pids), blind=blind)
+    place = Place(lambda: Room(9), lambda adopted: None)
+    inspector = Inspector(clock, members, times, Ignored(()), place)
     look = inspector.look()
     look.addCallback(lambda found: sorted(source.name for source in found.sources))
     look.addErrback(lambda failure: str(failure.value))

@@ -21,9 +21,9 @@ from chanproxy.adopt.deadlines import ALL, IGNORE
 from chanproxy.adopt.settings import Adoption
 from chanproxy.carry.ledger import Ledger
 from chanproxy.config import ConfigurationError
-from chanproxy.container import Container
+from chanproxy.container import Container, Surroundings
 from chanproxy.container.core import LONGEST, TIMEOUT, Sleeper
-from chanproxy.container.idle import BACKOFF, REFUSED, IdleWatch
+from chanproxy.container.idle import BACKOFF, REFUSED, IdleWatch, Signs
 from chanproxy.container.outcomes import NotIdle
 from chanproxy.container.suspension import Suspension
 from chanproxy.freezers import NullFreezer
@@ -207,12 +207,10 @@ class World:
         self.watch = IdleWatch(
             "test",
             self.reactor,
-            LINGER,
             self.freezer,
-            self.sources,
-            Ledger(),
+            Signs(self.sources, Ledger(), self.work),
             self.suspension.suspend,
-            self.work,
+            LINGER,
             shortSleep=1.0,
         )
 
@@ -383,7 +381,9 @@ def test_longest() -> None:
 def test_whyInDescribe() -> None:
     """The manager's answer says why it is awake, and names what it waits on while it sleeps."""
     reactor: Any = FakeReactor()
-    container = Container(reactor, "web", FakeFreezer(), mode="manual", recorded=False)
+    container = Container(
+        reactor, "web", FakeFreezer(), mode="manual", around=Surroundings(recorded=False)
+    )
     told = description(container, 0)["description"]
     assert told["why_awake"] == "it is suspended only when asked (suspend = manual)"
     container.sources.locks.acquire("backup", None, container)

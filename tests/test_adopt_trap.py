@@ -21,7 +21,7 @@ from twisted.internet.task import deferLater
 
 from chanproxy.adopt import decode, processors
 from chanproxy.adopt.settings import Adoption
-from chanproxy.container import Bounds, Container
+from chanproxy.container import Bounds, Container, Surroundings
 from chanproxy.container.outcomes import Resumed
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.freezers.marks import mark
@@ -103,7 +103,7 @@ class _Trap:
             kind,
             self.freezer,
             mode="manual",
-            recorded=False,
+            around=Surroundings(recorded=False),
             bounds=Bounds(signalInterval=0),
             adoption=Adoption(),
         )

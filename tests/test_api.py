@@ -22,7 +22,7 @@ from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtoco
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.kinds import attach
 from chanproxy.config import Configuration
-from chanproxy.container import Container, proxySockets
+from chanproxy.container import Bounds, Container, Surroundings, proxySockets
 from chanproxy.interfaces import ChanproxyReactor, IChannel
 from chanproxy.manager.administration import ServiceManager
 from chanproxy.manager.errors import MANAGER
@@ -164,13 +164,13 @@ async def test_proxySockets(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(4)]
         (inner, inside), (outer, outside), (other, left), (another, right) = pairs
         counter = MessageCounter(reactor)
-        proxy = proxySockets(reactor, station.editor, inner, outer, "rpc", counter)
+        proxy = proxySockets(reactor, station.editor, (inner, outer), "rpc", counter)
         with inside, outside, left, right:
             outside.send(b"hello")
             assert await deferToThread(inside.recv, 10) == b"hello"
             assert counter.value() == 1
             with pytest.raises(WakeSourceError, match="registered"):
-                proxySockets(reactor, station.editor, other, another, "rpc", counter)
+                proxySockets(reactor, station.editor, (other, another), "rpc", counter)
             await turns(reactor)
             assert gone(left.fileno())
             assert gone(right.fileno())
@@ -187,7 +187,7 @@ async def test_proxyStreams(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     try:
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2)]
         (inner, inside), (outer, outside) = pairs
-        proxy = proxySockets(reactor, station.editor, inner, outer, "stream", handled="consumed")
+        proxy = proxySockets(reactor, station.editor, (inner, outer), "stream", handled="consumed")
         with inside, outside:
             outside.send(b"hello")
             await until(reactor, lambda: proxy.inbound.messages == 1)
@@ -201,9 +201,9 @@ async def test_proxyStreams(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         listening = socket.create_server(("127.0.0.1", 0))
         with packets[1], stream[1], datagrams[1]:
             with pytest.raises(CannotPair, match="boundaries"):
-                proxySockets(reactor, station.editor, packets[0], stream[0], "both")
+                proxySockets(reactor, station.editor, (packets[0], stream[0]), "both")
             with pytest.raises(ValueError, match="no SOCK_SEQPACKET and no SOCK_STREAM"):
-                proxySockets(reactor, station.editor, datagrams[0], listening, "none")
+                proxySockets(reactor, station.editor, (datagrams[0], listening), "none")
             await turns(reactor)
             assert packets[1].recv(1) == b""
             assert stream[1].recv(1) == b""
@@ -286,7 +286,9 @@ async def test_memoryChannels(reactor: ChanproxyReactor) -> None:
 async def test_containerAlone(reactor: ChanproxyReactor) -> None:
     """A container needs no service: a freezer and a reactor."""
     freezer = FakeFreezer()
-    container = Container(reactor, "alone", freezer, 0.01, recorded=False)
+    container = Container(
+        reactor, "alone", freezer, bounds=Bounds(linger=0.01), around=Surroundings(recorded=False)
+    )
     container.start()
     await until(reactor, lambda: freezer.frozen)
     container.stop()

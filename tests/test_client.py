@@ -60,7 +60,7 @@ async def test_channels(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     async with connected(reactor, tmp_path) as (_, client, box):
         for kind in ("shared", "handled"):
             channel = Channel(box, kind, kind)
-            await client.proxyWakeChannel("editor", kind, *channel.given, kind=kind)
+            await client.proxyWakeChannel("editor", kind, channel.given, kind=kind)
             box.give(*channel.given)
             channel.remote.send(b"x")
             assert await received(channel.container) == b"x"
@@ -81,7 +81,7 @@ async def test_initial(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """One message counts from the start: awake until it is reported as handled."""
     async with connected(reactor, tmp_path) as (_, client, box):
         channel = Channel(box, "rpc", "handled")
-        await client.proxyWakeChannel("editor", "rpc", *channel.given, kind="handled", initial=1)
+        await client.proxyWakeChannel("editor", "rpc", channel.given, kind="handled", initial=1)
         box.give(*channel.given)
         error = await fails(client.suspendContainer("editor"), "WakeLocksExist")
         assert error.parameters["names"] == ["rpc"]
@@ -89,7 +89,7 @@ async def test_initial(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         answer = await client.suspendContainer("editor", timeout=0.001)
         assert answer["resume_reason"] == "timeout"
         shared = Channel(box, "shared")
-        refused = client.proxyWakeChannel("editor", "shared", *shared.given, initial=1)
+        refused = client.proxyWakeChannel("editor", "shared", shared.given, initial=1)
         error = await fails(refused, "InvalidParameter")
         assert error.parameters["parameter"] == "initial"
 
@@ -225,7 +225,7 @@ async def test_lifetime(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         await owner.addWakeSource("editor", "s", given, lifetime="connection")
         box.give(given)
         channel = Channel(box, "rpc")
-        await owner.proxyWakeChannel("editor", "rpc", *channel.given, lifetime="connection")
+        await owner.proxyWakeChannel("editor", "rpc", channel.given, lifetime="connection")
         box.give(*channel.given)
         await owner.acquireWakeLock("editor", "lock")
         owner.close()

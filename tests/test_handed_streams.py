@@ -19,7 +19,7 @@ from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.streams import TcpChannel
 from chanproxy.channels.transport import MessageProtocol
-from chanproxy.container import Container
+from chanproxy.container import Container, Surroundings
 from chanproxy.container.channels import Carriage
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import descriptors
@@ -78,7 +78,9 @@ async def test_mixedEnds(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 @asynchronous
 async def test_policies(reactor: ChanproxyReactor) -> None:
     """On TCP C{consumed} is an error that says so, and C{idle} is the way out."""
-    container = Container(reactor, "shop", FakeFreezer(), mode="manual", recorded=False)
+    container = Container(
+        reactor, "shop", FakeFreezer(), mode="manual", around=Surroundings(recorded=False)
+    )
     buffer = PeekBuffer()
     sides = ContainerProtocol(), RemoteProtocol()
     peers = []

@@ -16,7 +16,7 @@ import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 from twisted.internet.defer import Deferred
 
-from chanproxy.container import Container
+from chanproxy.container import Bounds, Container
 from chanproxy.container.outcomes import SuspendFailure
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.guest import Guest
@@ -109,7 +109,9 @@ def test_dryRunBeside(reactor: ChanproxyReactor, live: Live) -> None:
     """A dry run beside a service that runs is allowed, and thaws nothing of it."""
     live.start()
     live.waitFrozen()
-    container = Container(reactor, "a", CgroupFreezer(live.cgroup.path, reactor), 1, "dry-run")
+    container = Container(
+        reactor, "a", CgroupFreezer(live.cgroup.path, reactor), "dry-run", Bounds(linger=1)
+    )
     container.stop()
     assert live.cgroup.frozen()
 
@@ -233,7 +235,7 @@ def test_pausedAtStop(live: Live) -> None:
 async def test_pausedWhileAwake(reactor: ChanproxyReactor, cgroup: TemporaryCgroup) -> None:
     """A suspend that is asked for is refused for that reason, and undoes nothing."""
     freezer = CgroupFreezer(cgroup.path, reactor)
-    container = Container(reactor, "a", freezer, 0.01, "manual")
+    container = Container(reactor, "a", freezer, "manual", Bounds(linger=0.01))
     container.start()
     cgroup.write("cgroup.freeze", "1")
     for _ in range(2):

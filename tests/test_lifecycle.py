@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from chanproxy.container import Bounds, Container
+from chanproxy.container import Bounds, Container, Surroundings
 from chanproxy.container.outcomes import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IWakeWatcher
 from chanproxy.testing.freezers import FakeFreezer
@@ -89,10 +89,9 @@ class ContainerMachine(RuleBasedStateMachine):
             cast(ChanproxyReactor, self.reactor),
             "test",
             self.freezer,
-            LINGER,
             mode,
-            recorded=False,
-            bounds=Bounds(wakeSources=3, wakeLocks=2, freezeLimit=LIMIT),
+            around=Surroundings(recorded=False),
+            bounds=Bounds(linger=LINGER, wakeSources=3, wakeLocks=2, freezeLimit=LIMIT),
         )
         self.container.suspension.addWatcher(self.changed)
         self.sources = self.container.sources

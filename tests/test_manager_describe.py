@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chanproxy.container import Container
+from chanproxy.container import Container, Surroundings
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.wake.statistics import SuspendStatistics, bootNanoseconds
@@ -55,7 +55,7 @@ async def test_manyContainers(reactor: ChanproxyReactor, tmp_path: Path) -> None
         names = [f"{number} " + "x" * 1000 for number in range(50)]
         for name in names:
             station.containers[name] = Container(
-                reactor, name, FakeFreezer(), mode="manual", recorded=False
+                reactor, name, FakeFreezer(), mode="manual", around=Surroundings(recorded=False)
             )
         found: list[str] = []
         first: int | None = None

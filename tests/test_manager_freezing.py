@@ -18,7 +18,7 @@ import pytest
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 
-from chanproxy.container import Bounds, Container
+from chanproxy.container import Bounds, Container, Surroundings
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from tests.cgroups import TemporaryCgroup, unusable
@@ -64,7 +64,7 @@ async def boxed(
                 "box",
                 CgroupFreezer(cgroup.path, reactor),
                 mode="manual",
-                recorded=False,
+                around=Surroundings(recorded=False),
                 bounds=Bounds(**bounds),  # type: ignore[arg-type]  # those that are seconds
             )
             try:

@@ -22,7 +22,7 @@ from chanproxy import config
 from chanproxy.carry.ledger import Ledger
 from chanproxy.carry.policies import POLICIES, Channel, makePolicy
 from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
-from chanproxy.container import Container
+from chanproxy.container import Bounds, Container, Surroundings
 from chanproxy.container.channels import Carriage
 from chanproxy.interfaces import ChanproxyReactor, IHandledPolicy
 from chanproxy.service import ChanproxyService
@@ -36,7 +36,14 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 @asynccontextmanager
 async def carried(reactor: ChanproxyReactor, **options: Any) -> AsyncIterator[Any]:
     """A container with one proxy: the proxy, the container's own end, the peer's."""
-    container = Container(reactor, "editor", FakeFreezer(), 0.01, "manual", recorded=False)
+    container = Container(
+        reactor,
+        "editor",
+        FakeFreezer(),
+        "manual",
+        Bounds(linger=0.01),
+        around=Surroundings(recorded=False),
+    )
     inner, inside = connect(reactor, ContainerProtocol())
     outer, outside = connect(reactor, RemoteProtocol())
     try:

@@ -19,7 +19,7 @@ from twisted.logger import capturedLogs, formatEvent
 from chanproxy import config
 from chanproxy.adopt.settings import Adoption
 from chanproxy.config import AccessEntry, StartError
-from chanproxy.container import Bounds, Container
+from chanproxy.container import Bounds, Container, Surroundings
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import descriptors
@@ -187,9 +187,8 @@ async def test_adopted(reactor: ChanproxyReactor, what: str) -> None:
             reactor,
             "web",
             CgroupFreezer(subject.cgroup.path, reactor),
-            0.02,
-            recorded=False,
-            bounds=Bounds(descriptors=30 if what == "container" else 0),
+            around=Surroundings(recorded=False),
+            bounds=Bounds(linger=0.02, descriptors=30 if what == "container" else 0),
             adoption=Adoption(),
         )
         stack.callback(container.stop)

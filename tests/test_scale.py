@@ -19,7 +19,7 @@ from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtoco
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.packets import SeqpacketChannel
 from chanproxy.channels.streams import UnixStreamChannel
-from chanproxy.container import Container
+from chanproxy.container import Bounds, Container, Surroundings
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import descriptors
 from chanproxy.testing.freezers import FakeFreezer
@@ -164,7 +164,14 @@ async def test_idleChannels(reactor: ChanproxyReactor) -> None:
     descriptors.raiseLimit()
     count = min(IDLE_CHANNELS, (descriptors.left() - 100) // 3)
     assert count == IDLE_CHANNELS or not os.environ.get("CI"), f"only {count} descriptors"
-    container = Container(reactor, "many", FakeFreezer("many"), 3600, "manual", recorded=False)
+    container = Container(
+        reactor,
+        "many",
+        FakeFreezer("many"),
+        "manual",
+        Bounds(linger=3600),
+        around=Surroundings(recorded=False),
+    )
     buffer = PeekBuffer()
     peers: list[tuple[socket.socket, socket.socket]] = []
     keeper = Keeper()

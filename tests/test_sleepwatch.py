@@ -13,7 +13,7 @@ import sys
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
-from chanproxy.container.sleeping import SleepWatch
+from chanproxy.container.sleeping import Heed, SleepWatch
 from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.processes import ProcessStatus, maskOf, namesOf, startTime
 from chanproxy.testing.freezers import FakeFreezer
@@ -439,7 +439,7 @@ class TestLimits:
         reactor, freezer = FakeReactor(), FakeFreezer()
         freezer.processList = processes
         reasons: list[str] = []
-        watch = SleepWatch("box", reactor, freezer, interval, most, reasons.append)
+        watch = SleepWatch("box", reactor, freezer, Heed(interval, most), reasons.append)
         return reactor, freezer, watch, reasons
 
     def test_most(self) -> None:
@@ -511,7 +511,7 @@ class TestLimits:
             reasons.append(reason)
             watch.start()
 
-        watch = SleepWatch("box", reactor, freezer, 1, 10, woken)
+        watch = SleepWatch("box", reactor, freezer, Heed(1, 10), woken)
         watch.start()
         sleep.kill()
         waitForState(sleep.pid, "Z")

@@ -239,7 +239,7 @@ def paired(
     inside = tcp(reactor, container, buffer)
     try:
         policy = Explicit(Ledger())
-        arguments = (container, remote, counter, "test", policy, None, refuse)
+        arguments = (container, remote, counter, "test", policy, refuse)
         return ChannelProxy(*arguments), counter, outside, inside
     except CannotPair:
         for side in (container, remote):

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from chanproxy.carry.ledger import Ledger
 from chanproxy.container.core import Sleeper
-from chanproxy.container.idle import IdleWatch
+from chanproxy.container.idle import IdleWatch, Signs
 from chanproxy.container.outcomes import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
 from chanproxy.container.suspension import Suspension
 from chanproxy.freezers.frozen import FrozenRecord
@@ -96,11 +96,10 @@ class World:
         self.watch = IdleWatch(
             "test",
             self.reactor,
-            LINGER,
             self.freezer,
-            self.sources,
-            self.ledger,
+            Signs(self.sources, self.ledger),
             self.suspension.suspend,
+            LINGER,
         )
 
     @property

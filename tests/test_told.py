@@ -16,7 +16,7 @@ from chanproxy.container.cadence import SHARE, SHORTEST
 from chanproxy.container.comers import STIRS
 from chanproxy.container.pendingsignals import BRIEF, TICKS, _Memory
 from chanproxy.container.signaltrace import SignalTrace
-from chanproxy.container.sleeping import SleepWatch
+from chanproxy.container.sleeping import Heed, SleepWatch
 from chanproxy.container.told import AT_ONCE, FORGETS
 from chanproxy.kernel.processes import ProcessStatus, startTime
 from chanproxy.testing.freezers import FakeFreezer
@@ -74,7 +74,12 @@ class Told:
     def watching(self, interval: float, most: int = 100) -> SleepWatch:
         """A watch with other bounds."""
         self.watch = SleepWatch(
-            *("box", self.reactor, self.freezer, interval, most, self.reasons.append, 0, self.trace)
+            "box",
+            self.reactor,
+            self.freezer,
+            Heed(interval, most, 0),
+            self.reasons.append,
+            self.trace,
         )
         return self.watch
 

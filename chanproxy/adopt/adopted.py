@@ -19,6 +19,7 @@ from chanproxy.adopt.deadlines import Timed
 from chanproxy.adopt.explaining import Explainer, Origin
 from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.rests import Rests
+from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import Gone
 from chanproxy.kernel import calls
 from chanproxy.kernel.foreign import closeDuplicate, closeLast
@@ -101,6 +102,13 @@ class Adopted:
 
     def __len__(self) -> int:
         return len(self._own)
+
+    def expectRoom(self) -> None:
+        """@raise StillBusy: there is none for one more."""
+        if len(self) >= self.room.count:
+            raise StillBusy(
+                f"busy: it waits on more than {self.room.count} descriptors; {self.room.more}"
+            )
 
     @property
     def sources(self) -> list[WakeSource]:
@@ -219,3 +227,29 @@ class Adopted:
             self._close(fd)
         self.epoll.close()
         self.rests.close()
+
+
+@frozen
+class Place:
+    """
+    Where what a container waits on is adopted.
+
+    @ivar room: how many descriptors may be adopted now.
+    @ivar attach: called with what will be filled by a look, so that it is polled already.
+    """
+
+    room: Callable[[], Room]
+    attach: Callable[[Adopted], None]
+
+    def begin(self, reading: Reading) -> Adopted:
+        """
+        What a look will fill.
+
+        @raise StillBusy: out of descriptors.
+        """
+        try:
+            adopted = Adopted(self.room(), reading)
+            self.attach(adopted)
+        except OSError as error:
+            raise StillBusy(f"out of descriptors: {error.strerror}") from error
+        return adopted

@@ -12,10 +12,11 @@ from collections.abc import Callable, Generator
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chanproxy.adopt.adopted import Room
+from chanproxy.adopt.adopted import Place
 from chanproxy.adopt.connections import Connections
 from chanproxy.adopt.deadlines import BRIEF, WORTH
 from chanproxy.adopt.drywatch import DryWatch
+from chanproxy.adopt.entering import Members
 from chanproxy.adopt.foresight import Foresight
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
@@ -40,13 +41,11 @@ class Adopter:
         reactor: IReactorTime,
         freezer: IFreezer,
         adoption: Adoption,
-        room: Callable[[], Room],
-        attach: Callable[[SourceGroup], None],
+        place: Place,
         stopped: bool = True,
     ) -> None:
         """
-        @param room: how many descriptors may be adopted now.
-        @param attach: see L{Inspector}.
+        @param place: where what is found is adopted.
         @param stopped: see L{Inspector}.
         """
         self._reactor = reactor
@@ -67,16 +66,12 @@ class Adopter:
         self._sampler = Sampler(reactor, times.observer, self._foresight, freezer.cpuTime)
 
         self._inspector = Inspector(
-            name,
             reactor,
-            listing,
+            Members(listing, freezer.hiddenProcesses, adoption.unseen == "blind"),
             times,
             ignored,
-            room,
-            attach,
-            adoption.unseen == "blind",
+            place,
             stopped,
-            freezer.hiddenProcesses,
             connections,
         )
 

@@ -33,10 +33,12 @@ SOON = 20_000_000
 
 
 @define
-class _Cut:
+class Cut:
     """
-    One.
+    One wait.
 
+    @ivar call: its name.
+    @ivar argument: the first of the call's.
     @ivar asked: nanoseconds, as its arguments have it; None when they do not.
     @ivar end: nanoseconds (C{CLOCK_MONOTONIC}) when it would have been over.
     @ivar result: what it is given then.
@@ -50,8 +52,8 @@ class _Cut:
     asked: int | None
     end: int
     result: int
-    switches: int | None
     habit: bool = False
+    switches: int | None = None
 
 
 class CutShort:
@@ -69,8 +71,8 @@ class CutShort:
         self._clock = clock
         self._processor = processor
         self._tracer = tracer
-        self._cuts: dict[tuple[int, int], _Cut] = {}
-        self._foreseen: dict[tuple[int, int], _Cut] = {}
+        self._cuts: dict[tuple[int, int], Cut] = {}
+        self._foreseen: dict[tuple[int, int], Cut] = {}
         self._call: IDelayedCall | None = None
 
     def end(self, pid: int, tid: int, call: str, argument: int, asked: int | None) -> int | None:
@@ -80,38 +82,25 @@ class CutShort:
             return None
         return cut.end
 
-    def note(
-        self,
-        pid: int,
-        tid: int,
-        call: str,
-        argument: int,
-        asked: int | None,
-        end: int,
-        result: int,
-        until: int,
-        habit: bool = False,
-    ) -> None:
+    def note(self, pid: int, tid: int, cut: Cut, until: int) -> None:
         """
         A frozen thread's wait will be cut short.
 
         @param until: as long it may take to stop again after a look: nanoseconds
             (C{CLOCK_MONOTONIC}).
         """
-        cut = self._cuts[pid, tid] = _Cut(call, argument, asked, end, result, None, habit)
+        self._cuts[pid, tid] = cut
         while not self._settle(pid, tid, cut) and time.monotonic_ns() < until:
             pass
 
-    def foresee(
-        self, pid: int, tid: int, call: str, argument: int, asked: int | None, end: int, result: int
-    ) -> None:
+    def foresee(self, pid: int, tid: int, cut: Cut) -> None:
         """Should there be a freeze now, a running thread's wait would be cut short."""
         with suppress(Gone, OSError):
             # To be stopped counts as a wait as well.
-            switches = switchesOf(pid, tid) + 1
-            self._foreseen[pid, tid] = _Cut(call, argument, asked, end, result, switches)
+            cut.switches = switchesOf(pid, tid) + 1
+            self._foreseen[pid, tid] = cut
 
-    def _settle(self, pid: int, tid: int, cut: _Cut) -> bool:
+    def _settle(self, pid: int, tid: int, cut: Cut) -> bool:
         """Count, if it has stopped again after a look."""
         with suppress(Gone, OSError):
             if cut.switches is None and isInFreezer(pid, tid):
@@ -210,7 +199,7 @@ class CutShort:
         for key in [key for key in ended if breath or not self._cuts[key].habit]:
             self._complete(key[1], self._cuts.pop(key))
 
-    def _complete(self, tid: int, cut: _Cut) -> None:
+    def _complete(self, tid: int, cut: Cut) -> None:
         def finished(words: Sequence[int]) -> list[int] | None:
             return self._processor.finished(words, cut.call, cut.result)
 
@@ -220,7 +209,7 @@ class CutShort:
             # It goes on as it is, and its time begins anew.
             return
 
-    def _asksAgain(self, pid: int, tid: int, cut: _Cut) -> bool | None:
+    def _asksAgain(self, pid: int, tid: int, cut: Cut) -> bool | None:
         """
         Whether a running thread has done nothing since but ask for the same again.
 

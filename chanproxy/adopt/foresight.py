@@ -15,6 +15,7 @@ from contextlib import ExitStack
 
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, Watched
+from chanproxy.adopt.cutshort import Cut
 from chanproxy.adopt.deadlines import Timed, lookAfterOthers
 from chanproxy.adopt.decode import decode, mayWait
 from chanproxy.adopt.habits import Seen
@@ -202,12 +203,12 @@ class Foresight:
         else:
             assert timing.length is not None
             length = timing.length
-            cut = (pid, tid, timing.call, timing.argument, length)
-            end = self._times.cutShort.end(*cut)
+            asked = (timing.call, timing.argument, length)
+            end = self._times.cutShort.end(pid, tid, *asked)
             ended = timing.expired is not None
             at = (seen.since if ended else begun) + length if end is None else end
             if end is None and timing.expired is not None and not seen.period:
-                self._times.cutShort.foresee(*cut, at, timing.expired)
+                self._times.cutShort.foresee(pid, tid, Cut(*asked, at, timing.expired))
         where = position(pid, tid)
         if where is not None and self._times.processor.name(where.number) == RESTART:
             known = self._times.restarted.of(pid, tid, where.arguments)

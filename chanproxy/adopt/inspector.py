@@ -9,46 +9,32 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from chanproxy.adopt.adopted import Adopted, Room
+from chanproxy.adopt.adopted import Adopted, Place
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.connections import Connections, watchedOf
-from chanproxy.adopt.decode import decode, mayWait
+from chanproxy.adopt.decode import decode
+from chanproxy.adopt.entering import Entering, Members
 from chanproxy.adopt.inflight import refuseAwaited
 from chanproxy.adopt.naming import Ignored, describeLink
 from chanproxy.adopt.processors import Call, UnknownProgram
-from chanproxy.adopt.slices import Listing, Sliced
-from chanproxy.adopt.socketlimits import RECEIVING
+from chanproxy.adopt.slices import Sliced
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.taking import Taker
 from chanproxy.adopt.threads import (
     Gone,
-    Memory,
-    clockOf,
     position,
-    threadsOf,
-    threadStat,
 )
 from chanproxy.adopt.times import AT_ONCE, Times
 from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace
 from chanproxy.adopt.views import Views
-from chanproxy.adopt.waits import Clock, NotWaiting, Tables, Wait
+from chanproxy.adopt.waits import NotWaiting, Tables, Wait
 from chanproxy.adopt.watchdogs import shortestWatchdog
-from chanproxy.kernel import calls
 from chanproxy.wake.source import SourceGroup
-from chanproxy.words import named
-
-_ENDED = frozenset(
-    ("epoll_wait", "epoll_pwait", "epoll_pwait2", "rt_sigtimedwait", "io_uring_enter", *RECEIVING)
-)
-"""Calls that a freeze ends, so that their time has to be known from before."""
-
-_EACH = 2
-"""Descriptors that a look keeps open for each process: itself, and its memory."""
 
 TRACED_AT_ONCE = 32
 """Threads that are stopped side by side."""
@@ -63,41 +49,28 @@ class Inspector:
 
     def __init__(
         self,
-        name: str,
         clock: IReactorTime,
-        listing: Listing,
+        members: Members,
         times: Times,
         ignored: Ignored,
-        room: Callable[[], Room],
-        attach: Callable[[Adopted], None],
-        blind: bool = False,
+        place: Place,
         stopped: bool = True,
-        hidden: Callable[[], int] = lambda: 0,
         connections: Connections | None = None,
     ) -> None:
         """
-        @param listing: of the container's processes.
         @param times: what is known of the times that its threads wait for.
-        @param room: how many descriptors may be adopted now.
-        @param attach: called with what will be filled by a look, so that it is polled already.
-        @param blind: accept processes that may not be looked into.
         @param stopped: the container is frozen when it is looked at.  If not, what is found holds
             for that instant at most, results of calls are not looked at, and nothing is adopted:
             a close by the container would not be the last one.
-        @param hidden: how many processes of the container are not listed.
         @param connections: those for which it stays awake; None: it does so for none.
         """
-        self._name = name
         self._clock = clock
-        self._listing = listing
+        self._entering = Entering(members, times, "io_uring" in ignored.kinds(), stopped)
         self._times = times
         self._ignored = ignored
-        self._room = room
-        self._attach = attach
-        self._blind = blind
+        self._place = place
         self._stopped = stopped
-        self._hidden = hidden
-        self._connections = connections or Connections(name, 0)
+        self._connections = connections or Connections(times.name, 0)
         self._processor = times.processor
         self._tracer = times.tracer
         self._views = Views()
@@ -131,14 +104,16 @@ class Inspector:
         subjects: list[Subject] = []
         self._since = time.monotonic_ns()
         self._tables = Tables()
-        adopted = self._adopt()
+        adopted = self._place.begin(self._times.reading)
         try:
-            listed = yield from self._list(adopted.room.spare)
+            listed = yield from self._entering.list(adopted.room.spare)
             for pid in listed:
-                self._enter(pid, subjects)
+                subject = self._entering.enter(pid, self._since)
+                if subject is not None:
+                    subjects.append(subject)
                 yield None
             for subject in subjects:
-                self._sightAll(subject)
+                self._entering.sightAll(subject)
                 yield None
             for subject in subjects:
                 for index in range(0, len(subject.threads), TRACED_AT_ONCE):
@@ -146,10 +121,10 @@ class Inspector:
                     yield None
             yield from refuseAwaited(self._connections, map(watchedOf, subjects))
             taker = Taker(
-                self._name, adopted, self._ignored, self._stopped, self._views, frozenSince
+                self._times.name, adopted, self._ignored, self._stopped, self._views, frozenSince
             )
             yield from taker.takeAll(subjects)
-            if set((yield from self._listing())) - set(listed):
+            if set((yield from self._entering.members.listing())) - set(listed):
                 raise StillBusy("busy: a process came in")
             self._setTime(adopted, subjects)
             if not self._stopped:
@@ -165,103 +140,6 @@ class Inspector:
             self._releaseLater()
         return adopted
 
-    def _adopt(self) -> Adopted:
-        try:
-            adopted = Adopted(self._room(), self._times.reading)
-            self._attach(adopted)
-        except OSError as error:
-            raise StillBusy(f"out of descriptors: {error.strerror}") from error
-        return adopted
-
-    def _list(self, spare: int) -> Generator[None, None, Sequence[int]]:
-        pids = yield from self._listing()
-        if _EACH * len(pids) > spare:
-            raise StillBusy(
-                f"busy: it has {len(pids)} processes, and to look into them takes {_EACH} "
-                f"descriptors each; {spare} may be taken; raise the limit (ulimit -n)"
-            )
-        if not pids:
-            raise StillBusy("none of its processes can be seen from here")
-        hidden = 0 if self._blind else self._hidden()
-        if hidden:
-            raise StillBusy(
-                f"{hidden} of its processes cannot be seen from this pid namespace; "
-                'or write unseen = "blind", and they are left out'
-            )
-        self._times.keepOnly(set(pids))
-        return pids
-
-    def _enter(self, pid: int, subjects: list[Subject]) -> None:
-        name = ""
-        try:
-            stat = threadStat(pid, pid)
-            name = stat.name
-            threads = threadsOf(pid)
-            if stat.state in "ZX":
-                threads.remove(pid)
-            if not threads:
-                return
-            # A look that may be refused, before anything is opened.
-            position(pid, threads[0])
-            memory = Memory(pid, threads[0], self._times.reading)
-            subjects.append(Subject(pid, name, memory, self._clockOf(pid), threads))
-        except Gone:
-            return
-        except PermissionError:
-            if not self._blind:
-                raise StillBusy(
-                    f"{named(name)}[{pid}] may not be looked into: that takes CAP_SYS_PTRACE; "
-                    'or write unseen = "blind", and it is left out'
-                ) from None
-        except OSError as error:
-            raise StillBusy(f"{named(name)}[{pid}]: {error.strerror}") from error
-
-    def _sightAll(self, subject: Subject) -> None:
-        """A cheap first look: whoever is in no call that waits works."""
-        for tid in list(subject.threads):
-            try:
-                if not self._isThere(subject, tid):
-                    subject.threads.remove(tid)
-                elif not calls.sameTable(subject.memory.thread, tid):
-                    raise StillBusy(
-                        f"{self._label(subject, tid)} has a table of descriptors of its own"
-                    )
-            except Gone:
-                subject.threads.remove(tid)
-
-    def _isThere(self, subject: Subject, tid: int) -> bool:
-        """
-        Whether a thread waits in a call, as far as can be seen without stopping it for a look.
-
-        @return: False when it has ended, is stopped by a signal, or is none of the program's own.
-        @raise StillBusy: it works.
-        """
-        where = position(subject.pid, tid)
-        number = -1 if where is None else where.number
-        name = self._processor.name(number)
-        # A worker for rings shows the call that it was made in, for ever.
-        if name == "io_uring_enter" and threadStat(subject.pid, tid).isRingWorker:
-            number = -1
-        if number >= 0 and (name == RESTART or mayWait(name)):
-            if self._stopped and name in _ENDED and self._times.moved(subject.pid, tid):
-                subject.moved.add(tid)
-            return True
-        stat = threadStat(subject.pid, tid)
-        # One that is stopped waits for SIGCONT; that it goes on is looked for while it sleeps.
-        if stat.isRingWorker and "io_uring" not in self._ignored.kinds():
-            raise StillBusy(f"busy: {named(stat.name)}[{tid}] works for an io_uring")
-        if stat.asleepForGood or stat.state == "T":
-            return False
-        if number >= 0:
-            raise StillBusy(
-                f"busy: {named(stat.name)}[{tid}] is in {name}, which cannot be watched"
-            )
-        # One that has stopped only just now may count as running still: its registers tell.
-        unknown = self._stopped if where is None else self._processor.forgetful
-        if not unknown:
-            raise StillBusy(f"busy: {named(stat.name)}[{tid}]")
-        return True
-
     def _waitsOf(self, subject: Subject, tids: Sequence[int]) -> None:
         try:
             registers = self._tracer.registers(tids) if self._stopped else {}
@@ -276,10 +154,10 @@ class Inspector:
             except Gone:
                 continue
             except (NotWaiting, UnknownProgram) as error:
-                raise StillBusy(f"busy: {self._label(subject, tid)} {error}") from error
+                raise StillBusy(f"busy: {subject.labelOf(tid)} {error}") from error
             except OSError as error:
                 raise StillBusy(
-                    f"busy: {self._label(subject, tid)}: its memory cannot be read: {error}"
+                    f"busy: {subject.labelOf(tid)}: its memory cannot be read: {error}"
                 ) from error
 
     def _waitAsItRuns(self, subject: Subject, tid: int) -> Wait:
@@ -312,18 +190,6 @@ class Inspector:
             if describeLink(os.readlink(f"/proc/{subject.pid}/fd/{fd}")).kind == "epoll":
                 found.append((fd, select.EPOLLIN))
         return Wait(name, tuple(found))
-
-    def _clockOf(self, pid: int) -> Clock:
-        """A process's clocks as they were when the look began: it takes milliseconds."""
-        clock = clockOf(pid)
-        return lambda number: clock(number) - (time.monotonic_ns() - self._since)
-
-    def _label(self, subject: Subject, tid: int) -> str:
-        try:
-            name = threadStat(subject.pid, tid).name
-        except (Gone, OSError):
-            name = subject.name
-        return f"{named(name)}[{tid}]"
 
     def _setTime(self, adopted: Adopted, subjects: Sequence[Subject]) -> None:
         timed = self._times.ofAll(subjects, self._since, self._stopped)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from chanproxy.adopt.processors import Call
-from chanproxy.adopt.threads import Memory
+from chanproxy.adopt.threads import Gone, Memory, threadStat
 from chanproxy.adopt.waits import Clock, Wait
 from chanproxy.words import named
 
@@ -52,6 +52,14 @@ class Subject:
     def label(self) -> str:
         """For people."""
         return f"{named(self.name)}[{self.pid}]"
+
+    def labelOf(self, tid: int) -> str:
+        """One of its threads, for people."""
+        try:
+            name = threadStat(self.pid, tid).name
+        except (Gone, OSError):
+            name = self.name
+        return f"{named(name)}[{tid}]"
 
     @property
     def onlyTime(self) -> bool:

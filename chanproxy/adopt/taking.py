@@ -12,6 +12,7 @@ import select
 from collections.abc import Generator, Iterator, Sequence
 
 from chanproxy.adopt.adopted import Adopted
+from chanproxy.adopt.children import awaited
 from chanproxy.adopt.edges import edgeOf
 from chanproxy.adopt.epolls import Member, isSame
 from chanproxy.adopt.examining import NEST, Examiner, Inside, Table, checkRing
@@ -22,12 +23,11 @@ from chanproxy.adopt.peers import Listeners, describePeer
 from chanproxy.adopt.socketlimits import limitOf
 from chanproxy.adopt.strangers import isKernels
 from chanproxy.adopt.subject import StillBusy, Subject
-from chanproxy.adopt.threads import Gone, childrenOf, kinOf, threadStat
+from chanproxy.adopt.threads import Gone
 from chanproxy.adopt.views import NotSeenBefore, Views
-from chanproxy.adopt.waits import Children, NotWaiting, Wait
+from chanproxy.adopt.waits import NotWaiting, Wait
 from chanproxy.kernel import calls
 from chanproxy.kernel.foreign import closeDuplicate
-from chanproxy.words import named
 
 
 class Taker:
@@ -108,7 +108,8 @@ class Taker:
                         raise StillBusy(f"busy: {subject.label} {error}") from None
                 yield None
             if wait.children is not None:
-                self._takeChildren(subject, wait.children, inside)
+                for label, pidfd in awaited(subject, wait.children, inside):
+                    self._addEnd(label, pidfd)
                 yield None
 
     def _take(
@@ -131,7 +132,7 @@ class Taker:
         if key in self._taken:
             return None
         self._taken.add(key)
-        self._expectRoom()
+        self._adopted.expectRoom()
         duplicate = self._duplicate(table, fd)
         if duplicate is None:
             return None
@@ -266,48 +267,10 @@ class Taker:
             yield from self._take(table, wait, member.fd, member.events, depth + 1, member.edge)
             yield None
 
-    def _takeChildren(self, subject: Subject, which: Children, inside: set[int]) -> None:
-        try:
-            own = kinOf(subject.pid)
-            # The ends of those in the container are watched in any case.
-            for pid in set(childrenOf(subject.pid)) - inside:
-                kin = kinOf(pid)
-                if not _waitsFor(which, kin.pids, kin.groups, own.groups, own.level):
-                    continue
-                if kin.ended:
-                    # Between its parent's last look and the freeze, or after that.
-                    raise StillBusy(
-                        f"busy: {subject.label} waits for process {pid}, which has ended"
-                    )
-                if which.stops:
-                    # Of those in the container none can be stopped while it is frozen.
-                    raise StillBusy(
-                        f"busy: {subject.label} waits for process {pid} outside of it to be "
-                        "stopped or to go on, which cannot be watched"
-                    )
-                self._addChild(pid)
-        except Gone:
-            return
-
-    def _addChild(self, pid: int) -> None:
-        name = threadStat(pid, pid).name
-        try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        except OSError as error:
-            raise StillBusy(f"out of descriptors: {error.strerror}") from error
-        self._addEnd(f"{named(name)}[{pid}]", pidfd)
-
-    def _expectRoom(self) -> None:
-        room = self._adopted.room
-        if len(self._adopted) >= room.count:
-            raise StillBusy(f"busy: it waits on more than {room.count} descriptors; {room.more}")
-
     def _addEnd(self, label: str, pidfd: int) -> None:
         """@param pidfd: closed also when there is an error."""
         try:
-            self._expectRoom()
+            self._adopted.expectRoom()
         except StillBusy:
             os.close(pidfd)
             raise
@@ -339,21 +302,3 @@ def _whyNotPolled(description: Description, error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return "cannot be watched: raise fs.epoll.max_user_watches"
     return f"waits for a {description}: {error.strerror}"
-
-
-def _waitsFor(
-    which: Children,
-    pids: Sequence[int],
-    groups: Sequence[int],
-    ownGroups: Sequence[int],
-    level: int,
-) -> bool:
-    """Whether a child is one of those that are waited for, by its ids at the waiter's level."""
-    if which.kind == "any":
-        return True
-    ids = pids if which.kind == "pid" else groups
-    if level >= len(ids):
-        return True
-    if which.kind == "group" and which.value == 0:
-        return level >= len(ownGroups) or ids[level] == ownGroups[level]
-    return ids[level] == which.value

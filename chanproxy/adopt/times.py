@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from chanproxy.adopt.calls import RESTART
-from chanproxy.adopt.cutshort import CutShort
+from chanproxy.adopt.cutshort import Cut, CutShort
 from chanproxy.adopt.deadlines import Deadlines, Timed, lookAfterOthers
 from chanproxy.adopt.habits import Timing
 from chanproxy.adopt.observer import Observer
@@ -28,10 +28,9 @@ from chanproxy.adopt.restarted import Call as BeforeRestart
 from chanproxy.adopt.restarted import Restarted
 from chanproxy.adopt.rests import Rests
 from chanproxy.adopt.subject import StillBusy, Subject
-from chanproxy.adopt.threads import Gone, switchesOf, threadStat
+from chanproxy.adopt.threads import switchesOf
 from chanproxy.adopt.tracing import Tracer
 from chanproxy.adopt.waits import NotWaiting, Wait
-from chanproxy.words import named
 
 _GOING_ON = ("poll", "nanosleep", "clock_nanosleep", "futex")
 """
@@ -150,11 +149,7 @@ class Times:
         return timing
 
     def _label(self, subject: Subject, tid: int, wait: Wait) -> str:
-        try:
-            name = threadStat(subject.pid, tid).name
-        except (Gone, OSError):
-            name = subject.name
-        return f"{self.name}/{named(name)}[{tid}] {wait.call} timeout"
+        return f"{self.name}/{subject.labelOf(tid)} {wait.call} timeout"
 
     def _end(self, subject: Subject, tid: int, wait: Wait, since: int, left: bool) -> int:
         """
@@ -233,9 +228,8 @@ class Times:
                 habit = seen is not None and bool(seen.period)
                 if end is None or tid in subject.moved:
                     end = self._begun(subject, tid, wait, since, latest=True) + wait.within
-                self.cutShort.note(
-                    *key, call.name, argument, asked, end, wait.expired, until, habit
-                )
+                cut = Cut(call.name, argument, asked, end, wait.expired, habit)
+                self.cutShort.note(*key, cut, until)
                 keys.add(key)
         self.cutShort.keepOnly(keys)
 

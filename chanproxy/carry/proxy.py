@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -71,6 +72,24 @@ class ContainerProtocol(_Side):
     called = "container"
 
 
+@frozen
+class Callbacks:
+    """
+    What a proxy calls on some occasions; None: nothing.
+
+    @ivar noticed: the remote's end-of-file goes to the container.
+    @ivar roomMade: the remote takes again what the container sends.
+    @ivar ended: both ends are closed; cheaper than L{ChannelProxy.whenEnded}.
+    """
+
+    noticed: Callable[[], None] | None = None
+    roomMade: Callable[[], None] | None = None
+    ended: Callable[[ChannelProxy], None] | None = None
+
+
+_NONE = Callbacks()
+
+
 class ChannelProxy:
     """
     Two channels, a counter, a name; carries messages from its making until one end is done.
@@ -93,18 +112,13 @@ class ChannelProxy:
         counter: MessageCounter,
         name: str,
         policy: IHandledPolicy,
-        noticed: Callable[[], None] | None = None,
         refuseDescriptors: bool = False,
-        onEnd: Callable[[ChannelProxy], None] | None = None,
-        onRoom: Callable[[], None] | None = None,
+        callbacks: Callbacks = _NONE,
     ) -> None:
         """
         @param container: connected, and not paired yet; as is C{remote}.
         @param policy: told of each counted message; closed with the proxy.
-        @param noticed: called when the remote's end-of-file goes to the container.
         @param refuseDescriptors: see L{whyNotPaired}.
-        @param onRoom: called when the remote takes again what the container sends.
-        @param onEnd: called when both ends are closed; cheaper than L{whenEnded}.
         @raise CannotPair: see L{whyNotPaired}; nothing has been touched.
         """
         containerEnd: IChannel = container.transport  # type: ignore[assignment]  # see IChannel
@@ -117,11 +131,12 @@ class ChannelProxy:
         self._policy = policy
         self._container = container
         self._remote = remote
-        self._onEnd = onEnd
-        self._onRoom = onRoom
+        # Not the object that brought them, of which there would be one for each connection.
+        self._noticed = callbacks.noticed
+        self._onRoom = callbacks.roomMade
+        self._onEnd = callbacks.ended
         self._waitingForEnd: list[Deferred[None]] | None = None
         self._over = False
-        self._noticed = noticed
         self._inbound = Direction(remoteEnd, containerEnd, self, policy, True)
         self._outbound = Direction(containerEnd, remoteEnd, self, policy, False)
         container.proxy = remote.proxy = self

@@ -8,9 +8,7 @@ containers or freezers.
 
 from __future__ import annotations
 
-import os
 import socket
-from collections import deque
 from typing import Any, cast
 
 from twisted.internet.error import ConnectionDone
@@ -26,10 +24,11 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chanproxy.channels.arrivals import Arrivals
 from chanproxy.channels.batches import PieceBatch
+from chanproxy.channels.departures import Departures
 from chanproxy.interfaces import (
     Batch,
-    ChannelBroken,
     ChannelClosed,
     ChanproxyReactor,
     IByteChannel,
@@ -43,9 +42,6 @@ BUFFER = 262144
 
 CLOSE_SECONDS = 30.0
 """How long a TLS peer has for its own notice of the end, which closing waits for."""
-
-_PIECE = 65536
-"""C{twisted.internet.abstract.FileDescriptor.bufferSize}: from there on a transport is full."""
 
 
 @implementer(IByteChannel, IPushProducer)
@@ -77,13 +73,10 @@ class EndpointChannel:
         self._deadline: IDelayedCall | None = None
         self._keeper: Keeper | None = None
         self._tcp: socket.socket | None = None
-        self._pieces: deque[tuple[bytes, list[int]]] = deque()
-        self._size = 0
-        self._offset = 0
-        self._arrived: list[int] = []
-        self._lent: list[int] = []
+        self._arrivals = Arrivals()
+        self._departures = Departures(self._transport, most, self.carriesDescriptors)
         self._ended = self._gone = self._closed = self._finished = False
-        self._paused = self._full = self._reset = False
+        self._paused = self._reset = False
         self._wantsReadable = self._wantsWritable = self._wantsGone = self._wantsMore = False
         self._scheduled = False
         self.protocol: IProtocol | None = None
@@ -97,11 +90,9 @@ class EndpointChannel:
         """Bytes came."""
         if self._closed:
             return
-        descriptors, self._arrived = self._arrived, []
-        self._pieces.append((data, descriptors))
-        self._size += len(data)
+        self._arrivals.add(data)
         self._wantsMore = False
-        if self._size >= self._most and not self._paused:
+        if self._arrivals.size >= self._most and not self._paused:
             self._paused = True
             self._transport.pauseProducing()
         self._schedule()
@@ -111,7 +102,7 @@ class EndpointChannel:
         if self._closed:
             closeForeign([descriptor])
         else:
-            self._arrived.append(descriptor)
+            self._arrivals.addDescriptor(descriptor)
 
     def readingEnded(self) -> None:
         """The peer sends no more."""
@@ -140,17 +131,16 @@ class EndpointChannel:
             self._deadline.cancel()
             self._deadline = None
         self._wantsMore = False
-        self._giveBack()
+        self._departures.lost()
         self._schedule()
 
     def pauseProducing(self) -> None:
         """The transport has enough for now."""
-        self._full = True
+        self._departures.full = True
 
     def resumeProducing(self) -> None:
         """The transport has sent what it had."""
-        self._full = False
-        self._giveBack()
+        self._departures.left()
         if self._closed:
             # It was only waited for, for the sake of the descriptors.
             self._transport.unregisterProducer()
@@ -159,53 +149,16 @@ class EndpointChannel:
     def stopProducing(self) -> None:
         """The transport is gone; it says so itself."""
 
-    def _giveBack(self) -> None:
-        lent, self._lent = self._lent, []
-        closeForeign(lent)
-
     # The verbs.
 
     def peek(self) -> PieceBatch:
         """See L{IChannel.peek}."""
-        if len(self._pieces) > 1:
-            self._join()
-        pieces = []
-        offset = self._offset
-        for data, descriptors in self._pieces:
-            pieces.append((memoryview(data)[offset:], [] if offset else descriptors))
-            offset = 0
-        return PieceBatch(pieces, self._ended and not pieces)
-
-    def _join(self) -> None:
-        """One piece of what came in many: each costs a call to send."""
-        joined: list[tuple[list[bytes], list[int]]] = []
-        first, descriptors = self._pieces[0]
-        self._pieces[0] = first[self._offset :], descriptors
-        self._offset = 0
-        for data, descriptors in self._pieces:
-            if descriptors or not joined:
-                joined.append(([data], descriptors))
-            else:
-                joined[-1][0].append(data)
-        self._pieces = deque((b"".join(pieces), fds) for pieces, fds in joined)
+        return self._arrivals.peek(self._ended)
 
     def take(self, count: int) -> None:
         """See L{IChannel.take}."""
-        if count > self._size:
-            raise ChannelBroken(f"{count} bytes are to be taken, and there are {self._size}")
-        self._size -= count
-        while count:
-            data, descriptors = self._pieces[0]
-            closeForeign(descriptors)
-            descriptors.clear()
-            left = len(data) - self._offset
-            if count < left:
-                self._offset += count
-                break
-            self._pieces.popleft()
-            self._offset = 0
-            count -= left
-        if self._paused and self._size < self._most and not self._gone:
+        self._arrivals.take(count)
+        if self._paused and self._arrivals.size < self._most and not self._gone:
             self._paused = False
             self._transport.resumeProducing()
 
@@ -215,45 +168,7 @@ class EndpointChannel:
             raise ChannelClosed("the connection is closed")
         if self._keeper is not None and self._tcp is not None:
             self._keeper.sent(self._tcp)
-        if not self.carriesDescriptors and batch.descriptorsIn(len(batch)):
-            raise ChannelBroken("descriptors came, and this kind of connection carries none")
-        sent = 0
-        for data, descriptors in batch.messages():
-            if sent and descriptors:
-                # They take what is sent next: so all before them has to be gone.
-                break
-            if descriptors and not self._sendDescriptors(len(data), descriptors):
-                break
-            written = self._write(data, self._most - sent)
-            sent += written
-            if written < len(data):
-                break
-        if self.carriesDescriptors and sent:
-            self._full = True
-        return sent
-
-    def _write(self, data: memoryview, most: int) -> int:
-        written = 0
-        while not self._full and not self._gone and written < min(len(data), most):
-            piece = bytes(data[written : written + min(_PIECE, most - written)])
-            # Before, so that a transport that is full at once can say so.
-            written += len(piece)
-            self._transport.write(piece)
-        return written
-
-    def _sendDescriptors(self, size: int, descriptors: list[int]) -> bool:
-        if self._full:
-            return False
-        if len(descriptors) > size:
-            raise ChannelBroken(
-                f"{len(descriptors)} descriptors came with {size} bytes; Twisted's transport needs "
-                "a byte for each"
-            )
-        for fd in descriptors:
-            # The transport sends it later, and does not say when.
-            self._lent.append(os.dup(fd))
-            self._transport.sendFileDescriptor(self._lent[-1])
-        return True
+        return self._departures.send(batch)
 
     # Events.
 
@@ -282,11 +197,11 @@ class EndpointChannel:
         self._schedule()
 
     def _readable(self) -> bool:
-        here = self._wantsReadable and not self._wantsMore and bool(self._pieces or self._ended)
+        here = self._wantsReadable and not self._wantsMore and bool(self._arrivals or self._ended)
         return here or (self._wantsGone and self._gone)
 
     def _writable(self) -> bool:
-        return self._wantsWritable and (not self._full or self._gone)
+        return self._wantsWritable and (not self._departures.full or self._gone)
 
     def _schedule(self) -> None:
         if not (self._scheduled or self._closed) and (self._readable() or self._writable()):
@@ -342,14 +257,9 @@ class EndpointChannel:
         if self._closed:
             return
         self._closed = True
-        for _, descriptors in self._pieces:
-            closeForeign(descriptors)
-        closeForeign(self._arrived)
-        self._pieces.clear()
-        self._arrived.clear()
-        self._size = 0
+        self._arrivals.clear()
         if not self._gone:
-            if not self._finished and not self._lent:
+            if not self._finished and not self._departures.lent:
                 self._transport.unregisterProducer()
             self._closeTransport()
         self._reactor.callLater(0, self._tellLost)

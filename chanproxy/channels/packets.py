@@ -218,24 +218,11 @@ class SeqpacketChannel(SocketChannel):
         if index == 0:
             if self._offset != _OFF:
                 self._single = BATCH
-            elif self._atEnd():
+            elif _atEnd(self._socket):
                 batch.ended = self._drained = True
             else:
                 return True
         return False
-
-    def _atEnd(self) -> bool:
-        """Whether a length of 0 at the head is end-of-file; it is a legal packet as well."""
-        # A packet has a timestamp, also one queued before the option was on; end-of-file has none.
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMP, 1)
-        try:
-            _, ancillary, _, _ = self._socket.recvmsg_into(_SCRATCH, CONTROL, _PEEK)
-        except OSError:
-            return False
-        finally:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMP, 0)
-        closeForeign(calls.descriptorsIn(ancillary))
-        return not ancillary
 
     def take(self, count: int) -> None:
         """See L{IChannel.take}."""
@@ -299,3 +286,17 @@ class SeqpacketChannel(SocketChannel):
             if not self._mayRetry(-sent, len(batch.message()), len(batch.descriptors), enlarged):
                 return 0
             enlarged = True
+
+
+def _atEnd(connected: socket.socket) -> bool:
+    """Whether a length of 0 at the head is end-of-file; it is a legal packet as well."""
+    # A packet has a timestamp, also one queued before the option was on; end-of-file has none.
+    connected.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMP, 1)
+    try:
+        _, ancillary, _, _ = connected.recvmsg_into(_SCRATCH, CONTROL, _PEEK)
+    except OSError:
+        return False
+    finally:
+        connected.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMP, 0)
+    closeForeign(calls.descriptorsIn(ancillary))
+    return not ancillary

@@ -20,8 +20,9 @@ from chanproxy.wake.sources import SOURCES
 @frozen
 class Bounds:
     """
-    What limits one container.
+    What limits one container, in numbers and in time.
 
+    @ivar linger: seconds that it must have been idle before suspending.
     @ivar wakeSources: how many can be registered.
     @ivar wakeLocks: names whose figures are kept; alarms that can be set.
     @ivar wakeWatchers: who is told of it, at most.
@@ -31,9 +32,12 @@ class Bounds:
         most; 0 for none.  See L{chanproxy.container.sleeping.SleepWatch}.
     @ivar watchedProcesses: how many processes are watched while frozen.
     @ivar descriptors: of this process, that it may take in all; 0: no limit.
+    @ivar maxAsleep: seconds after which it is woken in any case; for one that wakes by its own
+        sockets, the longest time asleep without a breath.  0: neither.
     @ivar logLines: in a minute, about its connections.
     """
 
+    linger: float = 0.5
     wakeSources: int = SOURCES
     wakeLocks: int = LOCK_NAMES
     wakeWatchers: int = WATCHERS
@@ -42,6 +46,7 @@ class Bounds:
     signalInterval: float = 2.0
     watchedProcesses: int = 256
     descriptors: int = 0
+    maxAsleep: float = 0.0
     logLines: int = LINES
 
 

@@ -16,7 +16,7 @@ from chanproxy.carry import policies
 from chanproxy.carry.answered import UNANSWERED
 from chanproxy.carry.ledger import SILENCE, Ledger, Noticed, Reports
 from chanproxy.carry.pairing import CannotPair, whyNotPaired
-from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.carry.proxy import Callbacks, ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.interfaces import ChanproxyReactor, IChannel
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.wake.counter import MAXIMUM, MessageCounter
@@ -226,11 +226,14 @@ class Channels:
         elif made is None and reports is None and name not in self._counters:
             self._counters[name] = OpenCounter(counting, kept=False)
         extras = (kept, reports)
-        proxy = ChannelProxy(
-            *(container, remote, counting, name, policy, happened, carriage.refuseDescriptors),
-            onRoom=None if noticed is None else noticed.roomMade,
-            onEnd=self._ended if extras == (None, None) else partial(self._ended, extras=extras),
+        callbacks = Callbacks(
+            noticed=happened,
+            roomMade=None if noticed is None else noticed.roomMade,
+            ended=self._ended if extras == (None, None) else partial(self._ended, extras=extras),
         )
+        ends = (container, remote)
+        refuse = carriage.refuseDescriptors
+        proxy = ChannelProxy(*ends, counting, name, policy, refuse, callbacks)
         if not proxy.ended:
             self._proxies.add(proxy)
         return proxy

@@ -6,14 +6,15 @@ Knows everything below; knows no configuration files and no processes of its own
 
 from __future__ import annotations
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chanproxy import trace
+from chanproxy.adopt.adopted import Place
 from chanproxy.adopt.adopter import Adopter
 from chanproxy.adopt.deadlines import IGNORE, NotYet
-from chanproxy.adopt.drywatch import DryWatch
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.adopt.settings import Adoption
 from chanproxy.adopt.subject import StillBusy
@@ -21,12 +22,14 @@ from chanproxy.carry.ledger import Ledger
 from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.channels import Channels
 from chanproxy.container.core import HIDDEN, Sleeper
+from chanproxy.container.dryrun import DryRun
 from chanproxy.container.freezing import FreezeWatch
-from chanproxy.container.idle import IdleWatch
+from chanproxy.container.idle import IdleWatch, Signs
 from chanproxy.container.lifecycle import notIdle
 from chanproxy.container.outcomes import Resumed, SuspendFailure
+from chanproxy.container.ownership import Ownership
 from chanproxy.container.signaltrace import SignalTrace
-from chanproxy.container.sleeping import TIMERS, SleepWatch
+from chanproxy.container.sleeping import TIMERS, Heed, SleepWatch
 from chanproxy.container.suspension import Suspension
 from chanproxy.container.watchers import WakeWatchers
 from chanproxy.freezers import stops
@@ -35,7 +38,6 @@ from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import (
     ChanproxyReactor,
     FreezerError,
-    IExclusiveFreezer,
     IFreezer,
 )
 from chanproxy.kernel.descriptors import TooManyDescriptors
@@ -53,6 +55,20 @@ ADOPTED_FREEZE = 0.05
 Seconds that a freeze may take of a container that wakes by its own sockets: until it is frozen,
 nobody knows what it waits for.  It takes some 80 microseconds.
 """
+
+
+@frozen
+class Surroundings:
+    """
+    What a container has of the program that it is in.
+
+    @ivar recorded: what is frozen is written down, so that a successor can thaw it.
+    @ivar signals: tells of signals to processes while they are frozen; closed by its owner, after
+        L{Container.stop}.  None: they are looked for.
+    """
+
+    recorded: bool = True
+    signals: SignalTrace | None = None
 
 
 class Container:
@@ -77,29 +93,21 @@ class Container:
         reactor: ChanproxyReactor,
         name: str,
         freezer: IFreezer,
-        linger: float = 0.5,
         mode: str = "auto",
-        recorded: bool = True,
         bounds: Bounds | None = None,
         adoption: Adoption | None = None,
-        longest: float | None = None,
-        signals: SignalTrace | None = None,
+        around: Surroundings | None = None,
     ) -> None:
         """
-        @param linger: seconds that it must have been idle before suspending.
         @param mode: C{auto}: suspend when idle; C{manual}: only when L{suspend} is called;
             C{off}: not even then; C{dry-run}: when idle, but nothing is stopped.
-        @param recorded: write down what is frozen, so that a successor can thaw it.
         @param adoption: wake it by what its own threads wait for, and suspend it only when each of
             them waits.
-        @param longest: seconds after which it is woken in any case; with C{adoption}, the longest
-            time asleep without a breath.  None: neither.
-        @param signals: tells of signals to its processes while they are frozen; its owner closes it
-            after L{stop}.  None: they are looked for.
         @raise FreezerError: the freezer cannot work, or is in other hands; nothing is left behind.
         """
         freezer.check()
-        bounds = bounds or Bounds()
+        bounds, around = bounds or Bounds(), around or Surroundings()
+        longest = bounds.maxAsleep or None
         self._quota = Quota(name, bounds, lambda: self.descriptors)
         self._adoption = adoption
         self._real = freezer
@@ -112,24 +120,29 @@ class Container:
                 longest = None
         self._reactor = reactor
         self.name = name
-        self._exclusive: IExclusiveFreezer | None = IExclusiveFreezer(self._real, None)
+        self._ownership = Ownership(name, self._real)
         self._record: FrozenRecord | None = None
         self.freezer = freezer
         try:
-            self._takeOver(stops=freezer is self._real)
-            if recorded and stops(freezer.spec):
+            self._ownership.take(stops=freezer is self._real)
+            if around.recorded and stops(freezer.spec):
                 self._record = FrozenRecord(freezer.spec)
         except FreezerError:
-            self._release()
+            self._ownership.release()
             raise
-        self.linger = linger
+        self.linger = linger = bounds.linger
         self.mode = mode
         self.dialling = 0
         self.lines = FewLines(self._log, reactor, name, bounds.logLines)
         self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
         self.ledger = Ledger()
         self.channels = Channels(reactor, name, self.sources, self.ledger, self.lines, linger)
-        self._adopter = None if adoption is None else self._adopt(adoption)
+        self._adopter: Adopter | None = None
+        if adoption is not None:
+            place = Place(self._quota.roomToAdopt, self.sources.attach)
+            self._adopter = Adopter(
+                name, reactor, self._real, adoption, place, stopped=mode != "dry-run"
+            )
         self.suspension = Suspension(
             name,
             reactor,
@@ -156,66 +169,24 @@ class Container:
             name,
             reactor,
             freezer,
-            bounds.signalInterval,
-            bounds.watchedProcesses,
+            Heed(
+                bounds.signalInterval,
+                bounds.watchedProcesses,
+                TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
+            ),
             self.suspension.resume,
-            TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
-            signals,
+            around.signals,
         )
-        self._dryWatch: DryWatch | None = None
-        if self._adopter is not None and mode == "dry-run":
-            self._dryWatch = self._adopter.dryWatch(linger, self.suspension.resume)
+        self._dryRun: DryRun | None = None
+        if mode == "dry-run":
+            watch = None
+            if self._adopter is not None:
+                watch = self._adopter.dryWatch(linger, self.suspension.resume)
+            self._dryRun = DryRun(name, self.suspension.statistics, watch)
         self.watchers = WakeWatchers(self.suspension, bounds.wakeWatchers)
         self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
         self._idle: IdleWatch | None = None
         self._shown = "awake"
-
-    def _adopt(self, adoption: Adoption) -> Adopter:
-        return Adopter(
-            self.name,
-            self._reactor,
-            self._real,
-            adoption,
-            self._quota.roomToAdopt,
-            self.sources.attach,
-            stopped=self.mode != "dry-run",
-        )
-
-    def _release(self) -> None:
-        if self._exclusive is not None:
-            self._exclusive.release()
-
-    def _takeOver(self, stops: bool) -> None:
-        """
-        Keep others from freezing it, and thaw what one of us has left frozen, though no record
-        names it.  What others have paused stays so.
-
-        @param stops: it is frozen by us; else others may go on to do that.
-        @raise FreezerError: it is in other hands.
-        """
-        if self._exclusive is None:
-            return
-        try:
-            self._exclusive.claim()
-        except FreezerError:
-            if stops:
-                raise
-            return
-        self._thawLeft(self._exclusive)
-        if not stops:
-            self._release()
-
-    def _thawLeft(self, exclusive: IExclusiveFreezer) -> None:
-        try:
-            if exclusive.thawLeft():
-                self._log.warn(
-                    "{name}: left frozen by a chanproxy that died, and no record named it; thawed",
-                    name=self.name,
-                )
-            elif exclusive.paused():
-                self._log.warn("{name}: paused by somebody else, and left so", name=self.name)
-        except FreezerError as error:
-            self._log.error("{name}: left frozen: {error}", name=self.name, error=error)
 
     @property
     def descriptors(self) -> int:
@@ -244,7 +215,7 @@ class Container:
         state = self.suspension.state
         if state != "awake":
             return ""
-        if self._exclusive is not None and self._exclusive.paused():
+        if self._ownership.paused:
             return "paused by somebody else"
         if self._idle is not None:
             return self._idle.why
@@ -259,12 +230,14 @@ class Container:
             self._idle = IdleWatch(
                 self.name,
                 self._reactor,
-                self.linger,
                 self.freezer,
-                self.sources,
-                self.ledger,
+                Signs(
+                    self.sources,
+                    self.ledger,
+                    None if self._adopter is None else self._adopter.usage(),
+                ),
                 self._suspendUnlessHarmful,
-                None if self._adopter is None else self._adopter.usage(),
+                self.linger,
                 0.0 if self._adoption is None else self._adoption.shortSleep,
             )
             self._idle.start()
@@ -285,15 +258,15 @@ class Container:
             failed = error
         self._freezeWatch.stop()
         self._sleepWatch.stop()
-        if self._dryWatch is not None:
-            self._dryWatch.stop()
+        if self._dryRun is not None:
+            self._dryRun.stop()
         if self._adopter is not None:
             self._adopter.close()
         self.alarms.close()
         self.watchers.close()
         self.channels.close()
         self.sources.close()
-        self._release()
+        self._ownership.release()
         self.lines.close()
         if failed is not None:
             raise failed
@@ -316,20 +289,8 @@ class Container:
         before, self._shown = self._shown, HIDDEN.get(state, state)
         if trace.active is not None and self._shown != before:
             trace.active.stateChanged(self.name, state, listed(reasons))
-        if self._dryWatch is not None:
-            if state == "asleep":
-                self._dryWatch.start()
-            else:
-                self._dryWatch.stop()
-        if self.mode == "dry-run" and state == "asleep":
-            self._log.info("{name}: dry run: it would be asleep now", name=self.name)
-        elif self.mode == "dry-run" and state == "awake" and reasons:
-            self._log.info(
-                "{name}: dry run: it would be awake now, by {reason}; asleep for {asleep:.3f} s",
-                name=self.name,
-                reason=listed(reasons),
-                asleep=self.suspension.statistics.lastAsleep / 1e9,
-            )
+        if self._dryRun is not None:
+            self._dryRun.stateChanged(state, reasons)
 
     def suspend(self, timeout: float | None = None) -> Deferred[Resumed]:
         """Suspend now; see L{Suspension.suspend}.  Also fails when suspending is off."""
@@ -343,26 +304,14 @@ class Container:
         """A freeze that would fail, or do harm, is not tried."""
         if self._adopter is None or self.suspension.state != "awake":
             return self.suspension.suspend(timeout)
-
-        def refused(failure: Failure) -> None:
-            failure.trap(StillBusy, NotYet)
-            raise notIdle(failure) from failure.value
-
-        foreseen = self._adopter.foresee().addErrback(refused)
+        foreseen = self._adopter.foresee().addErrback(_refused)
         return foreseen.addCallback(lambda _: self.suspension.suspend(timeout))
 
     def resume(self, reason: str) -> Deferred[None]:
         """Wake it, if it is not awake; fires when it is."""
         if self.suspension.state == "awake":
             return succeed(None)
-        awake: Deferred[None] = Deferred(lambda _: self.suspension.removeWatcher(changed))
-
-        def changed(state: str, reasons: tuple[str, ...]) -> None:
-            if state == "awake":
-                self.suspension.removeWatcher(changed)
-                awake.callback(None)
-
-        self.suspension.addWatcher(changed)
+        awake = _whenAwake(self.suspension)
         self.suspension.resume(reason)
         return awake
 
@@ -371,6 +320,23 @@ class Container:
             self.sources.locks.acquire(name, max(self.linger, ALARM_HOLD), self.alarms)
         except TooManyWakeLocks:
             self.suspension.resume(name)
+
+
+def _refused(failure: Failure) -> None:
+    failure.trap(StillBusy, NotYet)
+    raise notIdle(failure) from failure.value
+
+
+def _whenAwake(suspension: Suspension) -> Deferred[None]:
+    awake: Deferred[None] = Deferred(lambda _: suspension.removeWatcher(changed))
+
+    def changed(state: str, reasons: tuple[str, ...]) -> None:
+        if state == "awake":
+            suspension.removeWatcher(changed)
+            awake.callback(None)
+
+    suspension.addWatcher(changed)
+    return awake
 
 
 def _refuseBlindly(freezer: IFreezer) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -53,6 +54,21 @@ class WorkLook(Protocol):
     def lively(self) -> str: ...
 
 
+@frozen
+class Signs:
+    """
+    What shows that a container is not idle.
+
+    @ivar sources: one of them is signalled.
+    @ivar ledger: what it counts is not settled, or becomes more.
+    @ivar work: it works, though no counter shows that; None: nobody looks.
+    """
+
+    sources: WakeSources
+    ledger: Ledger
+    work: WorkLook | None = None
+
+
 class IdleWatch:
     """
     Decides when; L{chanproxy.container.suspension} does it.
@@ -66,18 +82,15 @@ class IdleWatch:
         self,
         name: str,
         clock: IReactorTime,
-        linger: float,
         freezer: IFreezer,
-        sources: WakeSources,
-        ledger: Ledger,
+        signs: Signs,
         suspend: Callable[[], Deferred[Resumed]],
-        work: WorkLook | None = None,
+        linger: float,
         shortSleep: float = 0.0,
     ) -> None:
         """
-        @param linger: seconds that every counter must have been zero before suspending.
         @param suspend: see L{chanproxy.container.suspension.Suspension.suspend}.
-        @param work: tells of work that no counter shows.
+        @param linger: seconds that every counter must have been zero before suspending.
         @param shortSleep: seconds; a container that is woken sooner than that again and again is
             left awake, for longer and longer.  0: it is not.
         """
@@ -85,13 +98,13 @@ class IdleWatch:
         self._clock = clock
         self._linger = linger
         self._freezer = freezer
-        self._sources = sources
-        self._ledger = ledger
+        self._sources = signs.sources
+        self._ledger = signs.ledger
+        self._work = signs.work
         self._suspendNow = suspend
         self._running = False
         self._call: IDelayedCall | None = None
         self._wait: Deferred[None] | None = None
-        self._work = work
         self._shortSleep = shortSleep
         self._shortSleeps = 0
         self._refusals = 0

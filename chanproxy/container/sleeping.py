@@ -14,23 +14,37 @@ import os
 import select
 from collections.abc import Callable, Iterable
 
+from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from chanproxy.container.cadence import RESERVE, Cadence
+from chanproxy.container.cadence import Cadence
 from chanproxy.container.comers import Comers
 from chanproxy.container.looks import Looks, Watched
 from chanproxy.container.pendingsignals import TIMERS, PendingSignals
+from chanproxy.container.searching import Search
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.told import Told
-from chanproxy.interfaces import FreezerError, IFreezer, PollingReactor
+from chanproxy.interfaces import IFreezer, PollingReactor
 from chanproxy.kernel.poller import Poller
 from chanproxy.kernel.processes import ProcessStatus
 
-__all__ = ["TIMERS", "SleepWatch"]
+__all__ = ["TIMERS", "Heed", "SleepWatch"]
 
-AT_ONCE = 16
-"""So many threads or processes are looked at before it is seen what that has taken."""
+
+@frozen
+class Heed:
+    """
+    What is heeded.
+
+    @ivar interval: seconds between looks for signals, at the most; 0: signals are not looked for.
+    @ivar most: as many processes are watched.
+    @ivar passedOver: signals that never wake it, as a bit mask.
+    """
+
+    interval: float
+    most: int
+    passedOver: int = TIMERS
 
 
 class SleepWatch:
@@ -43,46 +57,34 @@ class SleepWatch:
         name: str,
         reactor: PollingReactor,
         freezer: IFreezer,
-        interval: float,
-        most: int,
+        heed: Heed,
         woken: Callable[[str], None],
-        passedOver: int = TIMERS,
         trace: SignalTrace | None = None,
     ) -> None:
         """
-        @param interval: seconds between looks for signals, at the most; 0: signals are not looked
-            for.
-        @param most: as many processes are watched.
         @param woken: called with the reason, at most once for each L{start}, and never from
             within it; the watch has stopped then.
-        @param passedOver: signals that never wake it, as a bit mask.
         @param trace: tells of signals, where it can; its owner closes it.
         """
         self._name = name
         self._reactor = reactor
-        self._freezer = freezer
-        self._interval = interval
-        self._most = most
+        self._interval = interval = heed.interval
+        self._most = heed.most
         self._woken = woken
-        self._signals = PendingSignals(passedOver, self._unreadable)
+        self._signals = PendingSignals(heed.passedOver, self._unreadable)
         self._cadence = Cadence(reactor.seconds, interval)
         self._looks = Looks(reactor.seconds, self._signals, interval <= 0, self._unreadable)
+        parts = (self._signals, self._looks, self._cadence)
         self._trace = trace if interval > 0 else None
         self._told: Told | None = None
         if self._trace is not None:
-            parts = (self._trace, self._signals, self._looks, self._cadence)
-            self._told = Told(reactor, *parts, self._wake)
+            self._told = Told(reactor, self._trace, *parts, self._wake)
         self._poller = Poller(reactor)
         self._running = False
         self._usePidfds = True
         self._watched: list[Watched] = []
         self._comers = Comers(reactor, freezer, self._wake, self._unlisted)
-        self._roundAt = 0.0
-        self._used: int | None = None
-        self._stirred = False
-        self._waiting: dict[int, int] = {}
-        # Those still to be looked at; a process is its main thread.
-        self._round: list[tuple[Watched, int]] = []
+        self._search = Search(reactor.seconds, interval, freezer, self._comers, *parts)
         self._call: IDelayedCall | None = None
         self._warned: set[str] = set()
 
@@ -120,7 +122,7 @@ class SleepWatch:
         if self._running:
             return
         self._running = self._usePidfds = True
-        self._waiting = {tid: pid for pid, tid in waiting if tid != pid}
+        apart = {tid: pid for pid, tid in waiting if tid != pid}
         self._looks.since = self._reactor.seconds()
         found, pids = self._comers.start(), self._processes()
         self._signals.began(pids)
@@ -128,13 +130,11 @@ class SleepWatch:
         told = self._told
         if told is None or not pids or not told.begin(pids):
             told = None
-            self._hasRun()
+            self._search.hasRun()
         for pid in pids:
             # Each of them, also after a reason was found: what is pending has to be remembered.
             reason = self._begin(pid)
             found = found or reason
-        self._stirred = False
-        self._roundAt = self._looks.since - self._interval
         if told is not None and (found or not self._usePidfds):
             # Who has died has to be looked for as well.
             told.stop()
@@ -142,10 +142,11 @@ class SleepWatch:
         if found:
             self._call = self._reactor.callLater(0, self._wake, found)
         elif told is not None:
-            told.start(self._watched, self._waiting.items())
+            told.start(self._watched, apart.items())
             self._againList()
         elif self._interval > 0:
             self._cadence.start()
+            self._search.start(self._watched, apart)
             self._again()
 
     def stop(self) -> None:
@@ -162,7 +163,7 @@ class SleepWatch:
             call.cancel()
         self._closePidfds()
         self._watched.clear()
-        self._round = []
+        self._search.stop()
 
     def _wake(self, reason: str) -> None:
         self.stop()
@@ -263,22 +264,7 @@ class SleepWatch:
     def _look(self) -> None:
         """Look whether signals have come."""
         self._call = None
-        now = self._reactor.seconds()
-        self._cadence.begin()
-        stirred = self._hasRun()
-        late = now - self._comers.listedAt >= self._interval
-        found = self._comers.look() if late else ""
-        ticking = {tid: pid for pid, tid, _ in self._signals.ticking()}
-        apart = {**ticking, **self._waiting}
-        for process in self._watched:
-            if stirred is None or process.deaf or process.pid in ticking:
-                found = self._looks.process(process) or found
-            if apart:
-                tids = [tid for tid, pid in apart.items() if tid != pid == process.pid]
-                found = self._looks.threads([(process, tid) for tid in tids]) or found
-        self._cadence.end()
-        self._stirred = self._stirred or bool(stirred)
-        found = found or self._lookFurther(now)
+        found = self._search.look()
         if found:
             self._wake(found)
         else:
@@ -288,43 +274,6 @@ class SleepWatch:
         # Without a process, all that can happen is that one comes in.
         delay = self._cadence.delay() if self._watched else self._interval
         self._call = self._reactor.callLater(delay, self._look)
-
-    def _lookFurther(self, now: float) -> str:
-        """Look where something has stirred, and in turn at all else, as far as there is time."""
-        cadence, found = self._cadence, ""
-        stirred = self._stirred and cadence.canAfford()
-        if stirred:
-            self._stirred = False
-            cadence.begin()
-            for process in self._watched:
-                found = self._looks.process(process) or found
-            self._round = self._looks.othersOf(self._watched)
-            cadence.endExtra()
-        elif not self._round and now - self._roundAt >= self._interval:
-            # What no thread has noticed; and who knows how exactly a freezer counts.
-            self._roundAt = now
-            processes = ((each, each.pid) for each in self._watched)
-            self._round = [*processes, *self._looks.othersOf(self._watched)]
-        while self._round and not found and (stirred or cadence.canAfford(RESERVE)):
-            cadence.begin()
-            found = self._looks.threads(self._round[:AT_ONCE])
-            del self._round[:AT_ONCE]
-            cadence.endExtra()
-        return found
-
-    def _hasRun(self) -> bool | None:
-        """
-        Whether anything inside has run since this was last asked; None: it is not known.
-
-        A signal that a frozen thread does not block makes it run, just to stop again.  So one
-        figure tells of all threads that a signal may have come, for the price of one.
-        """
-        before = self._used
-        try:
-            self._used = self._freezer.cpuTime()
-        except (FreezerError, OSError):
-            self._used = None
-        return None if before is None or self._used is None else self._used != before
 
     def _unlisted(self, error: Exception) -> None:
         text = "{name}: its processes are not watched: {error}"

@@ -22,8 +22,7 @@ from chanproxy.wake.counter import MessageCounter
 def proxySockets(
     reactor: ChanproxyReactor,
     container: Container,
-    containerChannel: socket.socket,
-    remoteChannel: socket.socket,
+    ends: tuple[socket.socket, socket.socket],
     name: str,
     counter: MessageCounter | None = None,
     handled: str = DEFAULT,
@@ -32,8 +31,8 @@ def proxySockets(
     """
     Carry messages between two connected sockets, and count those into the container.
 
-    @param containerChannel: towards the container; owned by the proxy from now on, as is
-        C{remoteChannel}, whatever happens.
+    @param ends: towards the container, and towards the remote; owned by the proxy from now on,
+        whatever happens.
     @param counter: see L{chanproxy.container.channels.Channels.proxy}; closed with the proxy.
     @param buffer: shared by the channels of one reactor; without it this one has its own.
     @raise ValueError: one of them is of a kind that is not carried; both are closed.
@@ -43,7 +42,7 @@ def proxySockets(
     buffer = buffer or PeekBuffer()
     inner, outer = ContainerProtocol(), RemoteProtocol()
     # Not the caller's objects, which would close them when they are collected.
-    left = [socket.socket(fileno=end.detach()) for end in (containerChannel, remoteChannel)]
+    left = [socket.socket(fileno=end.detach()) for end in ends]
     try:
         for protocol in (inner, outer):
             attach(reactor, left[0], buffer, protocol)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
+from attrs import frozen
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
@@ -91,6 +92,20 @@ class Queue:
         self._arm(0)
 
 
+@frozen
+class Server:
+    """
+    What all share that connect to one address.
+
+    @ivar queue: those that wait for room there.
+    """
+
+    reactor: ChanproxyReactor
+    address: SocketAddress
+    buffer: PeekBuffer
+    queue: Queue
+
+
 @implementer(IResolutionReceiver)
 class _Resolving:
     """Collects what a name stands for."""
@@ -121,36 +136,32 @@ class Attempt:
 
     def __init__(
         self,
-        reactor: ChanproxyReactor,
-        address: SocketAddress,
-        buffer: PeekBuffer,
+        server: Server,
         factory: IProtocolFactory,
         timeout: float,
         bare: bool,
         identity: Identity | None = None,
-        queue: Queue | None = None,
     ) -> None:
         """
-        @param queue: of all that connect to the same server; none: it waits by itself.
         @param timeout: seconds until it fails.
         @param bare: see L{serve}.
         @param identity: connect under this user and group.
         """
-        self._reactor = reactor
-        self._address = address
-        self._buffer = buffer
+        self._reactor = server.reactor
+        self._address = server.address
+        self._buffer = server.buffer
+        self._queue = server.queue
         self._factory = factory
-        self._deadline = reactor.seconds() + timeout
+        self._deadline = server.reactor.seconds() + timeout
         self._bare = bare
         self._identity = identity
-        self._queue = Queue(reactor) if queue is None else queue
         self._queued = False
         self._later: IDelayedCall | None = None
         self._resolving: _Resolving | None = None
         self._connecting: socket.socket | None = None
         self._targets: list[Target] = []
         self.result: Deferred[IProtocol] = Deferred(self._cancel)
-        self._target = address.target()
+        self._target = server.address.target()
         if self._target is None:
             self._resolve()
         elif self._target.family in _INTERNET:
@@ -357,11 +368,8 @@ class ChannelClientEndpoint:
         timeout: float = 30.0,
     ) -> None:
         """@param timeout: seconds to go on trying; on Unix sockets while the backlog is full."""
-        self._reactor = reactor
-        self._address = address
-        self._buffer = buffer or PeekBuffer()
+        self._server = Server(reactor, address, buffer or PeekBuffer(), Queue(reactor))
         self._timeout = timeout
-        self._queue = Queue(reactor)
 
     def connect(
         self, protocolFactory: IProtocolFactory, identity: Identity | None = None
@@ -371,13 +379,5 @@ class ChannelClientEndpoint:
 
         @param identity: connect as this user and group, to a Unix socket.
         """
-        return Attempt(
-            self._reactor,
-            self._address,
-            self._buffer,
-            protocolFactory,
-            self._timeout,
-            self.bare,
-            identity,
-            self._queue,
-        ).result
+        attempt = Attempt(self._server, protocolFactory, self._timeout, self.bare, identity)
+        return attempt.result

@@ -4,15 +4,14 @@ CgroupFreezer: stops and starts everything in a cgroup v2, through C{cgroup.free
 Its own freezes are marked, L{chanproxy.freezers.marks}, and it has the cgroup for itself,
 L{chanproxy.freezers.claims}.
 
-All waiting is by event: inotify until the cgroup exists, EPOLLPRI on C{cgroup.events} after that.
+All waiting is by event: inotify until the cgroup exists, L{chanproxy.freezers.readiness}, and
+EPOLLPRI on C{cgroup.events} after that, L{chanproxy.freezers.following}.
 Knows nothing of counters and of the container's life cycle.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
 from collections.abc import Callable, Generator
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -22,6 +21,7 @@ from zope.interface import implementer
 from chanproxy.freezers.claims import Claiming
 from chanproxy.freezers.contents import Contents
 from chanproxy.freezers.files import GONE, Breadth, Events, Kept, explained, noRight
+from chanproxy.freezers.following import Following
 from chanproxy.freezers.marks import isPaused, mark, marked, unmark
 from chanproxy.freezers.mounts import (
     CgroupMount,
@@ -33,14 +33,12 @@ from chanproxy.freezers.mounts import (
 )
 from chanproxy.freezers.readiness import Readiness
 from chanproxy.interfaces import (
-    FreezeInterrupted,
     FreezerError,
     FreezerNotReady,
     IExclusiveFreezer,
     ISlicedFreezer,
     IThawedByDescriptor,
 )
-from chanproxy.kernel.poller import Poller
 
 
 @implementer(IExclusiveFreezer, ISlicedFreezer, IThawedByDescriptor)
@@ -56,12 +54,8 @@ class CgroupFreezer:
         self.spec = f"cgroup:{path}"
         self._path = path
         self._reactor = reactor
-        self._poller = Poller(reactor)
         self._place: tuple[str, CgroupMount] | None = None
-        self._kept: Kept | None = None
-        self._pending: Deferred[None] | None = None
-        self._disturbed: list[Deferred[str]] = []
-        self._stirred: Callable[[], None] | None = None
+        self._following = Following(self.spec, reactor)
         self._claiming = Claiming(self.spec, self._find)
         self._told: Callable[[int | None], None] | None = None
         self._contents = Contents(self.spec, lambda: self._find()[0], breadth or Breadth())
@@ -107,7 +101,7 @@ class CgroupFreezer:
     def thawLeft(self) -> bool:
         """See L{IExclusiveFreezer.thawLeft}."""
         claim = self._claiming.current
-        if claim is None or self._kept is not None:
+        if claim is None or self._following.kept is not None:
             return False
         try:
             freeze = os.open("cgroup.freeze", os.O_RDWR, dir_fd=claim.directory)
@@ -133,7 +127,7 @@ class CgroupFreezer:
 
     def paused(self) -> bool:
         """See L{IExclusiveFreezer.paused}."""
-        return self._kept is None and isPaused(self._find()[0])
+        return self._following.kept is None and isPaused(self._find()[0])
 
     def whenReady(self) -> Deferred[None]:
         """See L{IFreezer.whenReady}."""
@@ -144,34 +138,29 @@ class CgroupFreezer:
 
     def freeze(self) -> Deferred[None]:
         """See L{IFreezer.freeze}."""
-        if self._pending is not None:
+        if self._following.pending:
             return fail(FreezerError(f"{self.spec}: a freeze is pending already"))
         # Not the claim: what we have frozen ourselves was not left by a predecessor.
-        self._drop()
+        self._following.drop()
         try:
             refuseOurselves(self.spec, *self._find())
-            self._kept = kept = self._open()
+            self._following.kept = kept = self._open()
             if not Events.read(kept.events).populated:
                 raise FreezerNotReady(f"{self.spec}: no process is in it")
-            if self._wanted(kept) and marked(kept.freeze) is False:
+            if kept.wanted() and marked(kept.freeze) is False:
                 raise FreezerNotReady(f"{self.spec}: paused by somebody else")
             mark(kept.freeze)
             if self._told is not None:
                 self._told(kept.freeze)
             os.pwrite(kept.freeze, b"1", 0)
-            pending: Deferred[None] = Deferred(self._freezeCancelled)
-            self._pending = pending
-            self._eventsChanged()
-            self._rewatch()
+            return self._following.whenFrozen()
         except FreezerError:
             self._forget()
             return fail()
         except OSError as error:
             # Frozen or not: the caller thaws after a failure, and the path is enough for that.
-            self._pending = None
             self._forget()
             return fail(explained(self.spec, self._file("cgroup.freeze"), error))
-        return pending
 
     def _open(self) -> Kept:
         before = self._claiming.current
@@ -188,21 +177,12 @@ class CgroupFreezer:
             os.close(freeze)
             raise
 
-    def _freezeCancelled(self, _: Deferred[None]) -> None:
-        self._pending = None
-        self._rewatch()
-
     def thaw(self) -> Deferred[None]:
         """See L{IFreezer.thaw}."""
-        kept = self._kept
+        kept = self._following.kept
         done = self._thawByPath() if kept is None else self._thawKept(kept)
-        pending, self._pending = self._pending, None
-        disturbed, self._disturbed = self._disturbed, []
-        self._forget()
-        if pending is not None:
-            pending.errback(FreezeInterrupted(f"{self.spec}: thawed before it was frozen"))
-        for waiting in disturbed:
-            waiting.cancel()
+        self._claiming.forget()
+        self._following.thawed()
         return done
 
     def _thawKept(self, kept: Kept) -> Deferred[None]:
@@ -264,106 +244,23 @@ class CgroupFreezer:
 
     def whenDisturbed(self) -> Deferred[str]:
         """See L{IFreezer.whenDisturbed}.  Fails with L{FreezerNotReady} if nothing is frozen."""
-        if self._kept is None:
-            return fail(FreezerNotReady(f"{self.spec}: is not frozen"))
-        waiting: Deferred[str] = Deferred(self._disturbedCancelled)
-        self._disturbed.append(waiting)
         try:
-            # What has changed before is not read yet, and is told as if it came now.
-            self._rewatch()
+            return self._following.whenDisturbed()
         except OSError as error:
-            if waiting in self._disturbed:
-                self._disturbed.remove(waiting)
             return fail(explained(self.spec, self._file("cgroup.events"), error))
-        return waiting
-
-    def _disturbedCancelled(self, waiting: Deferred[str]) -> None:
-        if waiting in self._disturbed:
-            self._disturbed.remove(waiting)
-            self._rewatch()
 
     def watchStirs(self, stirred: Callable[[], None] | None) -> None:
         """See L{IFreezer.watchStirs}."""
-        self._stirred = stirred
-        # Without a descriptor for it nobody is told; what needs one more fails loudly.
-        with contextlib.suppress(OSError):
-            self._rewatch()
-
-    def _rewatch(self) -> None:
-        """Watch C{cgroup.events} exactly while somebody waits for it."""
-        if self._kept is None:
-            return
-        if self._pending is None and not self._disturbed and self._stirred is None:
-            self._poller.unwatch(self._kept.events)
-        else:
-            # The kernel repeats EPOLLPRI until the change was read: none is lost in between.
-            self._poller.watch(self._kept.events, select.EPOLLPRI, self._polled)
-
-    def _polled(self, _: int) -> None:
-        freezing = self._pending is not None
-        self._eventsChanged()
-        # Whoever is moved in is not stopped yet, so `frozen` falls, and rises again.
-        if not freezing and self._kept is not None and self._stirred is not None:
-            self._stirred()
-
-    def _eventsChanged(self) -> None:
-        """Read the state of the cgroup, and tell those who wait for it."""
-        kept = self._kept
-        if kept is None:
-            return
-        events = Events.read(kept.events)
-        pending = self._pending
-        if pending is not None and (events.frozen or not events.populated):
-            self._pending = None
-            self._rewatch()
-            if events.populated:
-                pending.callback(None)
-            else:
-                pending.errback(FreezerNotReady(f"{self.spec}: its last process ended"))
-        elif pending is None and self._disturbed:
-            if not events.populated:
-                self._disturb("its last process ended")
-            elif not events.frozen and not self._wanted(kept):
-                self._disturb("thawed by somebody else")
-
-    def _wanted(self, kept: Kept) -> bool:
-        """
-        Whether C{cgroup.freeze} is still 1.
-
-        C{frozen} drops to 0 for a moment when one of several processes is killed or another one is
-        moved in; the kernel then stops what is left, and that is no thaw.
-        """
-        try:
-            return os.pread(kept.freeze, 16, 0).strip() == b"1"
-        except OSError:
-            return False
-
-    def _disturb(self, reason: str) -> None:
-        disturbed, self._disturbed = self._disturbed, []
-        self._rewatch()
-        for waiting in disturbed:
-            waiting.callback(reason)
-
-    def _drop(self) -> None:
-        """Give back the descriptors."""
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            self._poller.unwatch(kept.events)
-            kept.close()
+        self._following.watchStirs(stirred)
 
     def _forget(self) -> None:
         """Give back the descriptors, and what was claimed for this freeze alone."""
-        self._drop()
+        self._following.drop()
         self._claiming.forget()
 
     def unfrozenTasks(self) -> list[str]:
         """See L{IFreezer.unfrozenTasks}.  Best effort: it needs the right to trace the tasks."""
-        pending, kept = self._pending, self._kept
-        if pending is not None and kept is not None and not self._wanted(kept):
-            # The kernel tells of a thaw only if there was a freeze; so whoever asks finds out.
-            self._pending = None
-            self._rewatch()
-            pending.errback(FreezeInterrupted(f"{self.spec}: thawed by somebody else meanwhile"))
+        if self._following.givenUp():
             return []
         return self._contents.unfrozen()
 

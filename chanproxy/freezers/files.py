@@ -142,6 +142,18 @@ class Kept:
     freeze: int
     events: int
 
+    def wanted(self) -> bool:
+        """
+        Whether C{cgroup.freeze} is still 1.
+
+        C{frozen} drops to 0 for a moment when one of several processes is killed or another one is
+        moved in; the kernel then stops what is left, and that is no thaw.
+        """
+        try:
+            return os.pread(self.freeze, 16, 0).strip() == b"1"
+        except OSError:
+            return False
+
     def close(self) -> None:
         os.close(self.freeze)
         os.close(self.events)

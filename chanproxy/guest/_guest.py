@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from chanproxy.guest._counters import Counter
 from chanproxy.guest._errors import CallRefused, GuestError, ServiceGone
+from chanproxy.guest._line import Line
 from chanproxy.guest._wire import GUEST, Connection, closeAll, defaultPath
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -112,32 +110,9 @@ class Guest:
         if not name and self.path != GUEST:
             raise GuestError("which container is this? Give its name, or set CHANPROXY_CONTAINER")
         self.container = name or None
-        self._patience = patience
-        self._connection: Connection | None = None
-        self._lock = threading.Lock()
         self._holds: dict[str, int] = {}
-
-    def _exchange(
-        self, method: str, parameters: Mapping[str, Any], descriptors: Sequence[int]
-    ) -> tuple[dict[str, Any], list[int]]:
-        with self._lock:
-            if self._connection is None:
-                self._connection = Connection(self.path, self._patience)
-            try:
-                self._connection.send(method, parameters, descriptors, False)
-                return self._connection.receive()
-            except CallRefused:
-                raise
-            except BaseException:
-                # Its answer may still come, and would be taken for that of the next call.
-                self._disconnect()
-                raise
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        self._holds.clear()
+        # The service releases them with the connection.
+        self._line = Line(self.path, patience, self._holds.clear)
 
     def call(
         self, method: str, parameters: Mapping[str, Any] | None = None, *descriptors: int
@@ -149,7 +124,7 @@ class Guest:
         @param descriptors: stay the caller's.
         """
         full = {"container": self.container, **(parameters or {})}
-        answer, received = self._exchange(method, full, descriptors)
+        answer, received = self._line.exchange(method, full, descriptors)
         closeAll(received)
         return answer
 
@@ -213,7 +188,7 @@ class Guest:
         @param kind: C{shared} or C{handled}; if not given, what this guest may have.
         """
         parameters = {"container": self.container, "name": name, "kind": kind}
-        answer, descriptors = self._exchange("OpenCounter", parameters, ())
+        answer, descriptors = self._line.exchange("OpenCounter", parameters, ())
         return Counter(descriptors[0], str(answer["kind"]))
 
     def addWakeSource(
@@ -259,12 +234,12 @@ class Guest:
         has gone.
         """
         self.acquireWakeLock(name, timeout)
-        with self._lock:
+        with self._line.lock:
             self._holds[name] = self._holds.get(name, 0) + 1
         try:
             yield
         finally:
-            with self._lock:
+            with self._line.lock:
                 left = self._holds.get(name, 0) - 1
                 if left > 0:
                     self._holds[name] = left
@@ -275,15 +250,6 @@ class Guest:
                     self.releaseWakeLock(name)
 
     # Suspending
-
-    def _alone(self, patience: float | None, use: Callable[[Connection], T]) -> T:
-        connection = Connection(self.path, self._patience)
-        try:
-            connection.wait(patience)
-            return use(connection)
-        except BaseException:
-            connection.close()
-            raise
 
     def suspend(self, timeout: float | None = None, wakeLocks: int | None = None) -> Resumed:
         """
@@ -305,7 +271,7 @@ class Guest:
             return Resumed(answer["suspend_time"], tuple(answer["resume_reasons"]))
 
         # On a connection of its own: one connection answers one call at a time.
-        return self._alone(None, wait)
+        return self._line.alone(wait)
 
     def wakeAt(self, at: float, name: str = "alarm") -> None:
         """
@@ -326,7 +292,7 @@ class Guest:
             connection.send("RegisterWakeWatcher", {"container": self.container}, (), True)
             return Watch(connection)
 
-        return self._alone(None, start)
+        return self._line.alone(start)
 
     def describe(self) -> dict[str, Any]:
         """
@@ -347,8 +313,7 @@ class Guest:
 
     def close(self) -> None:
         """Disconnect; wake locks and what else was made for its time go.  Idempotent."""
-        with self._lock:
-            self._disconnect()
+        self._line.close()
 
     def __enter__(self) -> Guest:
         return self

@@ -91,9 +91,7 @@ class ManagerClient:
         self,
         container: str,
         name: str,
-        containerChannel: int,
-        remoteChannel: int,
-        counter: int,
+        descriptors: Sequence[int],
         kind: str = "shared",
         initial: int = 0,
         lifetime: str = "service",
@@ -101,6 +99,7 @@ class ManagerClient:
         """
         Have messages carried and counted between two connected sockets.
 
+        @param descriptors: of the container's channel, of the remote's, and of the counter.
         @param initial: 1, for the kind C{handled}: awake until the first message is handled.
         """
         return self._plain(
@@ -112,7 +111,7 @@ class ManagerClient:
                 "initial": initial,
                 "lifetime": lifetime,
             },
-            [containerChannel, remoteChannel, counter],
+            descriptors,
         )
 
     def addWakeSource(
@@ -226,34 +225,11 @@ class ManagerClient:
 
     def listContainers(self) -> Deferred[list[Mapping[str, Any]]]:
         """Name, state and mode of each container."""
-        return Deferred.fromCoroutine(self._listContainers())
-
-    async def _listContainers(self) -> list[Mapping[str, Any]]:
-        found: list[Mapping[str, Any]] = []
-        first: int | None = None
-        while True:
-            answer = await self._plain("ListContainers", {"first_container": first})
-            found += answer["containers"]
-            first = answer.get("next_container")
-            if first is None:
-                return found
+        return Deferred.fromCoroutine(_listed(self))
 
     def describe(self, container: str) -> Deferred[dict[str, Any]]:
         """All that is known about a container, all its wake sources included."""
-        return Deferred.fromCoroutine(self._describe(container))
-
-    async def _describe(self, container: str) -> dict[str, Any]:
-        described: dict[str, Any] = {}
-        first: int | None = None
-        while True:
-            answer = await self._plain("Describe", {"container": container, "first_source": first})
-            if not described:
-                described = dict(answer["description"])
-            else:
-                described["sources"] = described["sources"] + answer["description"]["sources"]
-            first = answer.get("next_source")
-            if first is None:
-                return described
+        return Deferred.fromCoroutine(_described(self, container))
 
     def watch(
         self, container: str, changed: Callable[[str, tuple[str, ...]], None]
@@ -301,3 +277,31 @@ def _parameter(attribute: str) -> str:
 
 def _dial(endpoint: IStreamClientEndpoint) -> Deferred[Connection]:
     return cast("Deferred[Connection]", endpoint.connect(Factory.forProtocol(Connection)))
+
+
+# Answers that come in parts, each with where the next one begins.
+
+
+async def _listed(client: ManagerClient) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    first: int | None = None
+    while True:
+        answer = await client._plain("ListContainers", {"first_container": first})
+        found += answer["containers"]
+        first = answer.get("next_container")
+        if first is None:
+            return found
+
+
+async def _described(client: ManagerClient, container: str) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    first: int | None = None
+    while True:
+        answer = await client._plain("Describe", {"container": container, "first_source": first})
+        if not described:
+            described = dict(answer["description"])
+        else:
+            described["sources"] = described["sources"] + answer["description"]["sources"]
+        first = answer.get("next_source")
+        if first is None:
+            return described

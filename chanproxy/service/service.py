@@ -21,7 +21,7 @@ from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.inflight import Record
 from chanproxy.config import Problem, StartError
 from chanproxy.config.together import whyNotApart
-from chanproxy.container import Bounds, Container
+from chanproxy.container import Bounds, Container, Surroundings
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.freezers import Breadth, makeFreezer
@@ -191,12 +191,10 @@ class ChanproxyService(Service):
                 self._reactor,
                 container.name,
                 freezer,
-                container.linger,
                 container.suspend,
-                bounds=_bounds(container, limits),
+                _bounds(container, limits),
                 adoption=container.adoption,
-                longest=container.maxAsleep or None,
-                signals=self._signals,
+                around=Surroundings(signals=self._signals),
             )
         except (FreezerError, ValueError) as error:
             problems.append(Problem(f"{path}.freezer", str(error)))

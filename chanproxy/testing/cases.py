@@ -15,7 +15,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from chanproxy import config
-from chanproxy.container import Container
+from chanproxy.container import Container, Surroundings
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.fakefreezer import FakeFreezer
@@ -38,7 +38,9 @@ class ContainerTestCase(SynchronousTestCase):
         self.freezer = FakeFreezer()
         # All that a container asks of a reactor is there; starting and stopping it is not.
         reactor = cast(ChanproxyReactor, self.reactor)
-        self.container = Container(reactor, "container", self.freezer, recorded=False)
+        self.container = Container(
+            reactor, "container", self.freezer, around=Surroundings(recorded=False)
+        )
         self.container.start()
 
     def tearDown(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 
 from chanproxy import config
-from chanproxy.container import Container
+from chanproxy.container import Container, Surroundings
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.fakefreezer import FakeFreezer
@@ -46,7 +46,7 @@ def fakeContainer(fakeReactor: FakeReactor, fakeFreezer: FakeFreezer) -> Iterato
     """A started container of those two; it is frozen 0.5 s after all is quiet."""
     # All that a container asks of a reactor is there; starting and stopping it is not.
     reactor = cast(ChanproxyReactor, fakeReactor)
-    container = Container(reactor, "container", fakeFreezer, recorded=False)
+    container = Container(reactor, "container", fakeFreezer, around=Surroundings(recorded=False))
     container.start()
     yield container
     container.stop()
