@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent
-DOCS = TESTS.parent / "docs" / "starnix-rows.md"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs" / "starnix-rows.md"
 
 ROWS = {
     # The scheduler role is row 3, the trace points are row 12.
@@ -75,10 +75,10 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def allTests() -> dict[str, str]:
-    """Docstrings of all tests, by C{tests/FILE.py::NAME}."""
+    """Docstrings of all tests, by C{tests/ROOM/test_FILE.py::NAME}."""
     return {
-        f"tests/{file.name}::{name}": text
-        for file in TESTS.glob("test_*.py")
+        f"{file.relative_to(ROOT)}::{name}": text
+        for file in (ROOT / "tests").rglob("test_*.py")
         for name, text in functions(ast.parse(file.read_text()))
         if name.rpartition("::")[2].startswith("test_")
     }
@@ -99,7 +99,7 @@ def table(heading: str) -> list[str]:
 
 def named(text: str) -> list[str]:
     """The tests that a text names."""
-    return re.findall(r"`(tests/\w+\.py::[\w:]+)`", text)
+    return re.findall(r"`(tests/[\w/]+\.py::[\w:]+)`", text)
 
 
 def test_everyRow() -> None:
