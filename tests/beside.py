@@ -21,12 +21,12 @@ from typing import Any
 
 import attrs
 
+from support.cgroups import TemporaryCgroup
+from support.live import PATIENCE, LiveService
+from support.ports import freePort
+from support.programs import answers, controlled, describe, find
 from tests.besidecompare import Event, Sleep
 from tests.besiderecord import Recorder
-from tests.cgroups import TemporaryCgroup
-from tests.live import PATIENCE, LiveService
-from tests.ports import freePort
-from tests.programs import answers, controlled, describe, find
 
 ROUNDS = int(os.environ.get("CHANPROXY_TEST_ROUNDS", "1"))
 """How often clients do all that they do; C{make test-long} has six."""

@@ -9,11 +9,12 @@ import subprocess
 import time
 from pathlib import Path
 
+from support.postgresclient import Postgres, PostgresError
+from support.programs import get
+from support.redisclient import Redis
+from support.servers import unprivileged
 from tests.beside import KNOWN, Program, Served, Side, attempt, compiled
 from tests.besidecompare import Event
-from tests.postgresclient import Postgres, PostgresError
-from tests.programs import get
-from tests.redisclient import Redis
 
 
 class RedisServer(Served):
@@ -108,7 +109,7 @@ class PostgresServer(Program):
             str(self.directory / "data"),
         ]
         subprocess.run(
-            _unprivileged(argv), check=True, stdout=subprocess.DEVNULL, cwd=self.directory
+            unprivileged(argv), check=True, stdout=subprocess.DEVNULL, cwd=self.directory
         )
 
     def start(self, side: Side) -> None:
@@ -119,7 +120,7 @@ class PostgresServer(Program):
                 _give(each)
         argv = [get("postgres"), "-D", str(data), "-k", str(side.directory), "-p", str(side.port)]
         argv += ["-c", "listen_addresses=127.0.0.1", "-c", "log_min_messages=panic"]
-        side.spawn(_unprivileged(argv))
+        side.spawn(unprivileged(argv))
 
     def ready(self, side: Side) -> bool:
         try:
@@ -187,9 +188,3 @@ class PostgresServer(Program):
 def _give(path: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     os.chown(path, nobody.pw_uid, nobody.pw_gid)
-
-
-def _unprivileged(argv: list[str]) -> list[str]:
-    if os.geteuid() != 0:
-        return argv
-    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *argv]

@@ -10,8 +10,8 @@ import sys
 import time
 from functools import partial
 
+from support.programs import connect, get
 from tests.beside import KNOWN, Program, Served, Side, attempt, compiled
-from tests.programs import connect, get
 
 MINUTE = 64.0
 """Seconds that the script of a program takes which has times of its own."""

@@ -13,10 +13,10 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connectWebsocket
 
+from support.live import PATIENCE
+from support.programs import answers, get
 from tests.beside import KNOWN, Served, Side, attempt
 from tests.besidecompare import Event
-from tests.live import PATIENCE
-from tests.programs import answers, get
 
 NODE_MODULES = Path(sys.prefix) / "node" / "node_modules"
 """Where C{.ci/programs} puts what comes from npm."""

@@ -14,7 +14,7 @@ from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
-from tests.cgroups import TemporaryCgroup
+from support.cgroups import TemporaryCgroup
 from tests.sides import turns, until
 
 

@@ -33,7 +33,7 @@ from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.threads import Gone, position, threadsOf, threadStat
 from chanproxy.adopt.times import Times
 from chanproxy.wake.source import SourceGroup
-from tests.cgroups import TemporaryCgroup, unusable
+from support.cgroups import TemporaryCgroup, unusable
 
 needsCgroup = [
     pytest.mark.cgroup,

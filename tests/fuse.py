@@ -20,7 +20,7 @@ from attrs import frozen
 
 if TYPE_CHECKING:
     # Not where it runs as a server.
-    from tests.cgroups import TemporaryCgroup
+    from support.cgroups import TemporaryCgroup
 
 SIZE = 1 << 20
 """Bytes of the file; all zero."""

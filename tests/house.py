@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from tests.rooms import PACKAGE, modules
+from support.rooms import PACKAGE, modules
 
 ENTRIES, LINES, CLASS_LINES = 22, 400, 360
 """Of the package's directory; of a file; of a class."""

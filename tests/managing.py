@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.calls import eventfdInfo
 from chanproxy.kernel.closing import closer
-from tests.live import PATIENCE
+from support.live import PATIENCE
 from tests.sides import until
 from tests.station import Client, Station
 

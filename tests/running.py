@@ -15,7 +15,7 @@ from chanproxy import config
 from chanproxy.carry.proxy import ChannelProxy
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
-from tests.live import PATIENCE
+from support.live import PATIENCE
 from tests.sides import turns, until
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from chanproxy.channels.streams import StreamChannel
 from chanproxy.channels.transport import SeqpacketTransport
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.wake.counter import MessageCounter
-from tests.live import PATIENCE
+from support.live import PATIENCE
 
 P = TypeVar("P", bound=Protocol)
 T = TypeVar("T", bound=Callable[..., object])

@@ -20,7 +20,7 @@ from typing import Any
 
 from attrs import frozen
 
-from tests.cgroups import TemporaryCgroup
+from support.cgroups import TemporaryCgroup
 from tests.floods import USERS
 from tests.frozen import compiled, until
 from tests.priority import NICE

@@ -24,10 +24,10 @@ from chanproxy.container import Bounds, Container
 from chanproxy.container.outcomes import NotIdle, Resumed
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
-from tests.cgroups import TemporaryCgroup
+from support.cgroups import TemporaryCgroup
+from support.live import PATIENCE, LiveService
+from support.live import until as eventually
 from tests.frozen import Subject, needsCgroup, waits
-from tests.live import PATIENCE, LiveService
-from tests.live import until as eventually
 from tests.sides import asynchronous, until
 
 pytestmark = [*needsCgroup, pytest.mark.punctual]

@@ -25,7 +25,7 @@ from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.taking import Taker
 from chanproxy.adopt.views import Latch, Views
-from tests.cgroups import TemporaryCgroup
+from support.cgroups import TemporaryCgroup
 from tests.frozen import Subject, names, needsCgroup, returned, signalled, until
 from tests.leaks import openFiles
 

@@ -37,7 +37,7 @@ from chanproxy.adopt.subject import StillBusy
 from chanproxy.kernel import calls
 from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.sources import WakeSources
-from tests.cgroups import TemporaryCgroup
+from support.cgroups import TemporaryCgroup
 from tests.clocks import OneCallATurn
 from tests.frozen import (
     NAMES,

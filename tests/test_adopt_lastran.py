@@ -11,7 +11,7 @@ import pytest
 
 from chanproxy.adopt.lastran import lastRan
 from chanproxy.adopt.threads import Gone
-from tests.processes import waitForState
+from support.processes import waitForState
 
 SLEEPER = "import time; print(time.monotonic_ns(), flush=True); time.sleep(1000)"
 

@@ -29,8 +29,8 @@ from chanproxy.adopt.socketlimits import RECEIVING, limitIn, limitOf
 from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.watchdogs import shortestWatchdog
 from chanproxy.interfaces import FreezerError
+from support.live import until
 from tests.clocks import OneCallATurn
-from tests.live import until
 
 # Slices.
 

@@ -33,9 +33,9 @@ from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.source import SourceGroup, WakeSource
 from chanproxy.wake.sources import WakeSources
-from tests.cgroups import TemporaryCgroup
+from support.cgroups import TemporaryCgroup
+from support.live import LiveService, until
 from tests.frozen import needsCgroup, waits
-from tests.live import LiveService, until
 from tests.test_tap import refused
 
 SOCKETS = '[containers.a]\nfreezer = "cgroup:a"\nwake-on = "sockets"\n'

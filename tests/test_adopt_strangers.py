@@ -16,10 +16,10 @@ from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.strangers import isKernels
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.kernel import calls
-from tests.cgroups import TemporaryCgroup
+from support.cgroups import TemporaryCgroup
+from support.processes import cannotStick
 from tests.frozen import Subject, needsCgroup, quickly
 from tests.fuse import fileSystem
-from tests.processes import cannotStick
 
 pytestmark = [
     *needsCgroup,

@@ -26,7 +26,7 @@ from chanproxy.container.outcomes import Resumed
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.freezers.marks import mark
 from chanproxy.interfaces import ChanproxyReactor
-from tests.cgroups import TemporaryCgroup
+from support.cgroups import TemporaryCgroup
 from tests.frozen import compiled, needsCgroup
 from tests.sides import asynchronous, until
 

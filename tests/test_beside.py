@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from support.cgroups import unusable
 from tests.beside import Outcome, Program, sideBySide
 from tests.besidecompare import differences
 from tests.besidestores import PostgresServer, RedisServer
 from tests.besidetable import PAGE, rows, story, update
 from tests.besidetimes import Bash, Cron, Executor, Hiding, Perl, Scheduler, Socat, Watched
 from tests.besideweb import Gunicorn, Haproxy, Node, NodeCron, Uvicorn
-from tests.cgroups import unusable
 
 pytestmark = [pytest.mark.lasts(100), pytest.mark.punctual]
 

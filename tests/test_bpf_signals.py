@@ -17,9 +17,9 @@ import pytest
 
 from chanproxy.container.bpf import btf, calls, signals
 from chanproxy.container.bpf.signals import RING, SignalProgram, Unavailable
+from support.processes import waitForState
 from tests.boxes import hear, needsBpf
 from tests.leaks import openDescriptors
-from tests.processes import waitForState
 
 T = TypeVar("T", bound=Callable[..., object])
 

@@ -18,7 +18,7 @@ from chanproxy.config.together import whyNotApart
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.service import ChanproxyService, preflight
-from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
+from support.cgroups import TemporaryCgroup, unifiedMount, unusable
 
 pytestmark = [
     pytest.mark.cgroup,

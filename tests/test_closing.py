@@ -21,10 +21,10 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import closing, sharing
 from chanproxy.kernel.closing import Closer, closer
 from chanproxy.kernel.foreign import closeDuplicate, closeForeign, closeSocket, lingers
+from support.processes import cannotStick
 from tests.frozen import quickly, until
 from tests.fuse import fileSystem
 from tests.oddities import lingering
-from tests.processes import cannotStick
 from tests.running import Running, listening, thread
 
 pytestmark = pytest.mark.punctual

@@ -12,7 +12,7 @@ import pytest
 
 from chanproxy.config import ConfigurationError, StartError
 from chanproxy.interfaces import ChanproxyReactor
-from tests.ports import freePort
+from support.ports import freePort
 from tests.running import Running, listening, receiveAll, sendAll, thread
 from tests.sides import asynchronous
 

@@ -14,8 +14,8 @@ from twisted.logger import capturedLogs, formatEvent
 from chanproxy import config
 from chanproxy.service import tap
 from chanproxy.service.confining import KEPT
-from tests.cgroups import unusable
-from tests.live import Live, childrenOf, until
+from support.cgroups import unusable
+from support.live import Live, childrenOf, until
 
 pytestmark = [
     pytest.mark.cgroup,

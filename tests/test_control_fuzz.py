@@ -22,11 +22,11 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.calls import SCM_MAX_FD
 from chanproxy.kernel.closing import closer
 from chanproxy.wake.source import EVENTS
+from support.processes import cannotStick
 from tests.fuse import fileSystem
 from tests.fuzzing import KINDS, MESSAGE_BYTES, MUTE, Crowd, Pool, Talker, inReactor
 from tests.leaks import nothingCritical, nothingLeft, openDescriptors
 from tests.oddities import ODDITIES
-from tests.processes import cannotStick
 from tests.sides import asynchronous, turns, until
 from tests.station import MANAGER, Station
 

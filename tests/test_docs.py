@@ -22,8 +22,8 @@ from chanproxy.adopt.settings import Adoption
 from chanproxy.commands import main
 from chanproxy.kernel.keepalive import Keepalive
 from chanproxy.service.tap import Options
-from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
-from tests.live import until
+from support.cgroups import TemporaryCgroup, unifiedMount, unusable
+from support.live import until
 
 pytestmark = pytest.mark.lasts(60)
 

@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import resetting
-from tests.ports import freePort
+from support.ports import freePort
 from tests.running import Running, listening, receiveAll, thread
 from tests.sides import asynchronous
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cgroups import TemporaryCgroup, unusable
-from tests.live import Live, LiveService, until
+from support.cgroups import TemporaryCgroup, unusable
+from support.live import Live, LiveService, until
 
 STORMS = int(os.environ.get("CHANPROXY_TEST_STORMS", "6"))
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cgroups import TemporaryCgroup
-from tests.fleet import Fleet
+from support.cgroups import TemporaryCgroup
+from support.fleet import Fleet
+from support.live import until
 from tests.frozen import needsCgroup
-from tests.live import until
 
 pytestmark = [*needsCgroup, pytest.mark.lasts(25), pytest.mark.punctual]
 

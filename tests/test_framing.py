@@ -13,7 +13,7 @@ import pytest
 from twisted.internet.task import deferLater
 
 from chanproxy.interfaces import ChanproxyReactor
-from tests.ports import freePort
+from support.ports import freePort
 from tests.running import Running, listening, receiveAll, sendAll, thread
 from tests.sides import asynchronous
 

@@ -29,9 +29,9 @@ from chanproxy.interfaces import (
     IFreezer,
 )
 from chanproxy.testing.freezers import FakeFreezer, FreezerConformance, FreezerSubject
-from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
-from tests.live import PATIENCE
-from tests.processes import cannotStick, processState, stuckProcess, waitForState
+from support.cgroups import TemporaryCgroup, unifiedMount, unusable
+from support.live import PATIENCE
+from support.processes import cannotStick, processState, stuckProcess, waitForState
 
 needsCgroup = [
     pytest.mark.cgroup,

@@ -12,8 +12,8 @@ from chanproxy.container.freezing import PATIENCE, FreezeWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor, FreezeInterrupted, FreezerError
 from chanproxy.testing.freezers import FakeFreezer
-from tests.cgroups import TemporaryCgroup, unusable
-from tests.processes import cannotStick, stuckProcess
+from support.cgroups import TemporaryCgroup, unusable
+from support.processes import cannotStick, stuckProcess
 from tests.sides import asynchronous, until
 
 

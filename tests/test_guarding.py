@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from chanproxy.freezers.guardian import MARK
-from tests.cgroups import TemporaryCgroup, unusable
+from support.cgroups import TemporaryCgroup, unusable
+from support.live import guardiansOf
 from tests.frozen import until
-from tests.live import guardiansOf
 
 pytestmark = [
     pytest.mark.punctual,

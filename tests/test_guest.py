@@ -33,7 +33,7 @@ from chanproxy.guest import (
     WakeLocksExist,
 )
 from chanproxy.interfaces import ChanproxyReactor
-from tests.live import PATIENCE
+from support.live import PATIENCE
 from tests.managing import gone
 from tests.sides import asynchronous, until
 from tests.station import Station

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from chanproxy.guest import Guest
-from tests.cgroups import TemporaryCgroup, unusable
-from tests.live import TWISTD, listens, until
+from support.cgroups import TemporaryCgroup, unusable
+from support.live import TWISTD, listens, until
 
 PROGRAM = """
 import json, os, socket, sys, time

@@ -25,7 +25,7 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import descriptors
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.wake.counter import MessageCounter
-from tests.live import PATIENCE
+from support.live import PATIENCE
 from tests.managing import accepted, received, refused, stationed
 from tests.sides import asynchronous, receiveWhenThere, turns, until
 from tests.test_channels import tcpPair

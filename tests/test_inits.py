@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cgroups import TemporaryCgroup
-from tests.fleet import Fleet
-from tests.live import until
-from tests.programs import get, needs
+from support.cgroups import TemporaryCgroup
+from support.fleet import Fleet
+from support.live import until
+from support.programs import get
+from tests.shared.needs import needs
 
 pytestmark = pytest.mark.lasts(30)
 

@@ -21,8 +21,8 @@ from chanproxy.container.outcomes import SuspendFailure
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.guest import Guest
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, FreezerNotReady
-from tests.cgroups import TemporaryCgroup, unusable
-from tests.live import Live, listens, until
+from support.cgroups import TemporaryCgroup, unusable
+from support.live import Live, listens, until
 
 pytestmark = [
     pytest.mark.cgroup,

@@ -19,8 +19,8 @@ from typing import Any, Self
 
 import pytest
 
-from tests.cgroups import unusable
-from tests.live import PATIENCE, Live, listens, until
+from support.cgroups import unusable
+from support.live import PATIENCE, Live, listens, until
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 HELD = "held wake locks keep the container awake: 'example'; have them released first"

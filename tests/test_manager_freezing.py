@@ -21,11 +21,11 @@ from twisted.logger import capturedLogs, formatEvent
 from chanproxy.container import Bounds, Container
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
-from tests.cgroups import TemporaryCgroup, unusable
-from tests.live import Live, listens
-from tests.live import until as untilBlocking
+from support.cgroups import TemporaryCgroup, unusable
+from support.live import Live, listens
+from support.live import until as untilBlocking
+from support.processes import cannotStick, processState, stuckProcess, waitForState
 from tests.managing import accepted, refused, stationed
-from tests.processes import cannotStick, processState, stuckProcess, waitForState
 from tests.sides import asynchronous, until
 from tests.station import MANAGER, Client, Station
 

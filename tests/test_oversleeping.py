@@ -31,10 +31,10 @@ from pathlib import Path
 import pytest
 from attrs import define, field
 
-from tests.cgroups import TemporaryCgroup
-from tests.fleet import Fleet
+from support.cgroups import TemporaryCgroup
+from support.fleet import Fleet
+from support.processes import cannotStick, stuckProcess
 from tests.frozen import compiled, needsCgroup
-from tests.processes import cannotStick, stuckProcess
 from tests.test_adopt_rings import DEFERRED, SQPOLL
 from tests.timefuzz_runs import Outside
 

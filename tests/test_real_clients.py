@@ -25,8 +25,8 @@ from jeepney.io.blocking import (  # type: ignore[import-untyped]  # likewise
 )
 
 from chanproxy.interfaces import ChanproxyReactor
-from tests.live import listens
-from tests.ports import freePort
+from support.live import listens
+from support.ports import freePort
 from tests.running import Running, thread
 from tests.serving import answers, program, serving
 from tests.sides import asynchronous

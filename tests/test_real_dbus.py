@@ -25,9 +25,10 @@ from jeepney.io.blocking import (  # type: ignore[import-untyped]  # it has no a
     open_dbus_connection,
 )
 
-from tests.cgroups import TemporaryCgroup
-from tests.live import PATIENCE, listens, until
-from tests.programs import Sleeper, get, needs
+from support.cgroups import TemporaryCgroup
+from support.live import PATIENCE, listens, until
+from support.programs import Sleeper, get
+from tests.shared.needs import needs
 
 pytestmark = needs("dbus-daemon")
 

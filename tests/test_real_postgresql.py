@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cgroups import TemporaryCgroup
-from tests.live import PATIENCE, until
-from tests.ports import freePort
-from tests.programs import CYCLES, Sleeper, answers, get, needs
+from support.cgroups import TemporaryCgroup
+from support.live import PATIENCE, until
+from support.ports import freePort
+from support.programs import CYCLES, Sleeper, answers, get
+from support.servers import unprivileged
+from tests.shared.needs import needs
 
 pytestmark = [needs("postgres", "initdb", "psql", "pgbench"), pytest.mark.lasts(60)]
 
@@ -23,13 +25,6 @@ SETTINGS = [
     *["fsync=off", "shared_buffers=16MB", "max_prepared_transactions=4"],
     *["listen_addresses=127.0.0.1", "logging_collector=off", "log_min_messages=fatal"],
 ]
-
-
-def unprivileged(argv: list[str]) -> list[str]:
-    """It refuses to run as root."""
-    if os.geteuid() != 0:
-        return argv
-    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *argv]
 
 
 class Server:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import PATIENCE
-from tests.ports import freePort
-from tests.programs import CYCLES, Sleeper, answers, connect, get, needs, running
-from tests.redisclient import Redis
+from support.live import PATIENCE
+from support.ports import freePort
+from support.programs import CYCLES, Sleeper, answers, connect, get, running
+from support.redisclient import Redis
+from support.servers import NGINX
+from tests.shared.needs import needs
 
 pytestmark = pytest.mark.lasts(90)
 
@@ -85,29 +87,6 @@ def test_redisLoad(tmp_path: Path) -> None:
         )
         assert first.call("GET", "sum") == b"%d" % total
         assert sleeper.slept() >= LOAD_SECONDS / 8, sleeper.describe()
-
-
-NGINX = """
-daemon off;
-worker_processes 2;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log;
-{user}
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        root {directory}/files;
-        location /echo/ {{ return 200 "$request_uri"; }}
-    }}
-}}
-"""
 
 
 @needs("nginx")

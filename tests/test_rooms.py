@@ -13,8 +13,8 @@ import sys
 import pytest
 from twisted.python.reflect import namedAny
 
+from support.rooms import PACKAGE, imports, modules, roomOf, used
 from tests.house import figures
-from tests.rooms import PACKAGE, imports, modules, roomOf, used
 
 USES: dict[str, tuple[str, ...]] = {
     "hall": (),

@@ -17,8 +17,8 @@ import pytest
 from chanproxy.commands.children import CannotRun, runChild
 from chanproxy.commands.run import ownCgroup
 from chanproxy.guest import CallRefused, Guest
-from tests.cgroups import TemporaryCgroup, unifiedMount, unusable
-from tests.live import TWISTD, listens, until
+from support.cgroups import TemporaryCgroup, unifiedMount, unusable
+from support.live import TWISTD, listens, until
 
 pytestmark = [
     pytest.mark.lasts(30),

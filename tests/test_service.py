@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cgroups import unusable
-from tests.live import Live, until
+from support.cgroups import unusable
+from support.live import Live, until
 
 pytestmark = pytest.mark.lasts(45)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from bench.sleepers import general, watch
-from tests.cgroups import TemporaryCgroup
+from support.cgroups import TemporaryCgroup
 from tests.frozen import Subject, needsCgroup
 
 pytestmark = needsCgroup

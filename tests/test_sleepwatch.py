@@ -18,9 +18,9 @@ from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.processes import ProcessStatus, maskOf, namesOf, startTime
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
+from support.cgroups import unusable
+from support.processes import processState, waitForState
 from tests.boxes import WAYS, Boxes, hear, makeBoxes
-from tests.cgroups import unusable
-from tests.processes import processState, waitForState
 from tests.sides import asynchronous, turns, until
 
 needsCgroup = [

@@ -11,8 +11,8 @@ import pytest
 from chanproxy.container.sleeping import TIMERS
 from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.processes import ProcessStatus, maskOf, otherThreads, timerSignals
+from support.cgroups import unusable
 from tests.boxes import WAYS, Box, Boxes, hear, makeBoxes
-from tests.cgroups import unusable
 from tests.sides import asynchronous, until
 
 pytestmark = [

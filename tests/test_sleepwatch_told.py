@@ -17,9 +17,9 @@ from chanproxy.container.cadence import SHORTEST
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.processes import ProcessStatus, otherThreads
 from chanproxy.service import ChanproxyService
+from support.cgroups import TemporaryCgroup, unusable
+from support.processes import waitForState
 from tests.boxes import WAYS, Box, Boxes, hear, makeBoxes
-from tests.cgroups import TemporaryCgroup, unusable
-from tests.processes import waitForState
 from tests.sides import asynchronous, until
 from tests.test_sleepwatch_threads import POSIX, THREADS, tgkill
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cgroups import TemporaryCgroup
-from tests.live import LiveService, until
-from tests.ports import freePort
-from tests.programs import needs
+from support.cgroups import TemporaryCgroup
+from support.live import LiveService, until
+from support.ports import freePort
+from tests.shared.needs import needs
 
 pytestmark = [pytest.mark.lasts(90), pytest.mark.punctual]
 

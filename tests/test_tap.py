@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cgroups import unifiedMount
-from tests.live import TWISTD
+from support.cgroups import unifiedMount
+from support.live import TWISTD
 
 
 def refused(directory: Path, *arguments: str, status: int = 1) -> str:

@@ -12,8 +12,8 @@ from twisted.internet.tcp import Connection
 
 from chanproxy.channels import buffered
 from chanproxy.interfaces import ChanproxyReactor
+from support.ports import freePort
 from tests.certificates import makeCertificate
-from tests.ports import freePort
 from tests.running import Running, listening, receiveAll, sendAll, thread
 from tests.sides import asynchronous
 

@@ -27,7 +27,7 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.recording import ChromeFormat, Recording
 from chanproxy.service import ChanproxyService
 from chanproxy.trace import Tracer
-from tests.live import PATIENCE
+from support.live import PATIENCE
 from tests.sides import asynchronous, turns, until
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import makeCertificate
-from tests.programs import needs
+from tests.shared.needs import needs
 
 pytestmark = pytest.mark.lasts(30)
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import cannotStick
 from tests.frozen import compiled, needsCgroup, until
 from tests.fuse import fileSystem
 from tests.neighbours import NEIGHBOURS, Neighbour
-from tests.processes import cannotStick
 from tests.siege import LATE, Siege
 
 pytestmark = [

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cgroups import TemporaryCgroup, unusable
-from tests.live import PATIENCE, TWISTD, until
-from tests.ports import freePort
+from support.cgroups import TemporaryCgroup, unusable
+from support.live import PATIENCE, TWISTD, until
+from support.ports import freePort
 from tests.running import receiveAll
 
 CYCLES = 20

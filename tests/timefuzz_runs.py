@@ -22,8 +22,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from tests.cgroups import TemporaryCgroup
-from tests.fleet import Fleet
+from support.cgroups import TemporaryCgroup
+from support.fleet import Fleet
 from tests.frozen import compiled
 from tests.timefuzz_judge import Event, Fault, Noise, Record, byKind, compare
 from tests.timefuzz_scripts import Script, Sent, Visit

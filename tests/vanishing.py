@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from chanproxy.guest import Guest
-from tests.live import TWISTD, until
+from support.live import TWISTD, until
 
 BOUND = 40.0
 """Seconds that this goes on."""

@@ -18,12 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from chanproxy.manager.errors import MANAGER
 from chanproxy.manager.varlink import encodeCall, parseReply
-from tests.cgroups import TemporaryCgroup, unusable
-from tests.live import PATIENCE, LiveService, until
+from support.cgroups import TemporaryCgroup
+from support.live import PATIENCE, LiveService, until
 
 CYCLES = int(os.environ.get("CHANPROXY_TEST_CYCLES", "50"))
 """Requests to each program; C{make test-long} makes 500."""
@@ -42,17 +40,10 @@ def find(program: str) -> str | None:
 
 
 def get(program: str) -> str:
-    """Like L{find}, of one that L{needs} has been asked for."""
+    """Like L{find}, of one that is known to be there."""
     found = find(program)
     assert found is not None, f"{program} is not installed"
     return found
-
-
-def needs(*programs: str) -> pytest.MarkDecorator:
-    """Skip where these are not installed, or nothing can be frozen; on CI that is a failure."""
-    missing = [program for program in programs if find(program) is None]
-    why = unusable() or (f"not installed: {', '.join(missing)}" if missing else "")
-    return pytest.mark.skipif(bool(why), reason=why or "all is there")
 
 
 def connect(port: int) -> socket.socket:

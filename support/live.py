@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.cgroups import TemporaryCgroup
+from support.cgroups import TemporaryCgroup
 
 PATIENCE = 60.0
 

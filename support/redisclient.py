@@ -1,4 +1,4 @@
-"""A client for redis, as much of it as the tests and the benchmarks need."""
+"""A client for redis, as much of it as is needed here."""
 
 from __future__ import annotations
 

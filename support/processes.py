@@ -1,4 +1,4 @@
-"""Processes for tests: what the kernel says of one, and one that nothing but SIGKILL can reach."""
+"""Processes: what the kernel says of one, and one that nothing but SIGKILL can reach."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 from chanproxy.kernel.processes import waitsIn
-from tests.cgroups import TemporaryCgroup
+from support.cgroups import TemporaryCgroup
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

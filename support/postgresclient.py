@@ -1,4 +1,4 @@
-"""A client for PostgreSQL, as much of it as the tests need: simple queries and notifications."""
+"""A client for PostgreSQL, as much of it as is needed here: simple queries and notifications."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from chanproxy.manager.errors import MANAGER
 from chanproxy.manager.varlink import encodeCall, parseReply
-from tests.cgroups import TemporaryCgroup
-from tests.live import PATIENCE, LiveService, listens
+from support.cgroups import TemporaryCgroup
+from support.live import PATIENCE, LiveService, listens
 
 
 class Fleet(LiveService):

@@ -1,7 +1,7 @@
 """
-Cgroups for tests: randomly named, holding only the test's own processes, removed whatever happens.
+Cgroups: randomly named, holding only one's own processes, removed whatever happens.
 
-Knows nothing of the freezers under test, and looks at the kernel's files directly.
+Knows nothing of freezers, and looks at the kernel's files directly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def unifiedMount() -> str | None:
 
 
 def unusable() -> str:
-    """Why tests cannot make cgroups here; empty if they can."""
+    """Why no cgroups can be made here; empty if they can."""
     mount = unifiedMount()
     if mount is None:
         return "no cgroup v2 is mounted"
@@ -38,7 +38,7 @@ def unusable() -> str:
 
 class TemporaryCgroup:
     """
-    A cgroup v2 of a test.
+    A cgroup v2 of one's own.
 
     @ivar path: its directory; it does not exist before L{create}.
     @ivar spec: what a configuration writes for it.
