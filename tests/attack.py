@@ -19,9 +19,10 @@ from pathlib import Path
 
 from attrs import frozen
 
+from support.places import ROOT
 from tests.neighbours import NEIGHBOURS, Neighbour
-from tests.priority import NICE
-from tests.siege import ROOT, Siege, Witness
+from tests.shared.priority import NICE
+from tests.siege import Siege, Witness
 
 WORST, MEDIAN = 0.100, 0.010
 """Seconds that an answer may be late because of a neighbour, at the worst and at the median."""

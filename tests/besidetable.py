@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.places import DOCS
 from tests.beside import Outcome, Program
 from tests.besidecompare import Event, paired
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "programs.md"
+PAGE = DOCS / "programs.md"
 
 
 def rows(page: Path) -> dict[str, list[str]]:

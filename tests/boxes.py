@@ -15,7 +15,7 @@ from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from support.cgroups import TemporaryCgroup
-from tests.sides import turns, until
+from tests.shared.sides import turns, until
 
 
 @functools.cache

@@ -29,8 +29,8 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.calls import SCM_MAX_FD, closeAll, timerAt
 from chanproxy.manager import varlink
 from chanproxy.manager.control import STRANGERS
-from tests.oddities import ODDITIES, lingering
-from tests.station import MANAGER, Station
+from tests.shared.oddities import ODDITIES, lingering
+from tests.shared.station import MANAGER, Station
 
 PATIENCE = 10.0
 """Seconds that a service may take to do what it is asked."""

@@ -23,12 +23,12 @@ from functools import partial
 
 from attrs import frozen
 
-from tests.floods import KINDS, SAYS, USERS, flooded
-from tests.frozen import compiled
-from tests.fuse import fileSystem
-from tests.oddities import ODDITIES, lingering
+from tests.shared.floods import KINDS, SAYS, USERS, flooded
+from tests.shared.frozen import compiled
+from tests.shared.fuse import fileSystem
+from tests.shared.oddities import ODDITIES, lingering
+from tests.shared.station import MANAGER
 from tests.siege import Siege
-from tests.station import MANAGER
 
 Again = Callable[[], int]
 
@@ -182,7 +182,7 @@ def _killedWhileFrozen(siege: Siege) -> Iterator[Again]:
 
 
 def _pollTables(siege: Siege) -> AbstractContextManager[Again]:
-    return _program([compiled("polls.c"), "100", "15000", "different"], siege)
+    return _program([compiled("shared/polls.c"), "100", "15000", "different"], siege)
 
 
 @contextmanager

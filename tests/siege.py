@@ -21,14 +21,13 @@ from typing import Any
 from attrs import frozen
 
 from support.cgroups import TemporaryCgroup
-from tests.floods import USERS
-from tests.frozen import compiled, until
-from tests.priority import NICE
+from support.places import ROOT
+from tests.shared.floods import USERS
+from tests.shared.frozen import compiled, until
+from tests.shared.priority import NICE
 
 LATE = 0.25
 """Seconds that a wake may take here, also on a machine that has much to do; it takes one."""
-
-ROOT = Path(__file__).parent.parent
 
 ECHO = """
     import socket, sys

@@ -20,8 +20,8 @@ from chanproxy.adopt.subject import Subject
 from chanproxy.adopt.threads import Memory
 from chanproxy.adopt.waits import Wait
 from chanproxy.kernel import calls
-from tests.frozen import until
-from tests.leaks import openFiles
+from tests.shared.frozen import until
+from tests.shared.leaks import openFiles
 
 PROGRAM = """
 import os, select, socket, sys

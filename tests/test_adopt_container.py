@@ -16,9 +16,9 @@ from chanproxy import config
 from chanproxy.adopt import sampler, slices
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.describe import description
-from tests.frozen import Subject, compiled, needsCgroup
-from tests.sides import asynchronous, until
-from tests.test_adopt_bad_moments import Home, stack
+from tests.shared.frozen import Subject, compiled, needsCgroup
+from tests.shared.home import Home, stack
+from tests.shared.sides import asynchronous, until
 
 __all__ = ["stack"]
 
@@ -90,7 +90,7 @@ async def test_unanswered(reactor: ChanproxyReactor, stack: contextlib.ExitStack
 async def test_nearTime(reactor: ChanproxyReactor, stack: contextlib.ExitStack) -> None:
     """A time that is near is waited for awake, and it is tried again right after that."""
     began = time.monotonic()
-    it, subject = living(stack, reactor, compiled("oversleeps.c"), "poll", "900")
+    it, subject = living(stack, reactor, compiled("shared/oversleeps.c"), "poll", "900")
     why = f"web/oversleeps[{subject.pid}] poll timeout is over in "
     await until(reactor, lambda: it.container.why.startswith(why))
     assert attempts(it) == 0
@@ -103,7 +103,7 @@ async def test_nearTime(reactor: ChanproxyReactor, stack: contextlib.ExitStack) 
 @asynchronous
 async def test_foreseen(reactor: ChanproxyReactor, stack: contextlib.ExitStack) -> None:
     """What would be harmed is not frozen, not even on request."""
-    it, subject = living(stack, reactor, compiled("oversleeps.c"), "semop", "0")
+    it, subject = living(stack, reactor, compiled("shared/oversleeps.c"), "semop", "0")
     number = subject.line().split()[1]
     stack.callback(os.system, f"ipcrm -s {number}")
     await until(reactor, lambda: "sem" in it.container.why)
@@ -117,7 +117,7 @@ async def test_foreseen(reactor: ChanproxyReactor, stack: contextlib.ExitStack) 
 @asynchronous
 async def test_passedOver(reactor: ChanproxyReactor, stack: contextlib.ExitStack) -> None:
     """Housekeeping is told, once it is known to be that."""
-    it, subject = living(stack, reactor, compiled("oversleeps.c"), "ticks", "300")
+    it, subject = living(stack, reactor, compiled("shared/oversleeps.c"), "ticks", "300")
     await until(reactor, lambda: it.state == "asleep")
     (text,) = description(it.container, 0)["description"]["passed_over"]
     assert text.startswith(f"web/oversleeps[{subject.pid}] epoll_")
@@ -159,7 +159,7 @@ async def test_noLooksAsleep(reactor: ChanproxyReactor, stack: contextlib.ExitSt
         modules = [getattr(call, "__module__", None) for call in calls]
         return modules.count(sampler.__name__) + modules.count(slices.__name__)
 
-    it, _ = living(stack, reactor, compiled("oversleeps.c"), "idle", "0")
+    it, _ = living(stack, reactor, compiled("shared/oversleeps.c"), "idle", "0")
     assert sampling() == 1
     await until(reactor, lambda: it.state == "asleep")
     assert sampling() == 0
@@ -172,7 +172,7 @@ async def test_noLooksAsleep(reactor: ChanproxyReactor, stack: contextlib.ExitSt
 @asynchronous
 async def test_dryRun(reactor: ChanproxyReactor, stack: contextlib.ExitStack) -> None:
     """In a dry run it would sleep, or would not; nothing is stopped, and nothing has to breathe."""
-    program = compiled("oversleeps.c")
+    program = compiled("shared/oversleeps.c")
     idle, subject = living(stack, reactor, program, "idle", "0", mode="dry-run", longest=0.1)
     busy, other = living(stack, reactor, program, "semop", "0", mode="dry-run")
     stack.callback(os.system, f"ipcrm -s {other.line().split()[1]}")

@@ -19,9 +19,9 @@ from twisted.internet.task import deferLater
 from chanproxy.adopt.cutshort import CutShort
 from chanproxy.adopt.processors import X86, Arm, Processor
 from chanproxy.interfaces import ChanproxyReactor
-from tests.frozen import Subject, compiled, needsCgroup
-from tests.sides import asynchronous, until
-from tests.test_adopt_bad_moments import Home, home, stack
+from tests.shared.frozen import Subject, compiled, needsCgroup
+from tests.shared.home import Home, home, stack
+from tests.shared.sides import asynchronous, until
 from tests.test_adopt_decode import arm, x86
 
 pytestmark = pytest.mark.punctual
@@ -53,7 +53,7 @@ class Waiting:
         else:
             self.ours, theirs = map(stack.enter_context, socket.socketpair())
             fd = theirs.fileno()
-        argv = [compiled("oversleeps.c"), kind, str(round(1000 * LENGTH))]
+        argv = [compiled("shared/oversleeps.c"), kind, str(round(1000 * LENGTH))]
         self.subject = Subject(argv, fd)
         self.began = time.monotonic()
         self.it: Home = home(stack, reactor, _Ready(self.subject))

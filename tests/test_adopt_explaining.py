@@ -17,8 +17,8 @@ from chanproxy.adopt import explaining
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.peers import internet
 from chanproxy.kernel import calls
-from tests.frozen import Subject, needsCgroup, until
-from tests.leaks import openFiles
+from tests.shared.frozen import Subject, needsCgroup, until
+from tests.shared.leaks import openFiles
 from tests.test_adopt_fragile import EPOLL_WAIT, START
 
 pytestmark = needsCgroup

@@ -26,8 +26,8 @@ from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.taking import Taker
 from chanproxy.adopt.views import Latch, Views
 from support.cgroups import TemporaryCgroup
-from tests.frozen import Subject, names, needsCgroup, returned, signalled, until
-from tests.leaks import openFiles
+from tests.shared.frozen import Subject, names, needsCgroup, returned, signalled, until
+from tests.shared.leaks import openFiles
 
 pytestmark = [
     *needsCgroup,

@@ -38,8 +38,9 @@ from chanproxy.kernel import calls
 from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.sources import WakeSources
 from support.cgroups import TemporaryCgroup
+from support.places import ROOT
 from tests.clocks import OneCallATurn
-from tests.frozen import (
+from tests.shared.frozen import (
     NAMES,
     PAUSE,
     Subject,
@@ -51,7 +52,7 @@ from tests.frozen import (
     until,
     waits,
 )
-from tests.leaks import openFiles
+from tests.shared.leaks import openFiles
 
 pytestmark = needsCgroup
 
@@ -1012,10 +1013,10 @@ def test_withoutTheRight() -> None:
         cgroup = TemporaryCgroup()
         as_ = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         seen = stack.enter_context(
-            Subject([*as_, compiled("waits.c"), "read"], thing.theirs, cgroup)
+            Subject([*as_, compiled("shared/waits.c"), "read"], thing.theirs, cgroup)
         )
         hidden = stack.enter_context(
-            Subject([*as_, compiled("waits.c"), "undumpable"], thing.theirs, cgroup)
+            Subject([*as_, compiled("shared/waits.c"), "undumpable"], thing.theirs, cgroup)
         )
         for each in (seen, hidden):
             assert each.line() == "ready"
@@ -1023,7 +1024,7 @@ def test_withoutTheRight() -> None:
         seen.freeze()
         told = subprocess.run(
             [sys.executable, "-c", BLINDLY, "--", str(seen.pid), str(hidden.pid)],
-            cwd=Path(__file__).parent.parent,
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
             timeout=30,

@@ -16,7 +16,7 @@ from chanproxy.adopt.deadlines import IGNORE
 from chanproxy.adopt.habits import MIXED as MIXED_RETURNS
 from chanproxy.adopt.habits import WORK, Seen, Timing
 from chanproxy.adopt.threads import Glance, clockOf
-from tests.frozen import Subject, needsCgroup, until, waits
+from tests.shared.frozen import Subject, needsCgroup, until, waits
 
 pytestmark = pytest.mark.punctual
 

@@ -15,7 +15,7 @@ import pytest
 
 from chanproxy.adopt.rests import Rests
 from chanproxy.adopt.waits import Rest
-from tests.frozen import Subject, compiled, needsCgroup
+from tests.shared.frozen import Subject, compiled, needsCgroup
 
 pytestmark = pytest.mark.punctual
 
@@ -129,7 +129,7 @@ class TestPrograms:
             subjects = []
             for kind in ("select", "select0", "pselect", "ppoll", "poll"):
                 _, theirs = map(stack.enter_context, socket.socketpair())
-                argv = [compiled("oversleeps.c"), kind, "1200"]
+                argv = [compiled("shared/oversleeps.c"), kind, "1200"]
                 subjects.append(stack.enter_context(Subject(argv, theirs.fileno())))
             for subject in subjects:
                 assert subject.line().startswith("ready")

@@ -14,7 +14,7 @@ from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import threadsOf
 from chanproxy.adopt.times import Times
-from tests.frozen import Subject, compiled, names, needsCgroup, signalled, until
+from tests.shared.frozen import Subject, compiled, names, needsCgroup, signalled, until
 from tests.test_adopt_fragile import EPOLL_WAIT
 
 pytestmark = needsCgroup
@@ -30,7 +30,7 @@ def test_uring(flags: int, how: str) -> None:
         reading, writing = os.pipe()
         stack.callback(os.close, reading)
         stack.callback(os.close, writing)
-        program = compiled("uring.c", "-luring")
+        program = compiled("shared/uring.c", "-luring")
         subject = stack.enter_context(Subject([program, str(flags), how], reading))
         ring = subject.line()
         subject.waitFor({"enter": "io_uring_enter", "eventfd": "read"}.get(how, EPOLL_WAIT))
@@ -63,7 +63,7 @@ def test_worker() -> None:
         reading, writing = os.pipe()
         stack.callback(os.close, reading)
         stack.callback(os.close, writing)
-        argv = [compiled("uring.c", "-luring"), "0", "async"]
+        argv = [compiled("shared/uring.c", "-luring"), "0", "async"]
         subject = stack.enter_context(Subject(argv, reading))
         subject.line()
         subject.waitFor("io_uring_enter")

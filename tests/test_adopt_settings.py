@@ -35,8 +35,8 @@ from chanproxy.wake.source import SourceGroup, WakeSource
 from chanproxy.wake.sources import WakeSources
 from support.cgroups import TemporaryCgroup
 from support.live import LiveService, until
-from tests.frozen import needsCgroup, waits
-from tests.test_tap import refused
+from tests.shared.frozen import needsCgroup, waits
+from tests.shared.refusing import refused
 
 SOCKETS = '[containers.a]\nfreezer = "cgroup:a"\nwake-on = "sockets"\n'
 

@@ -18,8 +18,8 @@ from chanproxy.adopt.subject import StillBusy
 from chanproxy.kernel import calls
 from support.cgroups import TemporaryCgroup
 from support.processes import cannotStick
-from tests.frozen import Subject, needsCgroup, quickly
-from tests.fuse import fileSystem
+from tests.shared.frozen import Subject, needsCgroup, quickly
+from tests.shared.fuse import fileSystem
 
 pytestmark = [
     *needsCgroup,

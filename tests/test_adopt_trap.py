@@ -27,8 +27,8 @@ from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.freezers.marks import mark
 from chanproxy.interfaces import ChanproxyReactor
 from support.cgroups import TemporaryCgroup
-from tests.frozen import compiled, needsCgroup
-from tests.sides import asynchronous, until
+from tests.shared.frozen import compiled, needsCgroup
+from tests.shared.sides import asynchronous, until
 
 pytestmark = needsCgroup
 

@@ -13,7 +13,7 @@ from chanproxy.carry.answered import AGES, ONE_WAY, PACE, Answered
 from chanproxy.carry.ledger import Consumed, Idle, Ledger
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.wake.counter import MessageCounter
-from tests.sides import asynchronous, until
+from tests.shared.sides import asynchronous, until
 
 PATIENCE, LINGER = 8.0, 0.5
 OLDER = PATIENCE / AGES

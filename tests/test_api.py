@@ -32,12 +32,10 @@ from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.memory import CAPACITY, MemoryBatch, MemoryChannel
 from chanproxy.wake.counter import MessageCounter
 from chanproxy.wake.source import WakeSourceError
-from tests.managing import gone
-from tests.sides import asynchronous, turns, until
-from tests.station import Station
-
-ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = ROOT / "docs" / "examples"
+from support.places import EXAMPLES, ROOT
+from tests.shared.managing import gone
+from tests.shared.sides import asynchronous, turns, until
+from tests.shared.station import Station
 
 _KINDS = (socket.SOCK_SEQPACKET, socket.SOCK_STREAM)
 

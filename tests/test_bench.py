@@ -17,8 +17,7 @@ from bench.peers import BATCH, CHANPROXY, SEQPACKET, SOCAT
 from bench.plots import short, ticks
 from bench.targets import targets
 from bench.works import PACKETS, Figure, Idle, Results, Sample, Series, figure, setups
-
-ROOT = Path(__file__).parent.parent
+from support.places import ROOT
 
 
 def sample(rate: float, cpu: float) -> Sample:

@@ -16,8 +16,8 @@ from twisted.internet.threads import deferToThread
 
 from chanproxy.commands.main import main
 from chanproxy.interfaces import ChanproxyReactor
-from tests.managing import accepted, gone, sourcesOf, stationed
-from tests.sides import asynchronous, until
+from tests.shared.managing import accepted, gone, sourcesOf, stationed
+from tests.shared.sides import asynchronous, until
 
 PROGRAM = [sys.executable, "-m", "chanproxy"]
 

@@ -24,9 +24,9 @@ from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.interfaces import ChannelBroken, ChanproxyReactor
 from chanproxy.manager.client import ManagerClient
 from chanproxy.manager.varlink import VarlinkError
-from tests.managing import Box, Channel, count, gone, received, stationed
-from tests.sides import asynchronous, turns, until
-from tests.station import SERVICE, Station
+from tests.shared.managing import Box, Channel, count, gone, received, stationed
+from tests.shared.sides import asynchronous, turns, until
+from tests.shared.station import SERVICE, Station
 
 Told = list[tuple[str, str]]
 

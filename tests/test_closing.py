@@ -22,10 +22,10 @@ from chanproxy.kernel import closing, sharing
 from chanproxy.kernel.closing import Closer, closer
 from chanproxy.kernel.foreign import closeDuplicate, closeForeign, closeSocket, lingers
 from support.processes import cannotStick
-from tests.frozen import quickly, until
-from tests.fuse import fileSystem
-from tests.oddities import lingering
-from tests.running import Running, listening, thread
+from tests.shared.frozen import quickly, until
+from tests.shared.fuse import fileSystem
+from tests.shared.oddities import lingering
+from tests.shared.running import Running, listening, thread
 
 pytestmark = pytest.mark.punctual
 

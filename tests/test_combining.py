@@ -13,8 +13,8 @@ import pytest
 from chanproxy.config import ConfigurationError, StartError
 from chanproxy.interfaces import ChanproxyReactor
 from support.ports import freePort
-from tests.running import Running, listening, receiveAll, sendAll, thread
-from tests.sides import asynchronous
+from tests.shared.running import Running, listening, receiveAll, sendAll, thread
+from tests.shared.sides import asynchronous
 
 READ = 'handled = "consumed"'
 IDLE, REFUSE = 'handled = "idle"\nsilence = 0.02', 'descriptors = "refuse"'

@@ -20,6 +20,7 @@ from chanproxy.endpoints.addresses import split
 from chanproxy.endpoints.paths import PATH_BYTES, SeqpacketAddressSpec, parseSeqpacket
 from chanproxy.kernel.keepalive import Keepalive
 from docs import write_keys
+from support.places import DOCS
 
 MINIMAL = '[containers.a]\nfreezer = "none"\n'
 
@@ -698,7 +699,7 @@ def test_anyText(text: str) -> None:
 
 def test_reference() -> None:
     """The reference's file holds the defaults, and the lines of errors that it shows are real."""
-    reference = Path(__file__).parent.parent / "docs" / "configuration.md"
+    reference = DOCS / "configuration.md"
     blocks = re.findall(r"^```(?:toml|text)\n(.*?)^```$", reference.read_text(), re.M | re.S)
     everything, lines, *_ = blocks
     read = config.load(everything)

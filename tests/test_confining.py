@@ -16,14 +16,13 @@ from chanproxy.service import tap
 from chanproxy.service.confining import KEPT
 from support.cgroups import unusable
 from support.live import Live, childrenOf, until
+from support.places import DOCS
 
 pytestmark = [
     pytest.mark.cgroup,
     pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable"),
     pytest.mark.skipif(os.geteuid() != 0, reason="who is not root has nothing to give up"),
 ]
-
-DOCS = Path(__file__).parent.parent / "docs"
 
 
 def rights(pid: int) -> dict[str, int]:

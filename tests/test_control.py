@@ -14,9 +14,9 @@ from zope.interface import implementer
 
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.control import ControlConnection
-from tests.managing import accepted, asleep, described, gone, refused, stationed
-from tests.sides import asynchronous, turns, until
-from tests.station import MANAGER, SERVICE, Client
+from tests.shared.managing import accepted, asleep, described, gone, refused, stationed
+from tests.shared.sides import asynchronous, turns, until
+from tests.shared.station import MANAGER, SERVICE, Client
 
 EDITOR = {"container": "editor"}
 

@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from chanproxy.config import AccessEntry
 from chanproxy.interfaces import ChanproxyReactor
-from tests.managing import (
+from tests.shared.managing import (
     Box,
     Channel,
     accepted,
@@ -26,8 +26,8 @@ from tests.managing import (
     sourcesOf,
     stationed,
 )
-from tests.sides import asynchronous, until
-from tests.station import SERVICE, Client, Station
+from tests.shared.sides import asynchronous, until
+from tests.shared.station import SERVICE, Client, Station
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
 

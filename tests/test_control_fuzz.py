@@ -23,12 +23,12 @@ from chanproxy.kernel.calls import SCM_MAX_FD
 from chanproxy.kernel.closing import closer
 from chanproxy.wake.source import EVENTS
 from support.processes import cannotStick
-from tests.fuse import fileSystem
 from tests.fuzzing import KINDS, MESSAGE_BYTES, MUTE, Crowd, Pool, Talker, inReactor
-from tests.leaks import nothingCritical, nothingLeft, openDescriptors
-from tests.oddities import ODDITIES
-from tests.sides import asynchronous, turns, until
-from tests.station import MANAGER, Station
+from tests.shared.fuse import fileSystem
+from tests.shared.leaks import nothingCritical, nothingLeft, openDescriptors
+from tests.shared.oddities import ODDITIES
+from tests.shared.sides import asynchronous, turns, until
+from tests.shared.station import MANAGER, Station
 
 pytestmark = [
     pytest.mark.lasts(40),

@@ -15,9 +15,9 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager import dispatch
 from chanproxy.manager.client import ManagerClient
 from chanproxy.manager.varlink import interfaceDescription
-from tests.managing import Channel, accepted, refused, stationed
-from tests.sides import asynchronous
-from tests.station import MANAGER, SERVICE
+from tests.shared.managing import Channel, accepted, refused, stationed
+from tests.shared.sides import asynchronous
+from tests.shared.station import MANAGER, SERVICE
 
 
 @frozen

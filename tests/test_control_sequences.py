@@ -27,10 +27,10 @@ from twisted.internet.threads import deferToThread
 
 from chanproxy.interfaces import ChanproxyReactor
 from tests.fuzzing import Crowd, Sent, Talker, inReactor
-from tests.leaks import nothingCritical, nothingLeft
-from tests.managing import count
-from tests.sides import asynchronous, turns
-from tests.station import Station
+from tests.shared.leaks import nothingCritical, nothingLeft
+from tests.shared.managing import count
+from tests.shared.sides import asynchronous, turns
+from tests.shared.station import Station
 
 T = TypeVar("T")
 

@@ -21,10 +21,10 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.descriptors import TooManyDescriptors
 from chanproxy.kernel.fewlines import PERIOD, FewLines
 from chanproxy.manager.crowds import AT_ONCE, BURST, BURSTS, SHARE, Account, Crowd, Terms
-from tests.floods import USERS, flooded
-from tests.managing import accepted, connectedAs, refused, stationed
-from tests.sides import asynchronous, until
-from tests.station import MANAGER
+from tests.shared.floods import USERS, flooded
+from tests.shared.managing import accepted, connectedAs, refused, stationed
+from tests.shared.sides import asynchronous, until
+from tests.shared.station import MANAGER
 
 asRoot = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
 

@@ -18,7 +18,7 @@ from chanproxy.channels.transport import MessageProtocol
 from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.endpoints.seqpacket import SeqpacketClientEndpoint
 from chanproxy.interfaces import ChanproxyReactor
-from tests.sides import asynchronous, turns, until
+from tests.shared.sides import asynchronous, turns, until
 
 
 @pytest.fixture

@@ -24,11 +24,10 @@ from chanproxy.kernel.keepalive import Keepalive
 from chanproxy.service.tap import Options
 from support.cgroups import TemporaryCgroup, unifiedMount, unusable
 from support.live import until
+from support.places import DOCS, EXAMPLES, ROOT
 
 pytestmark = pytest.mark.lasts(60)
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-EXAMPLES = DOCS / "examples"
 PATIENCE = 180.0
 
 
@@ -175,7 +174,7 @@ def test_lifecycle(tmp_path: Path) -> None:
 def test_configuration() -> None:
     """Every TOML block can be used, and the reference leaves out no key, option or command."""
     reference = DOCS / "configuration.md"
-    for file in (DOCS.parent / "README.md", reference):
+    for file in (ROOT / "README.md", reference):
         (block,) = blocks(file, "toml")
         assert config.load(block).containers
     text = reference.read_text()
@@ -236,7 +235,7 @@ def test_security() -> None:
     assert len(named) > 80
     # Every mention, written in whatever way, is one of these.
     assert text.count("test_") == sum(f"{file}::{test}".count("test_") for file, test in named)
-    missing = [f"{f}::{t}" for f, t in named if t not in _tests(DOCS.parent / f)]
+    missing = [f"{f}::{t}" for f, t in named if t not in _tests(ROOT / f)]
     assert missing == []
     reference = (DOCS / "configuration.md").read_text()
     for key in re.findall(r"`limits\.([\w-]+)`", text):

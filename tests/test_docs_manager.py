@@ -12,10 +12,11 @@ from typing import Any
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.errors import MANAGER, SERVICE
 from chanproxy.manager.varlink import interfaceDescription
-from tests.managing import Box, Channel, stationed
-from tests.sides import asynchronous, until
-from tests.station import Client, Station
-from tests.test_docs import DOCS, blocks
+from support.places import DOCS
+from tests.shared.managing import Box, Channel, stationed
+from tests.shared.sides import asynchronous, until
+from tests.shared.station import Client, Station
+from tests.test_docs import blocks
 
 REFERENCE = DOCS / "manager.md"
 

@@ -12,8 +12,8 @@ from twisted.internet.task import deferLater
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import resetting
 from support.ports import freePort
-from tests.running import Running, listening, receiveAll, thread
-from tests.sides import asynchronous
+from tests.shared.running import Running, listening, receiveAll, thread
+from tests.shared.sides import asynchronous
 
 INET, UNIX, STREAM = socket.AF_INET, socket.AF_UNIX, socket.SOCK_STREAM
 REFUSE = 'descriptors = "refuse"'

@@ -13,8 +13,7 @@ from chanproxy.channels.buffered import EndpointChannel
 from chanproxy.interfaces import ChanproxyReactor, IChannel
 from chanproxy.testing.channels import ChannelConformance, ChannelKind, Peer, SocketPeer
 from chanproxy.testing.peers import Ends, turns
-from tests.sides import asynchronous, until
-from tests.test_channels import tcpPair
+from tests.shared.sides import asynchronous, tcpPair, until
 
 MOST = 16384
 

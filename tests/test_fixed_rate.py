@@ -12,7 +12,7 @@ import pytest
 from support.cgroups import TemporaryCgroup
 from support.fleet import Fleet
 from support.live import until
-from tests.frozen import needsCgroup
+from tests.shared.frozen import needsCgroup
 
 pytestmark = [*needsCgroup, pytest.mark.lasts(25), pytest.mark.punctual]
 

@@ -19,10 +19,10 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.processes import ProcessStatus
 from chanproxy.manager.describe import description
 from chanproxy.words import LONGEST_NAME, listed, named, safe
-from tests.frozen import Subject, needsCgroup
-from tests.managing import cycle, stationed
-from tests.sides import asynchronous, until
-from tests.test_adopt_bad_moments import home, stack
+from tests.shared.frozen import Subject, needsCgroup
+from tests.shared.home import home, stack
+from tests.shared.managing import cycle, stationed
+from tests.shared.sides import asynchronous, until
 
 __all__ = ["stack"]
 

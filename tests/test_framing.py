@@ -14,8 +14,8 @@ from twisted.internet.task import deferLater
 
 from chanproxy.interfaces import ChanproxyReactor
 from support.ports import freePort
-from tests.running import Running, listening, receiveAll, sendAll, thread
-from tests.sides import asynchronous
+from tests.shared.running import Running, listening, receiveAll, sendAll, thread
+from tests.shared.sides import asynchronous
 
 IDLE = 'handled = "idle"\nsilence = 0.02'
 FRAMED = 'framing = "length32"\ndescriptors = "refuse"'

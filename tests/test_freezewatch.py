@@ -14,7 +14,7 @@ from chanproxy.interfaces import ChanproxyReactor, FreezeInterrupted, FreezerErr
 from chanproxy.testing.freezers import FakeFreezer
 from support.cgroups import TemporaryCgroup, unusable
 from support.processes import cannotStick, stuckProcess
-from tests.sides import asynchronous, until
+from tests.shared.sides import asynchronous, until
 
 
 class Setup:

@@ -16,7 +16,8 @@ import pytest
 from chanproxy.freezers.guardian import MARK
 from support.cgroups import TemporaryCgroup, unusable
 from support.live import guardiansOf
-from tests.frozen import until
+from support.places import ROOT
+from tests.shared.frozen import until
 
 pytestmark = [
     pytest.mark.punctual,
@@ -57,7 +58,7 @@ class Service:
             self.process = subprocess.Popen(
                 [sys.executable, *argv],
                 cwd=directory,
-                env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
                 stdout=said,
                 stderr=said,
             )

@@ -34,9 +34,9 @@ from chanproxy.guest import (
 )
 from chanproxy.interfaces import ChanproxyReactor
 from support.live import PATIENCE
-from tests.managing import gone
-from tests.sides import asynchronous, until
-from tests.station import Station
+from tests.shared.managing import gone
+from tests.shared.sides import asynchronous, until
+from tests.shared.station import Station
 
 T = TypeVar("T")
 

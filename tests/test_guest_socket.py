@@ -22,9 +22,9 @@ from chanproxy.guest import CallRefused, Guest, _wire
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.varlink import interfaceDescription
 from chanproxy.service import ChanproxyService
-from tests.managing import accepted, refused
-from tests.sides import asynchronous, turns
-from tests.station import Client
+from tests.shared.managing import accepted, refused
+from tests.shared.sides import asynchronous, turns
+from tests.shared.station import Client
 
 CONFIGURATION = """
 control = "{0}/control.sock"

@@ -19,8 +19,8 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.client import ManagerClient
 from chanproxy.manager.errors import VarlinkError
 from chanproxy.manager.guests import WakingDeferreds, createProxy
-from tests.managing import stationed
-from tests.sides import asynchronous, until
+from tests.shared.managing import stationed
+from tests.shared.sides import asynchronous, until
 
 
 class Log:

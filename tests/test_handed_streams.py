@@ -26,9 +26,8 @@ from chanproxy.kernel import descriptors
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.wake.counter import MessageCounter
 from support.live import PATIENCE
-from tests.managing import accepted, received, refused, stationed
-from tests.sides import asynchronous, receiveWhenThere, turns, until
-from tests.test_channels import tcpPair
+from tests.shared.managing import accepted, received, refused, stationed
+from tests.shared.sides import asynchronous, receiveWhenThere, tcpPair, turns, until
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])

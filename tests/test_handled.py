@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from chanproxy.carry.ledger import Ledger, Noticed, Settling
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.wake.counter import MessageCounter
-from tests.sides import Pair, asynchronous, turns, until
+from tests.shared.sides import Pair, asynchronous, turns, until
 
 
 def only(ledger: Ledger) -> Settling:

@@ -18,9 +18,9 @@ import pytest
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
 from chanproxy.kernel.peers import Identity, assumed, peerIdentity, whyNotAssumable
-from tests.running import Running, listening, thread
-from tests.serving import answers, program, serving
-from tests.sides import asynchronous
+from tests.shared.running import Running, listening, thread
+from tests.shared.serving import answers, program, serving
+from tests.shared.sides import asynchronous
 
 PEER = 'identity = "peer"'
 UNIX, STREAM, PACKETS = socket.AF_UNIX, socket.SOCK_STREAM, socket.SOCK_SEQPACKET

@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.wake.counter import MAXIMUM
-from tests.managing import (
+from tests.shared.managing import (
     Channel,
     accepted,
     asleep,
@@ -24,8 +24,8 @@ from tests.managing import (
     sourcesOf,
     stationed,
 )
-from tests.sides import asynchronous, until
-from tests.station import Client
+from tests.shared.sides import asynchronous, until
+from tests.shared.station import Client
 
 
 async def echoed(channel: socket.socket, expected: bytes) -> None:

@@ -21,8 +21,8 @@ import pytest
 
 from support.cgroups import unusable
 from support.live import PATIENCE, Live, listens, until
+from support.places import EXAMPLES
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 HELD = "held wake locks keep the container awake: 'example'; have them released first"
 
 pytestmark = [

@@ -13,7 +13,7 @@ from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.wake.statistics import SuspendStatistics, bootNanoseconds
-from tests.managing import (
+from tests.shared.managing import (
     Channel,
     accepted,
     asleep,
@@ -22,8 +22,8 @@ from tests.managing import (
     sourcesOf,
     stationed,
 )
-from tests.sides import asynchronous, until
-from tests.station import Client
+from tests.shared.sides import asynchronous, until
+from tests.shared.station import Client
 
 
 async def add(client: Client, fd: int, name: str) -> dict[str, Any]:

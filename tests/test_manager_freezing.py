@@ -25,9 +25,9 @@ from support.cgroups import TemporaryCgroup, unusable
 from support.live import Live, listens
 from support.live import until as untilBlocking
 from support.processes import cannotStick, processState, stuckProcess, waitForState
-from tests.managing import accepted, refused, stationed
-from tests.sides import asynchronous, until
-from tests.station import MANAGER, Client, Station
+from tests.shared.managing import accepted, refused, stationed
+from tests.shared.sides import asynchronous, until
+from tests.shared.station import MANAGER, Client, Station
 
 pytestmark = [
     pytest.mark.cgroup,

@@ -10,9 +10,9 @@ import pytest
 
 from chanproxy.container import Bounds
 from chanproxy.interfaces import ChanproxyReactor
-from tests.managing import accepted, asleep, described, refused, sourcesOf, stationed
-from tests.sides import asynchronous, until
-from tests.station import Client, Station
+from tests.shared.managing import accepted, asleep, described, refused, sourcesOf, stationed
+from tests.shared.sides import asynchronous, until
+from tests.shared.station import Client, Station
 
 
 async def acquire(client: Client, name: str = "lock", **more: Any) -> dict[str, Any]:

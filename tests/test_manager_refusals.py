@@ -13,7 +13,7 @@ import pytest
 from chanproxy.container import Bounds
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
-from tests.managing import (
+from tests.shared.managing import (
     Box,
     Channel,
     accepted,
@@ -24,8 +24,8 @@ from tests.managing import (
     sourcesOf,
     stationed,
 )
-from tests.sides import asynchronous, until
-from tests.station import Client
+from tests.shared.sides import asynchronous, until
+from tests.shared.station import Client
 
 FIELDS = ("container_channel", "remote_channel", "counter")
 

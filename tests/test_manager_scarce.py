@@ -14,8 +14,8 @@ import pytest
 from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.interfaces import ChanproxyReactor
-from tests.leaks import openFiles
-from tests.managing import (
+from tests.shared.leaks import openFiles
+from tests.shared.managing import (
     Box,
     Channel,
     accepted,
@@ -27,8 +27,8 @@ from tests.managing import (
     sourcesOf,
     stationed,
 )
-from tests.sides import asynchronous, connect, turns, until
-from tests.station import Client
+from tests.shared.sides import asynchronous, connect, turns, until
+from tests.shared.station import Client
 
 ROOM = 16
 """More than any call needs."""

@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from chanproxy.container import Bounds
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
-from tests.managing import (
+from tests.shared.managing import (
     Box,
     accepted,
     asleep,
@@ -21,8 +21,8 @@ from tests.managing import (
     sourcesOf,
     stationed,
 )
-from tests.sides import asynchronous, turns, until
-from tests.station import Client, Station
+from tests.shared.sides import asynchronous, turns, until
+from tests.shared.station import Client, Station
 
 EDITOR = {"container": "editor"}
 

@@ -14,9 +14,9 @@ from chanproxy.container import Bounds
 from chanproxy.container.watchers import LINE_BYTES, PipeWatcher
 from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
 from chanproxy.manager.varlink import parseReply
-from tests.managing import Box, accepted, asleep, cycle, described, gone, refused, stationed
-from tests.sides import asynchronous, turns, until
-from tests.station import Client, Station
+from tests.shared.managing import Box, accepted, asleep, cycle, described, gone, refused, stationed
+from tests.shared.sides import asynchronous, turns, until
+from tests.shared.station import Client, Station
 
 EDITOR = {"container": "editor"}
 

@@ -34,7 +34,7 @@ from attrs import define, field
 from support.cgroups import TemporaryCgroup
 from support.fleet import Fleet
 from support.processes import cannotStick, stuckProcess
-from tests.frozen import compiled, needsCgroup
+from tests.shared.frozen import compiled, needsCgroup
 from tests.test_adopt_rings import DEFERRED, SQPOLL
 from tests.timefuzz_runs import Outside
 
@@ -154,7 +154,7 @@ class Stage:
             theirs = self.stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         else:
             self.ends[name], theirs = map(self.stack.enter_context, socket.socketpair())
-        self.run(name, compiled("oversleeps.c"), kind, times, path, stdin=theirs.fileno())
+        self.run(name, compiled("shared/oversleeps.c"), kind, times, path, stdin=theirs.fileno())
 
     def _said(self, name: str, fd: int) -> None:
         data = os.read(fd, 65536)
@@ -245,7 +245,7 @@ def _programs(stage: Stage, path: str) -> None:
         stage.program(kind, kind, "12000")
     for name, (flags, how) in RINGS.items():
         stage.ends[name], theirs = map(stage.stack.enter_context, socket.socketpair())
-        argv = (compiled("uring.c", "-luring"), str(flags), how)
+        argv = (compiled("shared/uring.c", "-luring"), str(flags), how)
         stage.run(name, *argv, stdin=theirs.fileno())
     stage.program("signalfd", "signalfd", "0")
     stage.program("stuck", "loop", "3600000", path + "stuck")
@@ -254,7 +254,7 @@ def _programs(stage: Stage, path: str) -> None:
         "watchdog",
         "env",
         "WATCHDOG_USEC=4000000",
-        compiled("oversleeps.c"),
+        compiled("shared/oversleeps.c"),
         "loop",
         "-1000",
         path + "watchdog",

@@ -28,9 +28,8 @@ from chanproxy.interfaces import ChanproxyReactor, IHandledPolicy
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.wake.counter import MessageCounter
-from tests.sides import asynchronous, connect, turns, until
-
-EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
+from support.places import EXAMPLES, ROOT
+from tests.shared.sides import asynchronous, connect, turns, until
 
 
 @asynccontextmanager
@@ -194,7 +193,7 @@ def test_plugins(tmp_path: Path, example: str) -> None:
     check = EXAMPLES / f"use_{example}.py"
     done = subprocess.run(
         [sys.executable, str(check), str(tmp_path / "work")],
-        env=dict(os.environ, PYTHONPATH=f"{tmp_path}:{EXAMPLES.parent.parent}"),
+        env=dict(os.environ, PYTHONPATH=f"{tmp_path}:{ROOT}"),
         capture_output=True,
         text=True,
         timeout=60,

@@ -18,7 +18,7 @@ from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import position, threadsOf
 from chanproxy.adopt.waits import MOST_ENTRIES, NotWaiting, Tables
-from tests.frozen import Subject, callName, compiled, needsCgroup, until
+from tests.shared.frozen import Subject, callName, compiled, needsCgroup, until
 
 THREADS, ENTRIES = 100, 15000
 
@@ -96,7 +96,7 @@ def _looked(make: Callable[[], Generator[None, None, Any]]) -> object:
 def test_many(kind: str) -> None:
     """A million and a half entries take neither memory nor the time of others."""
     ours, theirs = socket.socketpair()
-    argv = [compiled("polls.c"), str(THREADS), str(ENTRIES), kind]
+    argv = [compiled("shared/polls.c"), str(THREADS), str(ENTRIES), kind]
     with ours, theirs, Subject(argv, theirs.fileno()) as subject:
         assert subject.line() == "ready"
         names = ("poll", "restart_syscall", "ppoll")

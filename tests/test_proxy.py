@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.interfaces import ChanproxyReactor
-from tests.sides import Pair, asynchronous, turns, until
+from tests.shared.sides import Pair, asynchronous, turns, until
 
 
 @asynchronous

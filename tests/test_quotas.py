@@ -24,9 +24,9 @@ from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import descriptors
 from chanproxy.service import ChanproxyService
-from tests.frozen import Subject, needsCgroup
-from tests.managing import accepted, connectedAs, refused, stationed
-from tests.sides import asynchronous, turns, until
+from tests.shared.frozen import Subject, needsCgroup
+from tests.shared.managing import accepted, connectedAs, refused, stationed
+from tests.shared.sides import asynchronous, turns, until
 
 USER = 61020
 

@@ -27,9 +27,9 @@ from jeepney.io.blocking import (  # type: ignore[import-untyped]  # likewise
 from chanproxy.interfaces import ChanproxyReactor
 from support.live import listens
 from support.ports import freePort
-from tests.running import Running, thread
-from tests.serving import answers, program, serving
-from tests.sides import asynchronous
+from tests.shared.running import Running, thread
+from tests.shared.serving import answers, program, serving
+from tests.shared.sides import asynchronous
 
 SIZE = 100_000_000
 IDLE = 'handled = "idle"\nsilence = 0.05'

@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +15,7 @@ from chanproxy.channels.inflight import PACKETS, Record
 from chanproxy.channels.packets import SeqpacketChannel
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
+from support.places import ROOT
 from tests.killing import LEAST
 
 # Or others take the time from what is killed, and it is never met in the middle of anything.
@@ -29,7 +29,7 @@ def test_killed(kind: str) -> None:
     """Killed at random instants under full load, and each batch finished from the record."""
     result = subprocess.run(
         [sys.executable, "-m", "tests.killing", kind, str(KILLS)],
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=600,

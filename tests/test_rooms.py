@@ -13,6 +13,7 @@ import sys
 import pytest
 from twisted.python.reflect import namedAny
 
+from support.places import DOCS, ROOT
 from support.rooms import PACKAGE, imports, modules, roomOf, used
 from tests.house import figures
 
@@ -86,14 +87,14 @@ def test_everyRoom() -> None:
 
 def test_map() -> None:
     """What the map names is there."""
-    text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    text = (DOCS / "architecture.md").read_text()
     names = re.findall(r"`(?:chanproxy\.)?([a-z_]+\.[\w.]+)`", text)
     files = re.findall(r"`([a-z]+/[\w.]*)`", text)
     assert len(names) > 15 < len(files)
     for name in names:
         namedAny(f"chanproxy.{name}")
     for file in files:
-        assert (PACKAGE / file).exists() or (PACKAGE.parent / file).exists(), file
+        assert (PACKAGE / file).exists() or (ROOT / file).exists(), file
 
 
 def test_figures() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs" / "starnix-rows.md"
+from support.places import DOCS, ROOT
+
+PAGE = DOCS / "starnix-rows.md"
 
 ROWS = {
     # The scheduler role is row 3, the trace points are row 12.
@@ -92,7 +92,7 @@ def rowOf(docstring: str) -> tuple[str, str] | None:
 
 def table(heading: str) -> list[str]:
     """The rows below a heading of the docs."""
-    _, _, below = DOCS.read_text().partition(f"\n{heading}\n")
+    _, _, below = PAGE.read_text().partition(f"\n{heading}\n")
     section = re.split(r"\n#+ ", below)[0]
     return [line for line in section.splitlines() if line.startswith("| ")][2:]
 
@@ -114,14 +114,14 @@ def test_everyRow() -> None:
 
 def test_docs() -> None:
     """Every test that the docs' tables name is there."""
-    names = named(DOCS.read_text())
+    names = named(PAGE.read_text())
     assert len(names) > 30
     assert set(names) <= set(allTests())
 
 
 def test_docsRows() -> None:
     """Row by row, of every table there is, the docs name a test that names the row."""
-    assert len(re.findall(r"(?m)^\| the original \|", DOCS.read_text())) == len(ROWS)
+    assert len(re.findall(r"(?m)^\| the original \|", PAGE.read_text())) == len(ROWS)
     known = allTests()
     for name, rows in ROWS.items():
         for row, line in zip(rows, table(HEADINGS[name]), strict=True):

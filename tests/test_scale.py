@@ -25,7 +25,7 @@ from chanproxy.kernel import descriptors
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.peers import attach
 from chanproxy.wake.counter import MessageCounter
-from tests.sides import asynchronous, turns, until
+from tests.shared.sides import asynchronous, turns, until
 
 IDLE_CHANNELS = 5000
 QUIET_SECONDS = 0.5

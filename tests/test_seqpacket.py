@@ -32,7 +32,7 @@ from chanproxy.interfaces import (
     IChannelUser,
     MessageRefused,
 )
-from tests.sides import asynchronous, connect, turns, until
+from tests.shared.sides import asynchronous, connect, turns, until
 
 
 class Recorder(MessageProtocol):

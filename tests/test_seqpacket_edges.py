@@ -17,7 +17,7 @@ from chanproxy.channels.buffers import MESSAGE_BYTES, PeekBuffer
 from chanproxy.channels.packets import SeqpacketChannel
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import descriptors
-from tests.sides import (
+from tests.shared.sides import (
     Pair,
     asynchronous,
     receiveWhenThere,

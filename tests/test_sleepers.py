@@ -6,7 +6,7 @@ import threading
 
 from bench.sleepers import general, watch
 from support.cgroups import TemporaryCgroup
-from tests.frozen import Subject, needsCgroup
+from tests.shared.frozen import Subject, needsCgroup
 
 pytestmark = needsCgroup
 

@@ -21,7 +21,7 @@ from chanproxy.testing.reactor import FakeReactor
 from support.cgroups import unusable
 from support.processes import processState, waitForState
 from tests.boxes import WAYS, Boxes, hear, makeBoxes
-from tests.sides import asynchronous, turns, until
+from tests.shared.sides import asynchronous, turns, until
 
 needsCgroup = [
     pytest.mark.cgroup,

@@ -13,7 +13,7 @@ from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.processes import ProcessStatus, maskOf, otherThreads, timerSignals
 from support.cgroups import unusable
 from tests.boxes import WAYS, Box, Boxes, hear, makeBoxes
-from tests.sides import asynchronous, until
+from tests.shared.sides import asynchronous, until
 
 pytestmark = [
     pytest.mark.lasts(20),

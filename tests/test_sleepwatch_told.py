@@ -20,7 +20,7 @@ from chanproxy.service import ChanproxyService
 from support.cgroups import TemporaryCgroup, unusable
 from support.processes import waitForState
 from tests.boxes import WAYS, Box, Boxes, hear, makeBoxes
-from tests.sides import asynchronous, until
+from tests.shared.sides import asynchronous, until
 from tests.test_sleepwatch_threads import POSIX, THREADS, tgkill
 
 pytestmark = [

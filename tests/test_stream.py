@@ -23,8 +23,15 @@ from chanproxy.channels.streams import TcpChannel, UnixStreamChannel, isTcp
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import descriptors
 from chanproxy.wake.counter import MessageCounter
-from tests.sides import Pair, asynchronous, connectBare, receiveWhenThere, turns, until
-from tests.test_channels import tcpPair
+from tests.shared.sides import (
+    Pair,
+    asynchronous,
+    connectBare,
+    receiveWhenThere,
+    tcpPair,
+    turns,
+    until,
+)
 
 
 def streams(reactor: ChanproxyReactor, buffer: PeekBuffer | None = None) -> Pair:

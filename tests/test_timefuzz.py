@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.frozen import needsCgroup
+from tests.shared.frozen import needsCgroup
 from tests.timefuzz_runs import compareAll
 from tests.timefuzz_scripts import scripts
 

@@ -13,9 +13,9 @@ from twisted.internet.tcp import Connection
 from chanproxy.channels import buffered
 from chanproxy.interfaces import ChanproxyReactor
 from support.ports import freePort
-from tests.certificates import makeCertificate
-from tests.running import Running, listening, receiveAll, sendAll, thread
-from tests.sides import asynchronous
+from tests.shared.certificates import makeCertificate
+from tests.shared.running import Running, listening, receiveAll, sendAll, thread
+from tests.shared.sides import asynchronous
 
 # Twisted hands its own library objects of a kind that this one gives up.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")

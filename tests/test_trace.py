@@ -28,7 +28,7 @@ from chanproxy.manager.recording import ChromeFormat, Recording
 from chanproxy.service import ChanproxyService
 from chanproxy.trace import Tracer
 from support.live import PATIENCE
-from tests.sides import asynchronous, turns, until
+from tests.shared.sides import asynchronous, turns, until
 
 
 @define

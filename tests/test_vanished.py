@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import makeCertificate
+from support.places import ROOT
+from tests.shared.certificates import makeCertificate
 from tests.shared.needs import needs
 
 pytestmark = pytest.mark.lasts(30)
@@ -23,7 +24,7 @@ def test_vanished(tmp_path: Path) -> None:
     run = subprocess.run(
         ["unshare", "-n", sys.executable, "-m", "tests.vanishing", str(tmp_path)],
         capture_output=True,
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=ROOT,
         env=dict(os.environ, PATH=f"{os.environ['PATH']}:/usr/sbin"),
         timeout=120,
     )

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from support.processes import cannotStick
-from tests.frozen import compiled, needsCgroup, until
-from tests.fuse import fileSystem
 from tests.neighbours import NEIGHBOURS, Neighbour
+from tests.shared.frozen import compiled, needsCgroup, until
+from tests.shared.fuse import fileSystem
 from tests.siege import LATE, Siege
 
 pytestmark = [

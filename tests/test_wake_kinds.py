@@ -15,7 +15,7 @@ import pytest
 from support.cgroups import TemporaryCgroup, unusable
 from support.live import PATIENCE, TWISTD, until
 from support.ports import freePort
-from tests.running import receiveAll
+from tests.shared.running import receiveAll
 
 CYCLES = 20
 

@@ -11,8 +11,8 @@ from zope.interface import implementer
 
 from chanproxy.container.watchers import WakeWatchers
 from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
-from tests.managing import cycle, stationed
-from tests.sides import asynchronous
+from tests.shared.managing import cycle, stationed
+from tests.shared.sides import asynchronous
 
 
 @implementer(IWakeWatcher)

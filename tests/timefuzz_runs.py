@@ -24,7 +24,7 @@ from pathlib import Path
 
 from support.cgroups import TemporaryCgroup
 from support.fleet import Fleet
-from tests.frozen import compiled
+from tests.shared.frozen import compiled
 from tests.timefuzz_judge import Event, Fault, Noise, Record, byKind, compare
 from tests.timefuzz_scripts import Script, Sent, Visit
 

@@ -16,7 +16,7 @@ from chanproxy.carry.proxy import ChannelProxy
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
 from support.live import PATIENCE
-from tests.sides import turns, until
+from tests.shared.sides import turns, until
 
 T = TypeVar("T")
 

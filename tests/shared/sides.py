@@ -154,3 +154,20 @@ async def receiveWhenThere(
 def asynchronous(test: T) -> T:
     """Run a coroutine test under the reactor."""
     return cast(T, pytest_twisted.ensureDeferred(test))
+
+
+def tcpPair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends on loopback, with buffers that are soon full."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
+        # Before the connection, or it is too late for the window.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(1)
+        one = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        one.connect(listening.getsockname())
+        other, _ = listening.accept()
+    for end in (one, other):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return one, other

@@ -34,6 +34,7 @@ from chanproxy.adopt.threads import Gone, position, threadsOf, threadStat
 from chanproxy.adopt.times import Times
 from chanproxy.wake.source import SourceGroup
 from support.cgroups import TemporaryCgroup, unusable
+from support.places import ROOT
 
 needsCgroup = [
     pytest.mark.cgroup,
@@ -63,9 +64,9 @@ def _directory() -> Path:
 
 @functools.cache
 def compiled(source: str, *options: str) -> str:
-    """The path of a program made from a C file beside this one."""
-    made = _directory() / source.removesuffix(".c")
-    here = Path(__file__).parent / source
+    """The path of a program made from a C file, whose name begins below C{tests}."""
+    here = ROOT / "tests" / source
+    made = _directory() / here.stem
     subprocess.run(
         ["gcc", "-O1", "-o", made, here, *(options or ("-pthread",))],
         check=True,
@@ -262,5 +263,5 @@ def waits(
     cgroup: TemporaryCgroup | None = None,
 ) -> Subject:
     """The program C{waits.c}, until it says that it is about to wait."""
-    argv = [compiled("waits.c"), kind, str(number), os.fspath(path)]
+    argv = [compiled("shared/waits.c"), kind, str(number), os.fspath(path)]
     return Subject(argv, stdin, cgroup)

@@ -18,8 +18,8 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.calls import eventfdInfo
 from chanproxy.kernel.closing import closer
 from support.live import PATIENCE
-from tests.sides import until
-from tests.station import Client, Station
+from tests.shared.sides import until
+from tests.shared.station import Client, Station
 
 _CONNECT = """
 import os, socket, sys

@@ -24,7 +24,7 @@ from chanproxy.manager.control import ControlFactory, controlPort
 from chanproxy.manager.crowds import Crowd, Terms
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.freezers import FakeFreezer
-from tests.sides import turns
+from tests.shared.sides import turns
 
 MANAGER = "org.chanproxy.Manager"
 SERVICE = "org.varlink.service"
