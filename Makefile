@@ -20,7 +20,7 @@ test: $(VENV)/.tested $(VENV)/.programs
 # The wake cycles and the kills a thousand times, and those of each real program five hundred; those
 # that run side by side do all they do six times.
 test-long: $(VENV)/.tested $(VENV)/.programs
-	CHANPROXY_TEST_CYCLES=1000 CHANPROXY_TEST_KILLS=1000 $(BIN)/python -m pytest tests/test_service.py tests/test_record.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_CYCLES=1000 CHANPROXY_TEST_KILLS=1000 $(BIN)/python -m pytest tests/test_service.py tests/channels/test_inflight.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_CYCLES=500 $(BIN)/python -m pytest tests/test_real_*.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/test_adopt_trap.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_STORMS=500 $(BIN)/python -m pytest tests/test_ending.py $(PYTEST_ARGS)

@@ -162,7 +162,7 @@ REPEATED = (
     ),
     Repeated(
         "killed under load, each batch finished from the record",
-        *(50, "CHANPROXY_TEST_KILLS", ("tests/test_record.py::test_killed",)),
+        *(50, "CHANPROXY_TEST_KILLS", ("tests/channels/test_inflight.py::test_killed",)),
     ),
     Repeated(
         "wakes, kills and races of one container",

@@ -1,8 +1,8 @@
 """
 Kill a process that carries, again and again, and finish each batch from its record.
 
-C{python -m tests.killing KIND KILLS} is a program, so that forking is cheap; exits 0 when nothing
-was lost, doubled or out of order, and prints what went through.
+C{python -m tests.channels.killing KIND KILLS} is a program, so that forking is cheap; exits 0
+when nothing was lost, doubled or out of order, and prints what went through.
 """
 
 from __future__ import annotations

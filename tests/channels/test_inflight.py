@@ -16,7 +16,7 @@ from chanproxy.channels.packets import SeqpacketChannel
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
 from support.places import ROOT
-from tests.killing import LEAST
+from tests.channels.killing import LEAST
 
 # Or others take the time from what is killed, and it is never met in the middle of anything.
 pytestmark = pytest.mark.punctual
@@ -28,7 +28,7 @@ KILLS = int(os.environ.get("CHANPROXY_TEST_KILLS", "150"))
 def test_killed(kind: str) -> None:
     """Killed at random instants under full load, and each batch finished from the record."""
     result = subprocess.run(
-        [sys.executable, "-m", "tests.killing", kind, str(KILLS)],
+        [sys.executable, "-m", "tests.channels.killing", kind, str(KILLS)],
         cwd=ROOT,
         capture_output=True,
         text=True,
