@@ -174,11 +174,11 @@ REPEATED = (
     ),
     Repeated(
         "killed with its guardian, without records, stopped, hung; a pause of somebody else's",
-        *(0, "", ("tests/test_left_frozen.py", "tests/test_guarding.py")),
+        *(0, "", ("tests/freezers/test_left_frozen.py", "tests/freezers/test_guardian.py")),
     ),
     Repeated(
         "one cgroup under several names, or in another; strange records, and races for them",
-        *(0, "", ("tests/test_claims.py", "tests/test_recovery.py")),
+        *(0, "", ("tests/freezers/test_claims.py", "tests/freezers/test_frozen.py")),
     ),
     Repeated(
         "foreign words wherever they show; the socket inside a container",
