@@ -10,7 +10,7 @@ import pytest
 from chanproxy import config
 from chanproxy.config import AccessEntry
 from chanproxy.endpoints.paths import SeqpacketAddressSpec, parseControl
-from tests.test_config import MINIMAL, channel, problems
+from tests.config.test_reading import MINIMAL, channel, problems
 
 
 @pytest.mark.parametrize(
