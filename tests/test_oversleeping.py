@@ -4,10 +4,10 @@ Programs that a sleep has made late, or lost, side by side under one real servic
 What of these kinds is tested elsewhere::
 
     random times, signals and visitors    tests/test_timefuzz.py
-    what is left of times, exactly        tests/test_adopt_rests.py
-    waits that merely ask again, exactly  tests/test_adopt_cutshort.py
-    io_urings, each way to learn of them  tests/test_adopt_rings.py
-    signalfds in epolls, nested ones too  tests/test_adopt_fragile.py
+    what is left of times, exactly        tests/adopt/test_rests.py
+    waits that merely ask again, exactly  tests/adopt/test_cutshort.py
+    io_urings, each way to learn of them  tests/adopt/test_rings.py
+    signalfds in epolls, nested ones too  tests/adopt/test_fragile.py
     signals of threads, and who comes in  tests/test_sleepwatch.py, tests/test_sleepwatch_threads.py
     freezes that do not finish            tests/test_freezewatch.py
     peers that vanish behind a channel    tests/test_vanished.py, tests/test_end_to_end.py
@@ -34,8 +34,8 @@ from attrs import define, field
 from support.cgroups import TemporaryCgroup
 from support.fleet import Fleet
 from support.processes import cannotStick, stuckProcess
+from tests.adopt.test_rings import DEFERRED, SQPOLL
 from tests.shared.frozen import compiled, needsCgroup
-from tests.test_adopt_rings import DEFERRED, SQPOLL
 from tests.timefuzz_runs import Outside
 
 pytestmark = [

@@ -39,7 +39,7 @@ from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.sources import WakeSources
 from support.cgroups import TemporaryCgroup
 from support.places import ROOT
-from tests.clocks import OneCallATurn
+from tests.adopt.clocks import OneCallATurn
 from tests.shared.frozen import (
     NAMES,
     PAUSE,
@@ -778,7 +778,7 @@ def test_thirtyTwoBits() -> None:
     """A 32-bit program's calls have other numbers: never frozen, whatever they look like."""
     with contextlib.ExitStack() as stack:
         thing = _stream(stack)
-        program = compiled("waits32.c", "-m32", "-nostdlib", "-static", "-ffreestanding")
+        program = compiled("adopt/waits32.c", "-m32", "-nostdlib", "-static", "-ffreestanding")
         subject = stack.enter_context(Subject([program], thing.theirs))
         # Which is poll(2) for others.
         until(lambda: _call(subject.pid) == 7)

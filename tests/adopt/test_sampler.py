@@ -30,7 +30,7 @@ from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.watchdogs import shortestWatchdog
 from chanproxy.interfaces import FreezerError
 from support.live import until
-from tests.clocks import OneCallATurn
+from tests.adopt.clocks import OneCallATurn
 
 # Slices.
 

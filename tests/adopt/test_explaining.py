@@ -17,9 +17,9 @@ from chanproxy.adopt import explaining
 from chanproxy.adopt.adopted import Adopted
 from chanproxy.adopt.peers import internet
 from chanproxy.kernel import calls
+from tests.adopt.test_fragile import EPOLL_WAIT, START
 from tests.shared.frozen import Subject, needsCgroup, until
 from tests.shared.leaks import openFiles
-from tests.test_adopt_fragile import EPOLL_WAIT, START
 
 pytestmark = needsCgroup
 

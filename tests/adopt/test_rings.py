@@ -14,8 +14,8 @@ from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import threadsOf
 from chanproxy.adopt.times import Times
+from tests.adopt.test_fragile import EPOLL_WAIT
 from tests.shared.frozen import Subject, compiled, names, needsCgroup, signalled, until
-from tests.test_adopt_fragile import EPOLL_WAIT
 
 pytestmark = needsCgroup
 

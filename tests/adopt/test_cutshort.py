@@ -19,10 +19,10 @@ from twisted.internet.task import deferLater
 from chanproxy.adopt.cutshort import CutShort
 from chanproxy.adopt.processors import X86, Arm, Processor
 from chanproxy.interfaces import ChanproxyReactor
+from tests.adopt.test_decode import arm, x86
 from tests.shared.frozen import Subject, compiled, needsCgroup
 from tests.shared.home import Home, home, stack
 from tests.shared.sides import asynchronous, until
-from tests.test_adopt_decode import arm, x86
 
 pytestmark = pytest.mark.punctual
 
