@@ -22,7 +22,7 @@ test: $(VENV)/.tested $(VENV)/.programs
 test-long: $(VENV)/.tested $(VENV)/.programs
 	CHANPROXY_TEST_CYCLES=1000 CHANPROXY_TEST_KILLS=1000 $(BIN)/python -m pytest tests/test_service.py tests/channels/test_inflight.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_CYCLES=500 $(BIN)/python -m pytest tests/test_real_*.py $(PYTEST_ARGS)
-	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/test_adopt_trap.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/container/test_trap.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_STORMS=500 $(BIN)/python -m pytest tests/test_ending.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_ROUNDS=6 $(BIN)/python -m pytest tests/test_beside.py $(PYTEST_ARGS)
 

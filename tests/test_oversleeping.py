@@ -8,8 +8,9 @@ What of these kinds is tested elsewhere::
     waits that merely ask again, exactly  tests/adopt/test_cutshort.py
     io_urings, each way to learn of them  tests/adopt/test_rings.py
     signalfds in epolls, nested ones too  tests/adopt/test_fragile.py
-    signals of threads, and who comes in  tests/test_sleepwatch.py, tests/test_sleepwatch_threads.py
-    freezes that do not finish            tests/test_freezewatch.py
+    signals of threads, and who comes in  tests/container/test_sleeping.py,
+                                          tests/container/test_sleeping_threads.py
+    freezes that do not finish            tests/container/test_freezing.py
     peers that vanish behind a channel    tests/test_vanished.py, tests/test_end_to_end.py
     node, redis, cron and others          tests/test_beside.py
 """

@@ -12,7 +12,7 @@ from chanproxy.container.sleeping import TIMERS
 from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.processes import ProcessStatus, maskOf, otherThreads, timerSignals
 from support.cgroups import unusable
-from tests.boxes import WAYS, Box, Boxes, hear, makeBoxes
+from tests.container.boxes import WAYS, Box, Boxes, hear, makeBoxes
 from tests.shared.sides import asynchronous, until
 
 pytestmark = [

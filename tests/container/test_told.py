@@ -21,8 +21,8 @@ from chanproxy.container.told import AT_ONCE, FORGETS
 from chanproxy.kernel.processes import ProcessStatus, startTime
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
-from tests.boxes import hear
-from tests.tracing import FakeProgram
+from tests.container.boxes import hear
+from tests.container.tracing import FakeProgram
 
 INTERVAL = 30.0
 

@@ -19,9 +19,9 @@ from chanproxy.kernel.processes import ProcessStatus, otherThreads
 from chanproxy.service import ChanproxyService
 from support.cgroups import TemporaryCgroup, unusable
 from support.processes import waitForState
-from tests.boxes import WAYS, Box, Boxes, hear, makeBoxes
+from tests.container.boxes import WAYS, Box, Boxes, hear, makeBoxes
+from tests.container.test_sleeping_threads import POSIX, THREADS, tgkill
 from tests.shared.sides import asynchronous, until
-from tests.test_sleepwatch_threads import POSIX, THREADS, tgkill
 
 pytestmark = [
     pytest.mark.cgroup,

@@ -12,7 +12,7 @@ from twisted.logger import capturedLogs, formatEvent
 from chanproxy.container.bpf.signals import Unavailable
 from chanproxy.container.signaltrace import AT_ONCE, SignalTrace
 from chanproxy.testing.reactor import FakeReactor
-from tests.tracing import FakeProgram
+from tests.container.tracing import FakeProgram
 
 
 @pytest.fixture

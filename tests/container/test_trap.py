@@ -96,7 +96,7 @@ class _Trap:
         self.socket = self._stack.enter_context(ours)
         ours.setblocking(False)
         with theirs:
-            cgroup.spawn([compiled("receives.c"), kind], theirs.fileno())
+            cgroup.spawn([compiled("container/receives.c"), kind], theirs.fileno())
         self.freezer = _Moment(cgroup.path, reactor)
         self.container = Container(
             reactor,

@@ -20,7 +20,7 @@ from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
 from support.cgroups import unusable
 from support.processes import processState, waitForState
-from tests.boxes import WAYS, Boxes, hear, makeBoxes
+from tests.container.boxes import WAYS, Boxes, hear, makeBoxes
 from tests.shared.sides import asynchronous, turns, until
 
 needsCgroup = [

@@ -18,7 +18,7 @@ import pytest
 from chanproxy.container.bpf import btf, calls, signals
 from chanproxy.container.bpf.signals import RING, SignalProgram, Unavailable
 from support.processes import waitForState
-from tests.boxes import hear, needsBpf
+from tests.container.boxes import hear, needsBpf
 from tests.shared.leaks import openDescriptors
 
 T = TypeVar("T", bound=Callable[..., object])

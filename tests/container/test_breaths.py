@@ -24,7 +24,7 @@ from chanproxy.testing.reactor import FakeReactor
 from chanproxy.wake.counter import MessageCounter
 from chanproxy.wake.source import SourceGroup, WakeSource
 from chanproxy.wake.sources import WakeSources
-from tests.test_suspend import outcome
+from tests.container.test_suspension import outcome
 
 TURN = BREATH_LOOKS[0]
 """Seconds that the shortest breath takes."""
