@@ -158,7 +158,7 @@ class Repeated:
 REPEATED = (
     Repeated(
         "packets of all kinds at the control socket, by all kinds of users",
-        *(200, "CHANPROXY_TEST_EXAMPLES", ("tests/test_control_fuzz.py",)),
+        *(200, "CHANPROXY_TEST_EXAMPLES", ("tests/manager/test_control_fuzz.py",)),
     ),
     Repeated(
         "killed under load, each batch finished from the record",

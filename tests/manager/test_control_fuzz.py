@@ -23,7 +23,7 @@ from chanproxy.kernel.calls import SCM_MAX_FD
 from chanproxy.kernel.closing import closer
 from chanproxy.wake.source import EVENTS
 from support.processes import cannotStick
-from tests.fuzzing import KINDS, MESSAGE_BYTES, MUTE, Crowd, Pool, Talker, inReactor
+from tests.manager.fuzzing import KINDS, MESSAGE_BYTES, MUTE, Crowd, Pool, Talker, inReactor
 from tests.shared.fuse import fileSystem
 from tests.shared.leaks import nothingCritical, nothingLeft, openDescriptors
 from tests.shared.oddities import ODDITIES

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from twisted.internet.threads import deferToThread
 
 from chanproxy.interfaces import ChanproxyReactor
-from tests.fuzzing import Crowd, Sent, Talker, inReactor
+from tests.manager.fuzzing import Crowd, Sent, Talker, inReactor
 from tests.shared.leaks import nothingCritical, nothingLeft
 from tests.shared.managing import count
 from tests.shared.sides import asynchronous, turns
