@@ -182,7 +182,7 @@ REPEATED = (
     ),
     Repeated(
         "foreign words wherever they show; the socket inside a container",
-        *(0, "", ("tests/test_forged_words.py", "tests/test_guest_socket.py")),
+        *(0, "", ("tests/test_forged_words.py", "tests/guest/test_socket.py")),
     ),
 )
 
