@@ -49,7 +49,7 @@ attack: $(VENV)/.tested $(VENV)/.programs
 
 # Figures of the package's shape.
 house: $(VENV)/.tested
-	$(BIN)/python -m tests.house
+	$(BIN)/python -m tests.docs.house
 
 # What the configuration's keys are, into the documentation and the manager's interface.
 keys: $(VENV)/.installed

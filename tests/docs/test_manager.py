@@ -13,10 +13,10 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.errors import MANAGER, SERVICE
 from chanproxy.manager.varlink import interfaceDescription
 from support.places import DOCS
+from tests.docs.test_docs import blocks
 from tests.shared.managing import Box, Channel, stationed
 from tests.shared.sides import asynchronous, until
 from tests.shared.station import Client, Station
-from tests.test_docs import blocks
 
 REFERENCE = DOCS / "manager.md"
 

@@ -1,7 +1,7 @@
 """
-Figures of the package's shape: C{python -m tests.house}, or C{make house}.
+Figures of the package's shape: C{python -m tests.docs.house}, or C{make house}.
 
-Those with a limit are rules; L{tests.test_rooms} holds them.
+Those with a limit are rules; L{tests.docs.test_rooms} holds them.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from twisted.python.reflect import namedAny
 
 from support.places import DOCS, ROOT
 from support.rooms import PACKAGE, imports, modules, roomOf, used
-from tests.house import figures
+from tests.docs.house import figures
 
 USES: dict[str, tuple[str, ...]] = {
     "hall": (),
