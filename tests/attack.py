@@ -166,11 +166,11 @@ REPEATED = (
     ),
     Repeated(
         "wakes, kills and races of one container",
-        *(20, "CHANPROXY_TEST_CYCLES", ("tests/test_service.py",)),
+        *(20, "CHANPROXY_TEST_CYCLES", ("tests/whole/test_service.py",)),
     ),
     Repeated(
         "storms of signals as it ends",
-        *(1, "CHANPROXY_TEST_STORMS", ("tests/test_ending.py::test_storms",)),
+        *(1, "CHANPROXY_TEST_STORMS", ("tests/whole/test_ending.py::test_storms",)),
     ),
     Repeated(
         "killed with its guardian, without records, stopped, hung; a pause of somebody else's",
@@ -182,7 +182,7 @@ REPEATED = (
     ),
     Repeated(
         "foreign words wherever they show; the socket inside a container",
-        *(0, "", ("tests/test_forged_words.py", "tests/guest/test_socket.py")),
+        *(0, "", ("tests/whole/test_forged_words.py", "tests/guest/test_socket.py")),
     ),
 )
 

@@ -11,7 +11,8 @@ What of these kinds is tested elsewhere::
     signals of threads, and who comes in  tests/container/test_sleeping.py,
                                           tests/container/test_sleeping_threads.py
     freezes that do not finish            tests/container/test_freezing.py
-    peers that vanish behind a channel    tests/test_vanished.py, tests/test_end_to_end.py
+    peers that vanish behind a channel    tests/whole/test_vanished.py,
+                                          tests/whole/test_end_to_end.py
     node, redis, cron and others          tests/test_beside.py
 """
 

@@ -22,7 +22,7 @@ def test_vanished(tmp_path: Path) -> None:
     """In each place that is TCP, on both sides; a peer that is alive and does not read stays."""
     makeCertificate(tmp_path)
     run = subprocess.run(
-        ["unshare", "-n", sys.executable, "-m", "tests.vanishing", str(tmp_path)],
+        ["unshare", "-n", sys.executable, "-m", "tests.whole.vanishing", str(tmp_path)],
         capture_output=True,
         cwd=ROOT,
         env=dict(os.environ, PATH=f"{os.environ['PATH']}:/usr/sbin"),
