@@ -28,7 +28,7 @@ test-long: $(VENV)/.tested $(VENV)/.programs
 
 # Random programs that wait, with and without chanproxy: a minute for each round of forty.
 fuzz-time: $(VENV)/.tested
-	CHANPROXY_TIMEFUZZ_ROUNDS=$${CHANPROXY_TIMEFUZZ_ROUNDS:-20} $(BIN)/python -m tests.timefuzz $(FUZZ_ARGS)
+	CHANPROXY_TIMEFUZZ_ROUNDS=$${CHANPROXY_TIMEFUZZ_ROUNDS:-20} $(BIN)/python -m tests.whole.timefuzz $(FUZZ_ARGS)
 
 # What many wake sources cost.
 bench-sources: $(VENV)/.installed

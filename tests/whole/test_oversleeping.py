@@ -3,7 +3,7 @@ Programs that a sleep has made late, or lost, side by side under one real servic
 
 What of these kinds is tested elsewhere::
 
-    random times, signals and visitors    tests/test_timefuzz.py
+    random times, signals and visitors    tests/whole/timefuzz/test_timefuzz.py
     what is left of times, exactly        tests/adopt/test_rests.py
     waits that merely ask again, exactly  tests/adopt/test_cutshort.py
     io_urings, each way to learn of them  tests/adopt/test_rings.py
@@ -38,7 +38,7 @@ from support.fleet import Fleet
 from support.processes import cannotStick, stuckProcess
 from tests.adopt.test_rings import DEFERRED, SQPOLL
 from tests.shared.frozen import compiled, needsCgroup
-from tests.timefuzz_runs import Outside
+from tests.whole.timefuzz.runs import Outside
 
 pytestmark = [
     pytest.mark.lasts(40),

@@ -1,7 +1,7 @@
 """
 Random scripts for the fuzzer of time: what a program does, and what happens to it from outside.
 
-The same seed gives the same script.  The language is that of C{timefuzz_program.c}, and three
+The same seed gives the same script.  The language is that of C{program.c}, and three
 kinds of lines for who runs it::
 
     lasts MS                                  all that ends has ended by then, without chanproxy

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.shared.frozen import needsCgroup
-from tests.timefuzz_runs import compareAll
-from tests.timefuzz_scripts import scripts
+from tests.whole.timefuzz.runs import compareAll
+from tests.whole.timefuzz.scripts import scripts
 
 pytestmark = [*needsCgroup, pytest.mark.lasts(40), pytest.mark.punctual]
 

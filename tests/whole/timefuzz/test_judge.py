@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.timefuzz_judge import Event, Noise, Record, byKind, compare
-from tests.timefuzz_scripts import ABSOLUTE, ALARMS, LOOPS, RETRIED, TOLD, Script, script, scripts
+from tests.whole.timefuzz.judge import Event, Noise, Record, byKind, compare
+from tests.whole.timefuzz.scripts import (
+    ABSOLUTE,
+    ALARMS,
+    LOOPS,
+    RETRIED,
+    TOLD,
+    Script,
+    script,
+    scripts,
+)
 
 QUIET = Noise([], [])
 

@@ -1,12 +1,12 @@
 """
-The fuzzer of time, as a command: C{python -m tests.timefuzz}.
+The fuzzer of time, as a command: C{python -m tests.whole.timefuzz}.
 
 Programs that wait in random ways are run twice at once, without chanproxy and under it; nothing
-may be missing, and nothing later than the bounds of L{tests.timefuzz_judge}::
+may be missing, and nothing later than the bounds of L{tests.whole.timefuzz.judge}::
 
-    python -m tests.timefuzz                    # rounds with seeds that nobody has tried
-    python -m tests.timefuzz --seed 7 --print   # the script of a seed, to be made smaller by hand
-    python -m tests.timefuzz FILE...            # run what was made of it
+    python -m tests.whole.timefuzz                    # rounds with seeds that nobody has tried
+    python -m tests.whole.timefuzz --seed 7 --print   # a seed's script, to be made smaller by hand
+    python -m tests.whole.timefuzz FILE...            # run what was made of it
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.timefuzz_judge import Fault, byKind
-from tests.timefuzz_runs import compareAll
-from tests.timefuzz_scripts import Script, script, scripts
+from tests.whole.timefuzz.judge import Fault, byKind
+from tests.whole.timefuzz.runs import compareAll
+from tests.whole.timefuzz.scripts import Script, script, scripts
 
 
 def main() -> int:

@@ -1,5 +1,5 @@
 /*
- * A program of the fuzzer of time: timefuzz_program SCRIPT.
+ * A program of the fuzzer of time: program SCRIPT.
  *
  * The script is a file of lines; those that are not named here are for whoever runs the program.
  *
@@ -17,9 +17,9 @@
  *
  * The first actor of a process is its first thread, the only one that handles SIGUSR1.
  */
-#include "timefuzz_events.h"
-#include "timefuzz_waits.h"
-#include "timefuzz_loop.h"
+#include "events.h"
+#include "waits.h"
+#include "loop.h"
 
 enum { LINES = 256, ACTORS = 16 };
 

@@ -2,7 +2,7 @@
 Runs scripts of the fuzzer of time, each twice at once: without chanproxy, and under the service.
 
 One loop does all that comes from outside, signals and visitors, and reads what all programs write.
-Knows nothing of what is right; see L{tests.timefuzz_judge}.
+Knows nothing of what is right; see L{tests.whole.timefuzz.judge}.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pathlib import Path
 from support.cgroups import TemporaryCgroup
 from support.fleet import Fleet
 from tests.shared.frozen import compiled
-from tests.timefuzz_judge import Event, Fault, Noise, Record, byKind, compare
-from tests.timefuzz_scripts import Script, Sent, Visit
+from tests.whole.timefuzz.judge import Event, Fault, Noise, Record, byKind, compare
+from tests.whole.timefuzz.scripts import Script, Sent, Visit
 
 PATIENCE = 18.0
 """Seconds that are waited for what is late, after all has ended without chanproxy."""
@@ -158,7 +158,9 @@ class Run:
     def start(self) -> None:
         """Begin."""
         process = self.cgroup.spawn(
-            [compiled("timefuzz_program.c"), str(self.file)], subprocess.DEVNULL, subprocess.PIPE
+            [compiled("whole/timefuzz/program.c"), str(self.file)],
+            subprocess.DEVNULL,
+            subprocess.PIPE,
         )
         assert process.stdout is not None
         self._output = process.stdout
