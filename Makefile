@@ -40,12 +40,12 @@ bench-sleepers: $(VENV)/.tested $(VENV)/.programs
 
 # What the worst neighbours do to a container that is to be woken: two minutes.
 bench-neighbours: $(VENV)/.tested $(VENV)/.programs
-	$(BIN)/python -m tests.attack --neighbours --seconds 5 $(BENCH_ARGS)
+	$(BIN)/python -m tests.whole.attack --neighbours --seconds 5 $(BENCH_ARGS)
 
 # The same beside a load on all processors, and all that is killed, stopped, stormed and forged:
 # a quarter of an hour.
 attack: $(VENV)/.tested $(VENV)/.programs
-	$(BIN)/python -m tests.attack --load $(ATTACK_ARGS)
+	$(BIN)/python -m tests.whole.attack --load $(ATTACK_ARGS)
 
 # Figures of the package's shape.
 house: $(VENV)/.tested

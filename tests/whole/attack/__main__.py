@@ -1,7 +1,7 @@
 """
 What the worst neighbours do to others, and what is left after a service that was killed, stopped
-or stormed: C{python -m tests.attack [--seconds N] [--load]}.  Prints Markdown tables, and what is
-not as it should be; ends with 1 if there is anything.
+or stormed: C{python -m tests.whole.attack [--seconds N] [--load]}.  Prints Markdown tables, and
+what is not as it should be; ends with 1 if there is anything.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 from attrs import frozen
 
 from support.places import ROOT
-from tests.neighbours import NEIGHBOURS, Neighbour
 from tests.shared.priority import NICE
-from tests.siege import Siege, Witness
+from tests.whole.attack.neighbours import NEIGHBOURS, Neighbour
+from tests.whole.attack.siege import Siege, Witness
 
 WORST, MEDIAN = 0.100, 0.010
 """Seconds that an answer may be late because of a neighbour, at the worst and at the median."""

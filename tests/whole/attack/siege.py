@@ -136,7 +136,7 @@ class Siege:
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
             "CHANPROXY_RUNTIME_DIRECTORY": str(directory / "runtime"),
-            "LD_PRELOAD": compiled("forbids.c", "-shared", "-fPIC", "-ldl"),
+            "LD_PRELOAD": compiled("whole/attack/forbids.c", "-shared", "-fPIC", "-ldl"),
             "FORBIDDEN": f"{tempfile.gettempdir()}/chanproxy-fuse-",
             "SAID": str(self.said),
         }

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 from support.processes import cannotStick
-from tests.neighbours import NEIGHBOURS, Neighbour
 from tests.shared.frozen import compiled, needsCgroup, until
 from tests.shared.fuse import fileSystem
-from tests.siege import LATE, Siege
+from tests.whole.attack.neighbours import NEIGHBOURS, Neighbour
+from tests.whole.attack.siege import LATE, Siege
 
 pytestmark = [
     pytest.mark.lasts(60),
@@ -65,7 +65,7 @@ def test_forbids(attacked: Attacked) -> None:
     program = "import os; os.open('/proc/self/mem', os.O_RDONLY)"
     said = attacked.directory / "tried"
     environment = os.environ | {
-        "LD_PRELOAD": compiled("forbids.c", "-shared", "-fPIC", "-ldl"),
+        "LD_PRELOAD": compiled("whole/attack/forbids.c", "-shared", "-fPIC", "-ldl"),
         "SAID": str(said),
     }
     done = subprocess.run([sys.executable, "-c", program], env=environment, check=False)

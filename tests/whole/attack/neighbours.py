@@ -28,7 +28,7 @@ from tests.shared.frozen import compiled
 from tests.shared.fuse import fileSystem
 from tests.shared.oddities import ODDITIES, lingering
 from tests.shared.station import MANAGER
-from tests.siege import Siege
+from tests.whole.attack.siege import Siege
 
 Again = Callable[[], int]
 
