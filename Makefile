@@ -24,7 +24,7 @@ test-long: $(VENV)/.tested $(VENV)/.programs
 	CHANPROXY_TEST_CYCLES=500 $(BIN)/python -m pytest tests/test_real_*.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/container/test_trap.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_STORMS=500 $(BIN)/python -m pytest tests/whole/test_ending.py $(PYTEST_ARGS)
-	CHANPROXY_TEST_ROUNDS=6 $(BIN)/python -m pytest tests/test_beside.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_ROUNDS=6 $(BIN)/python -m pytest tests/whole/beside/test_beside.py $(PYTEST_ARGS)
 
 # Random programs that wait, with and without chanproxy: a minute for each round of forty.
 fuzz-time: $(VENV)/.tested

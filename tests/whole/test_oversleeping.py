@@ -13,7 +13,7 @@ What of these kinds is tested elsewhere::
     freezes that do not finish            tests/container/test_freezing.py
     peers that vanish behind a channel    tests/whole/test_vanished.py,
                                           tests/whole/test_end_to_end.py
-    node, redis, cron and others          tests/test_beside.py
+    node, redis, cron and others          tests/whole/beside/test_beside.py
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.besidecompare import Event, Sleep, differences
+from tests.whole.beside.compare import Event, Sleep, differences
 
 
 def slept(*changes: float) -> Sleep:

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from support.cgroups import unusable
-from tests.beside import Outcome, Program, sideBySide
-from tests.besidecompare import differences
-from tests.besidestores import PostgresServer, RedisServer
-from tests.besidetable import PAGE, rows, story, update
-from tests.besidetimes import Bash, Cron, Executor, Hiding, Perl, Scheduler, Socat, Watched
-from tests.besideweb import Gunicorn, Haproxy, Node, NodeCron, Uvicorn
+from tests.whole.beside.compare import differences
+from tests.whole.beside.stores import PostgresServer, RedisServer
+from tests.whole.beside.table import PAGE, rows, story, update
+from tests.whole.beside.times import Bash, Cron, Executor, Hiding, Perl, Scheduler, Socat, Watched
+from tests.whole.beside.twice import Outcome, Program, sideBySide
+from tests.whole.beside.web import Gunicorn, Haproxy, Node, NodeCron, Uvicorn
 
 pytestmark = [pytest.mark.lasts(100), pytest.mark.punctual]
 

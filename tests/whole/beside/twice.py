@@ -25,8 +25,8 @@ from support.cgroups import TemporaryCgroup
 from support.live import PATIENCE, LiveService
 from support.ports import freePort
 from support.programs import answers, controlled, describe, find
-from tests.besidecompare import Event, Sleep
-from tests.besiderecord import Recorder
+from tests.whole.beside.compare import Event, Sleep
+from tests.whole.beside.record import Recorder
 
 ROUNDS = int(os.environ.get("CHANPROXY_TEST_ROUNDS", "1"))
 """How often clients do all that they do; C{make test-long} has six."""

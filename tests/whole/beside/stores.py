@@ -13,8 +13,8 @@ from support.postgresclient import Postgres, PostgresError
 from support.programs import get
 from support.redisclient import Redis
 from support.servers import unprivileged
-from tests.beside import KNOWN, Program, Served, Side, attempt, compiled
-from tests.besidecompare import Event
+from tests.whole.beside.compare import Event
+from tests.whole.beside.twice import KNOWN, Program, Served, Side, attempt, compiled
 
 
 class RedisServer(Served):

@@ -15,8 +15,8 @@ from websockets.sync.client import connect as connectWebsocket
 
 from support.live import PATIENCE
 from support.programs import answers, get
-from tests.beside import KNOWN, Served, Side, attempt
-from tests.besidecompare import Event
+from tests.whole.beside.compare import Event
+from tests.whole.beside.twice import KNOWN, Served, Side, attempt
 
 NODE_MODULES = Path(sys.prefix) / "node" / "node_modules"
 """Where C{.ci/programs} puts what comes from npm."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from tests.besidecompare import Sleep
+from tests.whole.beside.compare import Sleep
 
 PERIOD = 0.02
 """Seconds between two looks."""

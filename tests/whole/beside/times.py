@@ -11,7 +11,7 @@ import time
 from functools import partial
 
 from support.programs import connect, get
-from tests.beside import KNOWN, Program, Served, Side, attempt, compiled
+from tests.whole.beside.twice import KNOWN, Program, Served, Side, attempt, compiled
 
 MINUTE = 64.0
 """Seconds that the script of a program takes which has times of its own."""

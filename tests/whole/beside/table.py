@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from support.places import DOCS
-from tests.beside import Outcome, Program
-from tests.besidecompare import Event, paired
+from tests.whole.beside.compare import Event, paired
+from tests.whole.beside.twice import Outcome, Program
 
 PAGE = DOCS / "programs.md"
 
