@@ -21,7 +21,7 @@ test: $(VENV)/.tested $(VENV)/.programs
 # that run side by side do all they do six times.
 test-long: $(VENV)/.tested $(VENV)/.programs
 	CHANPROXY_TEST_CYCLES=1000 CHANPROXY_TEST_KILLS=1000 $(BIN)/python -m pytest tests/whole/test_service.py tests/channels/test_inflight.py $(PYTEST_ARGS)
-	CHANPROXY_TEST_CYCLES=500 $(BIN)/python -m pytest tests/test_real_*.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_CYCLES=500 $(BIN)/python -m pytest tests/whole/test_real_*.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/container/test_trap.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_STORMS=500 $(BIN)/python -m pytest tests/whole/test_ending.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_ROUNDS=6 $(BIN)/python -m pytest tests/whole/beside/test_beside.py $(PYTEST_ARGS)

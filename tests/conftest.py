@@ -28,6 +28,9 @@ hypothesis.settings.load_profile("untimed")
 # The module stands for the reactor that is installed.
 _reactor: Any = _module
 
+# trial runs what is in there.
+collect_ignore = ["trial"]
+
 pytest_plugins = ["tests.workers", "tests.shared.priority"]
 
 
