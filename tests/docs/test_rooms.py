@@ -102,6 +102,18 @@ def test_figures() -> None:
     assert [each for each in figures() if each.wrong] == []
 
 
+@pytest.mark.parametrize("place", ["bench", "support"])
+def test_benchmarksNeedNoTests(place: str) -> None:
+    """Nor what tests need: a benchmark starts where only its own programs are."""
+    tests = {"tests", "pytest", "pytest_twisted", "hypothesis"}
+    others = tests if place == "bench" else {*tests, "bench"}
+    files = sorted((ROOT / place).rglob("*.py"))
+    assert files
+    for path in files:
+        for line, imported in imports(path):
+            assert imported.partition(".")[0] not in others, f"{path}:{line}: {imported}"
+
+
 def test_guestNeedsNothing() -> None:
     """But the standard library."""
     for module, path in modules():
