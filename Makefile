@@ -4,7 +4,8 @@ VENV ?= .venv
 PYTHON ?= python3.11
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-long fuzz-time attack bench bench-neighbours bench-sources bench-sleepers house keys lint types docs wheel ci clean
+.PHONY: demo test test-long fuzz-time attack bench bench-breaths bench-looks \
+    bench-neighbours bench-signals bench-sleepers bench-sources bench-trace bench-wakes bench-work house keys lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -20,36 +21,64 @@ test: $(VENV)/.tested $(VENV)/.programs
 # The wake cycles and the kills a thousand times, and those of each real program five hundred; those
 # that run side by side do all they do six times.
 test-long: $(VENV)/.tested $(VENV)/.programs
-	CHANPROXY_TEST_CYCLES=1000 CHANPROXY_TEST_KILLS=1000 $(BIN)/python -m pytest tests/test_service.py tests/test_record.py $(PYTEST_ARGS)
-	CHANPROXY_TEST_CYCLES=500 $(BIN)/python -m pytest tests/test_real_*.py $(PYTEST_ARGS)
-	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/test_adopt_trap.py $(PYTEST_ARGS)
-	CHANPROXY_TEST_STORMS=500 $(BIN)/python -m pytest tests/test_ending.py $(PYTEST_ARGS)
-	CHANPROXY_TEST_ROUNDS=6 $(BIN)/python -m pytest tests/test_beside.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_CYCLES=1000 CHANPROXY_TEST_KILLS=1000 $(BIN)/python -m pytest tests/whole/test_service.py tests/channels/test_inflight.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_CYCLES=500 $(BIN)/python -m pytest tests/whole/test_real_*.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/container/test_trap.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_STORMS=500 $(BIN)/python -m pytest tests/whole/test_ending.py $(PYTEST_ARGS)
+	CHANPROXY_TEST_ROUNDS=6 $(BIN)/python -m pytest tests/whole/beside/test_beside.py $(PYTEST_ARGS)
 
 # Random programs that wait, with and without chanproxy: a minute for each round of forty.
 fuzz-time: $(VENV)/.tested
-	CHANPROXY_TIMEFUZZ_ROUNDS=$${CHANPROXY_TIMEFUZZ_ROUNDS:-20} $(BIN)/python -m tests.timefuzz $(FUZZ_ARGS)
+	CHANPROXY_TIMEFUZZ_ROUNDS=$${CHANPROXY_TIMEFUZZ_ROUNDS:-20} $(BIN)/python -m tests.whole.timefuzz $(FUZZ_ARGS)
 
 # What many wake sources cost.
 bench-sources: $(VENV)/.installed
-	$(BIN)/python bench/wake_sources.py 10000
+	$(BIN)/python -m bench.wake_sources $(or $(BENCH_ARGS),10000)
+
+# What trace points cost, on and off.
+bench-trace: $(VENV)/.installed
+	$(BIN)/python -m bench.trace
+
+# What a wake by a program's own sockets takes.  BENCH_ARGS=--quick for less.
+bench-wakes: $(VENV)/.installed
+	-sh .ci/programs redis-server nginx=nginx-light /lib/systemd/systemd-socket-proxyd=systemd
+	$(BIN)/python -m bench.adopt_wake $(BENCH_ARGS)
+
+# What looking into a container costs.  BENCH_ARGS=--quick for less.
+bench-looks: $(VENV)/.installed
+	$(BIN)/python -m bench.adopt_scan $(BENCH_ARGS)
+
+# What a container costs that is awake and at work.  BENCH_ARGS=--quick for less.
+bench-work: $(VENV)/.installed
+	-sh .ci/programs redis-server nginx=nginx-light
+	$(BIN)/python -m bench.adopt_throughput $(BENCH_ARGS)
+
+# What a breath costs.  BENCH_ARGS="--breaths 10" for less.
+bench-breaths: $(VENV)/.installed
+	-sh .ci/programs redis-server
+	$(BIN)/python -m bench.breath $(BENCH_ARGS)
+
+# What noticing signals in a sleeping container costs.  BENCH_ARGS=--quick for less.
+bench-signals: $(VENV)/.installed
+	$(BIN)/python -m bench.signal_look $(BENCH_ARGS)
 
 # How long idle programs sleep with the defaults, and what that costs: three minutes.
-bench-sleepers: $(VENV)/.tested $(VENV)/.programs
+bench-sleepers: $(VENV)/.benched
+	-sh .ci/programs redis-server nginx=nginx-light node=nodejs javac=default-jdk-headless initdb=postgresql
 	$(BIN)/python -m bench.sleepers $(BENCH_ARGS)
 
 # What the worst neighbours do to a container that is to be woken: two minutes.
 bench-neighbours: $(VENV)/.tested $(VENV)/.programs
-	$(BIN)/python -m tests.attack --neighbours --seconds 5 $(BENCH_ARGS)
+	$(BIN)/python -m tests.whole.attack --neighbours --seconds 5 $(BENCH_ARGS)
 
 # The same beside a load on all processors, and all that is killed, stopped, stormed and forged:
 # a quarter of an hour.
 attack: $(VENV)/.tested $(VENV)/.programs
-	$(BIN)/python -m tests.attack --load $(ATTACK_ARGS)
+	$(BIN)/python -m tests.whole.attack --load $(ATTACK_ARGS)
 
 # Figures of the package's shape.
 house: $(VENV)/.tested
-	$(BIN)/python -m tests.house
+	$(BIN)/python -m tests.docs.house
 
 # What the configuration's keys are, into the documentation and the manager's interface.
 keys: $(VENV)/.installed
@@ -99,6 +128,10 @@ $(VENV)/bin/python:
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
 	touch $@
+
+$(VENV)/.benched: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.tested: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'

@@ -29,9 +29,9 @@ from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.slices import inOne
 from chanproxy.adopt.times import Times
 from chanproxy.wake.source import SourceGroup
-from tests.cgroups import TemporaryCgroup
-from tests.live import until
-from tests.programs import Sleeper
+from support.cgroups import TemporaryCgroup
+from support.live import until
+from support.programs import Sleeper
 
 LIMIT = 20_000
 """Descriptors that may be adopted."""

@@ -21,12 +21,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.cgroups import TemporaryCgroup
-from tests.live import until
-from tests.ports import freePort
-from tests.programs import Sleeper, answers, get
-from tests.test_real_programs import NGINX
-from tests.test_real_work import COMPUTES, NAPS, WRITES, Worker
+from support.cgroups import TemporaryCgroup
+from support.live import until
+from support.ports import freePort
+from support.programs import Sleeper, answers, get
+from support.servers import NGINX
+from support.worker import COMPUTES, NAPS, WRITES, Worker
 
 
 def measure(

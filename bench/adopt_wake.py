@@ -20,10 +20,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.ports import freePort
-from tests.programs import Sleeper, answers, get, running
-from tests.redisclient import Redis
-from tests.test_real_programs import NGINX
+from support.ports import freePort
+from support.programs import Sleeper, answers, get, running
+from support.redisclient import Redis
+from support.servers import NGINX
 
 PROXYD = "/lib/systemd/systemd-socket-proxyd"
 

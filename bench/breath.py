@@ -24,10 +24,10 @@ from bench.adopt_scan import THREADS
 from bench.idlers import Absent, redis
 from bench.measure import spent
 from chanproxy.adopt.settings import BREATH
-from tests.cgroups import TemporaryCgroup
-from tests.live import until
-from tests.ports import freePort
-from tests.programs import Sleeper, answers
+from support.cgroups import TemporaryCgroup
+from support.live import until
+from support.ports import freePort
+from support.programs import Sleeper, answers
 
 PACE = 0.5
 """Seconds asleep between breaths, here."""

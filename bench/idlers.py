@@ -15,9 +15,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from tests.programs import find, get
-from tests.test_real_postgresql import unprivileged
-from tests.test_real_programs import NGINX
+from support.programs import find, get
+from support.servers import NGINX, unprivileged
 
 NODE = """
 require("http").createServer((request, response) => response.end(request.url))

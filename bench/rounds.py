@@ -4,7 +4,6 @@ The measuring: proxies side by side, each with a load of its own, and rounds in 
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -25,6 +24,7 @@ from bench.measure import (
 )
 from bench.peers import NONE, TCP, Between, Peer, Refused
 from bench.works import APART, Idle, Results, Sample, Series, Work
+from support.ports import freePort
 
 SETTLE_SECONDS = 0.005
 """After a round: more than a tick, so that the kernel has brought its accounts up to date."""
@@ -32,8 +32,6 @@ QUIET_SECONDS = 1.5
 """How long to leave idle channels alone, then again to look: longer than any linger time."""
 SPARE = 500
 """Descriptors that a process may need besides those of its channels."""
-FIRST_PORT = 21000
-"""Below those that the kernel gives to connections, C{net.ipv4.ip_local_port_range}."""
 IDLE_PROCESSES = 1000
 """Idle channels of a proxy with a process for each."""
 
@@ -133,21 +131,11 @@ class Bench:
         self._effort = effort
         self._progress = progress
         self._lanes = 0
-        self._port = FIRST_PORT
 
     def _addresses(self, kind: str, directory: Path) -> tuple[str, str]:
         if kind != TCP:
             return f"{kind}:{directory / 'front'}", f"{kind}:{directory / 'back'}"
-        return f"tcp:{self._freePort()}", f"tcp:{self._freePort()}"
-
-    def _freePort(self) -> int:
-        while True:
-            self._port += 1
-            try:
-                socket.create_server(("127.0.0.1", self._port)).close()
-            except OSError:
-                continue
-            return self._port
+        return f"tcp:{freePort()}", f"tcp:{freePort()}"
 
     def _lane(self, peer: Peer | None, kind: str, stack: ExitStack) -> Lane:
         """@raise Failed: it did not start; with C{None}, a lane without a proxy."""

@@ -27,9 +27,9 @@ from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.processes import ProcessStatus, otherThreads
 from chanproxy.testing.reactor import FakeReactor
-from tests.cgroups import TemporaryCgroup
-from tests.live import until
-from tests.programs import Sleeper
+from support.cgroups import TemporaryCgroup
+from support.live import until
+from support.programs import Sleeper
 
 WAITS = """
 import os, signal, sys, threading

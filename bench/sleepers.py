@@ -24,11 +24,11 @@ from attrs import define, frozen
 
 from bench.idlers import KINDS, Absent, Kind
 from bench.measure import spent
-from tests.cgroups import TemporaryCgroup
-from tests.fleet import Fleet
-from tests.live import until
-from tests.ports import freePort
-from tests.programs import answers
+from support.cgroups import TemporaryCgroup
+from support.fleet import Fleet
+from support.live import until
+from support.ports import freePort
+from support.programs import answers
 
 SERVICE = 0.1
 """Percent of a processor that the service may need for a sleeper."""

@@ -1,18 +1,17 @@
 """
-What trace points cost: C{python bench/trace.py}.
+What trace points cost: C{python -m bench.trace}.
 
-Carries packets through one channel proxy in this process, turn by turn, with its trace points cut
-out, with tracing off, and while tracing into a file.  Prints the medians of rounds that alternate.
+Carries packets through one channel proxy in this process, turn by turn, with tracing off and while
+tracing into a file.  Prints the medians of rounds that alternate; and how much of a turn with
+tracing off are its looks at whether somebody traces, which are all that a trace point is then.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 import socket
 import statistics
 import tempfile
-import textwrap
 import time
 from typing import cast
 
@@ -23,9 +22,7 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Protocol
 
 from chanproxy import trace
-from chanproxy.carry import loop
 from chanproxy.carry.ledger import Explicit, Ledger
-from chanproxy.carry.loop import Direction
 from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.transport import SeqpacketTransport
@@ -35,6 +32,8 @@ from chanproxy.wake.counter import MessageCounter
 
 TURNS = 400
 ROUNDS = 15
+LOOKS = 6
+"""In a turn, at most."""
 
 
 class Rig:
@@ -75,22 +74,14 @@ class Rig:
         return spent / TURNS / packets
 
 
-POINT = "(self._carry if trace.active is None else self._carryTraced)"
-"""As the loop in L{chanproxy.carry.loop} has it."""
-
-
-def withoutPoints(rig: Rig, packets: int) -> float:
-    """With the point in the loop cut out; those outside of it look once a turn."""
-    kept = Direction.pump
-    source = textwrap.dedent(inspect.getsource(kept))
-    assert source.count(POINT) == 1, "the point is written differently now"
-    names = dict(vars(loop))
-    exec(source.replace(POINT, "self._carry"), names)  # noqa: S102  # the same loop, without it
-    Direction.pump = names["pump"]  # type: ignore[method-assign]
-    try:
-        return rig.measure(packets)
-    finally:
-        Direction.pump = kept  # type: ignore[method-assign]
+def look() -> float:
+    """Seconds that a look at whether somebody traces takes."""
+    count = 1_000_000
+    begin = time.perf_counter()
+    for _ in range(count):
+        if trace.active is not None:
+            raise AssertionError
+    return (time.perf_counter() - begin) / count
 
 
 def whileTracing(rig: Rig, packets: int) -> float:
@@ -104,26 +95,19 @@ def whileTracing(rig: Rig, packets: int) -> float:
 
 
 def main() -> None:
+    """Print the table."""
     rig = Rig()
-    table = Table("packets a turn", "points cut out", "tracing off", "tracing on")
+    seconds = look()
+    table = Table("packets a turn", "tracing off", "of that, looks", "tracing on")
     for packets in (1, 8, 32):
-        rounds: list[tuple[float, float, float]] = [
-            (
-                withoutPoints(rig, packets),
-                rig.measure(packets),
-                whileTracing(rig, packets),
-            )
-            for _ in range(ROUNDS)
-        ]
-        medians = [statistics.median(column) * 1e6 for column in zip(*rounds, strict=True)]
-        table.add_row(str(packets), *(f"{each:.2f} µs" for each in medians))
-    begin = time.perf_counter()
-    for _ in range(1_000_000):
-        if trace.active is not None:
-            raise AssertionError
-    look = (time.perf_counter() - begin) * 1e3
+        rounds = [(rig.measure(packets), whileTracing(rig, packets)) for _ in range(ROUNDS)]
+        off, on = (statistics.median(column) for column in zip(*rounds, strict=True))
+        looks = LOOKS * seconds / packets
+        table.add_row(
+            str(packets), f"{off * 1e6:.2f} µs", f"{looks / off:.1%}", f"{on * 1e6:.2f} µs"
+        )
     Console().print(table)
-    Console().print(f"one look at trace.active: {look:.0f} ns; a turn has six at most")
+    Console().print(f"one look: {seconds * 1e9:.0f} ns; a turn has {LOOKS} at most")
 
 
 if __name__ == "__main__":

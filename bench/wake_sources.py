@@ -1,5 +1,5 @@
 """
-What many wake sources cost: C{python bench/wake_sources.py [MANY]}.
+What many wake sources cost: C{python -m bench.wake_sources [MANY]}.
 
 Two registries, a small and a large one, are added to, removed from, looked at, armed and woken in
 turn, in one process.  A wake is timed from the signal, through the reactor, to the callback.

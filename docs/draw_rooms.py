@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.rooms import used
+from support.rooms import used
 
 HERE = Path(__file__).resolve().parent
 

@@ -19,7 +19,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from zope.interface import implementer
 
 from chanproxy.interfaces import ChanproxyReactor
-from tests.leaks import nothingCritical, nothingLeft, threadsDone
+from tests.shared.leaks import nothingCritical, nothingLeft, threadsDone
 
 # How long an example takes says how busy the machine is; what is to be fast has a benchmark.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -28,7 +28,10 @@ hypothesis.settings.load_profile("untimed")
 # The module stands for the reactor that is installed.
 _reactor: Any = _module
 
-pytest_plugins = ["tests.workers", "tests.priority"]
+# trial runs what is in there.
+collect_ignore = ["trial"]
+
+pytest_plugins = ["tests.workers", "tests.shared.priority"]
 
 
 @pytest.fixture

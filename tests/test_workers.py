@@ -25,7 +25,7 @@ def test_all(monkeypatch: pytest.MonkeyPatch, processors: int, count: int) -> No
     """Twice as many as processors; not too few to wait side by side, and not more than help."""
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(processors)))
     assert workers("tests") == workers(str(HERE.parent)) == count
-    assert workers(str(HERE), str(HERE.parent / "test_rows.py")) == count
+    assert workers(str(HERE), str(HERE.parent / "conftest.py")) == count
 
 
 def test_few() -> None:

@@ -1,0 +1,45 @@
+"""
+The real service with all defaults, in front of many containers that wake by their own sockets.
+
+Knows nothing of what runs in them.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chanproxy.manager.errors import MANAGER
+from chanproxy.manager.varlink import encodeCall, parseReply
+from support.cgroups import TemporaryCgroup
+from support.live import PATIENCE, LiveService, listens
+
+
+class Fleet(LiveService):
+    """The service, and the cgroups of its containers by their names."""
+
+    def __init__(self, directory: Path, cgroups: Mapping[str, TemporaryCgroup]) -> None:
+        super().__init__(directory)
+        self.cgroups = cgroups
+
+    def start(self) -> None:
+        """Run it until it listens."""
+        lines = [f'control = "seqpacket:{self.control}"']
+        for name, cgroup in self.cgroups.items():
+            lines += [f"[containers.{name}]", f'freezer = "{cgroup.spec}"', 'wake-on = "sockets"']
+        file = self.directory / "chanproxy.toml"
+        file.write_text("\n".join(lines) + "\n")
+        self.service = self.run("--config", str(file))
+        self.waitFor("listening", lambda: listens(self.control))
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """What the manager says of a container."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+            control.settimeout(PATIENCE)
+            control.connect(str(self.control))
+            control.send(encodeCall(f"{MANAGER}.Describe", {"container": name}))
+            reply = parseReply(control.recv(1 << 20))
+        described: dict[str, Any] = reply.parameters["description"]
+        return described

@@ -1,0 +1,338 @@
+"""chanproxy hold and chanproxy run, against a real service and real cgroups; the calls behind."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from chanproxy.commands.children import CannotRun, runChild
+from chanproxy.commands.run import ownCgroup
+from chanproxy.guest import CallRefused, Guest
+from support.cgroups import TemporaryCgroup, unifiedMount, unusable
+from support.live import TWISTD, listens, until
+
+pytestmark = [
+    pytest.mark.lasts(30),
+    pytest.mark.cgroup,
+    pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable"),
+]
+
+JOB = f"job-{secrets.token_hex(6)}"
+"""A container's name that nobody else has: all who run commands make their cgroups side by side."""
+
+
+class Service:
+    """twistd chanproxy with one container that freezes nothing, C{still}."""
+
+    def __init__(self, directory: Path) -> None:
+        self.control = str(directory / "control")
+        self._started: list[subprocess.Popen[bytes]] = []
+        self.log = directory / "log"
+        file = directory / "chanproxy.toml"
+        file.write_text(f'control = "{self.control}"\n[containers.still]\nfreezer = "none"\n')
+        self.environment = dict(
+            os.environ,
+            CHANPROXY_RUNTIME_DIRECTORY=str(directory / "runtime"),
+            CHANPROXY_CONTROL=self.control,
+        )
+        self.process = subprocess.Popen(
+            [*TWISTD, "-n", "--pidfile=", f"--logfile={self.log}", "chanproxy", "-c", str(file)],
+            env=self.environment,
+            cwd=directory,
+        )
+        until("listening", lambda: self.process.poll() is not None or listens(Path(self.control)))
+        assert self.process.poll() is None, self.log.read_text()
+
+    def command(self, *words: str) -> subprocess.Popen[bytes]:
+        """Begin a command of the shell."""
+        argv = [sys.executable, "-m", "chanproxy", *words]
+        started = subprocess.Popen(
+            argv,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._started.append(started)
+        return started
+
+    def guest(self, name: str) -> Guest:
+        return Guest(name, self.control)
+
+    def end(self) -> None:
+        """Idempotent."""
+        self.process.terminate()
+        self.process.wait(20)
+
+    def close(self) -> None:
+        """End all of it."""
+        self.end()
+        for each in self._started:
+            with each:
+                each.kill()
+
+
+def cgroupsOf(name: str) -> list[Path]:
+    """What run has made for a name."""
+    return list(Path(unifiedMount() or "", "chanproxy").glob(f"{name}-*"))
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """Ended whatever happens."""
+    service = Service(tmp_path)
+    try:
+        yield service
+    finally:
+        service.close()
+        for directory in cgroupsOf(JOB):
+            with TemporaryCgroup(create=False) as cgroup:
+                cgroup.path = str(directory)
+
+
+def test_hold(service: Service) -> None:
+    """Awake while the command runs; its output, its input and its status are its own."""
+    with service.guest("still") as still:
+        until("asleep", lambda: still.describe()["state"] == "asleep")
+        holding = service.command("hold", "still", "--", "sh", "-c", "read x; echo $x; exit 7")
+        until("awake", lambda: still.describe()["state"] == "awake")
+        (lock,) = (s for s in still.describe()["sources"] if s["kind"] == "lock")
+        assert (lock["name"], lock["active"]) == (f"hold/{holding.pid}", True)
+        output, errors = holding.communicate(b"done\n", 20)
+        assert (output, errors, holding.returncode) == (b"done\n", b"", 7)
+        until("asleep", lambda: still.describe()["state"] == "asleep")
+
+
+def test_holdSignals(service: Service) -> None:
+    """Signals go to the command; what it dies of shows in the status; nothing is left held."""
+    with service.guest("still") as still:
+        for script, sent, status in (
+            ("trap 'exit 3' USR1; echo up; while :; do sleep 0.01; done", signal.SIGUSR1, 3),
+            ("echo up; exec sleep 60", signal.SIGTERM, 128 + signal.SIGTERM),
+        ):
+            holding = service.command("hold", "--name", "job", "still", "--", "sh", "-c", script)
+            assert holding.stdout is not None
+            assert holding.stdout.readline() == b"up\n"
+            holding.send_signal(sent)
+            holding.communicate(timeout=20)
+            assert holding.returncode == status
+            until("released", lambda: still.describe()["state"] == "asleep")
+
+
+def test_holdWithoutService(service: Service) -> None:
+    """Who cannot hold runs nothing; a service that goes does not end the command."""
+    refused = service.command("hold", "nobody", "--", "echo", "ran")
+    output, errors = refused.communicate(timeout=20)
+    assert (output, refused.returncode) == (b"", 125)
+    assert b"there is no container 'nobody'" in errors
+    missing = service.command("hold", "still", "--", "/no/such/command")
+    assert b"/no/such/command: No such file" in missing.communicate(timeout=20)[1]
+    assert missing.returncode == 127
+    holding = service.command("hold", "still", "--", "sh", "-c", "echo up; read x; exit 4")
+    assert holding.stdout is not None
+    assert holding.stdout.readline() == b"up\n"
+    service.end()
+    errors = holding.communicate(b"\n", 20)[1]
+    assert holding.returncode == 4
+    assert b"was not held to the end" in errors
+
+
+def test_run(service: Service, tmp_path: Path) -> None:
+    """Asleep when idle, woken by a message, gone when it ends, with what it has left running."""
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    script = f"""
+import os, socket, subprocess, sys
+from chanproxy.guest import Guest
+listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listening.bind({str(inner)!r})
+listening.listen()
+subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(os.getpid(), Guest().describe()["name"], flush=True)
+connection, _ = listening.accept()
+connection.send(connection.recv(100))
+sys.exit(connection.recv(100)[0])
+"""
+    channel = f"rpc,seqpacket:{outer},seqpacket:{inner},answered"
+    running = service.command(
+        *("run", "--linger", "0.02", "--starting", "0", "--channel", channel, JOB),
+        *("--", sys.executable, "-c", script),
+    )
+    assert running.stdout is not None
+    pid, name = running.stdout.readline().split()
+    assert name.decode() == JOB
+    with service.guest(JOB) as job:
+        (directory,) = cgroupsOf(JOB)
+        assert pid.decode() in (directory / "cgroup.procs").read_text().split()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+            peer.settimeout(20)
+            peer.connect(str(outer))
+            peer.send(b"hello")
+            assert peer.recv(100) == b"hello"
+            until("asleep", lambda: job.describe()["state"] == "asleep")
+            assert "frozen 1" in (directory / "cgroup.events").read_text()
+            peer.send(b"\x09")
+            output, errors = running.communicate(timeout=20)
+        assert (output, errors, running.returncode) == (b"", b"", 9)
+        with pytest.raises(CallRefused, match=f"there is no container '{JOB}'"):
+            job.describe()
+    assert not cgroupsOf(JOB)
+    assert not outer.exists()
+
+
+def test_runByItsOwnSockets(service: Service) -> None:
+    """With nothing said, it sleeps when its threads wait, and a connection wakes it."""
+    script = """
+import socket
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+while True:
+    with listening.accept()[0] as connection:
+        connection.sendall(connection.recv(100))
+"""
+    running = service.command(
+        *("run", "--linger", "0.05", "--timeouts", "all", "--max-asleep", "3600", JOB),
+        *("--", sys.executable, "-c", script),
+    )
+    assert running.stdout is not None
+    port = int(running.stdout.readline())
+    with service.guest(JOB) as job:
+        (directory,) = cgroupsOf(JOB)
+        for _ in range(3):
+            until("asleep", lambda: job.describe()["state"] == "asleep")
+            assert "frozen 1" in (directory / "cgroup.events").read_text()
+            with socket.create_connection(("127.0.0.1", port), 20) as peer:
+                peer.sendall(b"hello")
+                assert peer.recv(100) == b"hello"
+        until("asleep", lambda: job.describe()["state"] == "asleep")
+    running.terminate()
+    running.communicate(timeout=20)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert not cgroupsOf(JOB)
+
+
+def test_runSignals(service: Service) -> None:
+    """A signal reaches a command that is asleep; one that was killed leaves nothing frozen."""
+    script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"
+    running = service.command(
+        *("run", "--wake-on", "channels", "--starting", "1", "--linger", "0.02"),
+        *(JOB, "--", "sh", "-c", script),
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"up\n"
+    with service.guest(JOB) as job:
+        until("asleep", lambda: job.describe()["state"] == "asleep")
+        running.terminate()
+        running.communicate(timeout=20)
+        assert running.returncode == 3
+        assert not cgroupsOf(JOB)
+    killed = service.command(
+        *("run", "--wake-on", "channels", "--starting", "1", "--linger", "0.02"),
+        *(JOB, "--", "sh", "-c", script),
+    )
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == b"up\n"
+    with service.guest(JOB) as job:
+        until("asleep", lambda: job.describe()["state"] == "asleep")
+        (directory,) = cgroupsOf(JOB)
+        killed.kill()
+        killed.wait(20)
+        # Its connection is gone, and so is the container: thawed.
+        until("thawed", lambda: "frozen 0" in (directory / "cgroup.events").read_text())
+        with pytest.raises(CallRefused, match="there is no container"):
+            job.describe()
+
+
+def test_runRefused(service: Service, tmp_path: Path) -> None:
+    """A name that is taken, a place that is no cgroup, a channel that is none: a sentence."""
+    for words, says in (
+        (("still", "--", "true"), b"there is a container 'still' already"),
+        (("--below", str(tmp_path), JOB, "--", "true"), b"is in no cgroup v2"),
+        (("--channel", "a,b", JOB, "--", "true"), b"is not NAME,LISTEN,CONNECT"),
+        (("--channel", "a,b,c", JOB, "--", "true"), f"{JOB}.channels.a.listen".encode()),
+        ((JOB, "--", "/no/such/command"), b"No such file"),
+    ):
+        refused = service.command("run", *words)
+        output, errors = refused.communicate(timeout=20)
+        assert says in errors
+        assert (output, refused.returncode in (2, 125, 127)) == (b"", True)
+    assert not cgroupsOf(JOB)
+    assert not cgroupsOf("still")
+
+
+def test_calls(service: Service, tmp_path: Path) -> None:
+    """AddContainer and RemoveContainer: their errors, and the two lifetimes."""
+    with service.guest("x") as guest, service.guest("x") as other:
+
+        def add(**more: object) -> None:
+            guest.call("AddContainer", {"container": None, "name": "a", "freezer": "none", **more})
+
+        def remove(name: str) -> None:
+            guest.call("RemoveContainer", {"container": None, "name": name})
+
+        def names() -> list[str]:
+            listed = other.call("ListContainers", {"container": None})["containers"]
+            return [container["name"] for container in listed]
+
+        for more, error, says in (
+            ({"freezer": "vm:a"}, "InvalidParameter", "is no freezer"),
+            ({"name": "still"}, "ContainerExists", "take another name"),
+            ({"name": "a b"}, "InvalidParameter", "no usable name"),
+            ({"linger": -1}, "InvalidParameter", "out of range"),
+            ({"channels": {"c": 5}}, "InvalidParameter", "channels.c"),
+            ({"freezer": "cgroup:/"}, "InvalidParameter", "cgroup:/"),
+        ):
+            with pytest.raises(CallRefused, match=says) as refused:
+                add(**more)
+            assert refused.value.error == error
+        assert names() == ["still"]
+        add()
+        with pytest.raises(CallRefused, match="already"):
+            add()
+        with TemporaryCgroup() as cgroup:
+            add(name="b", freezer=cgroup.spec, lifetime="connection", suspend="manual")
+            with pytest.raises(CallRefused, match=r"is that of containers\.b\.freezer"):
+                add(name="c", freezer=cgroup.spec, suspend="dry_run")
+            assert names() == ["still", "a", "b"]
+            guest.close()
+            until("gone", lambda: names() == ["still", "a"])
+        remove("a")
+        for name, error in (("a", "ContainerNotFound"), ("still", "ContainerConfigured")):
+            with pytest.raises(CallRefused) as refused:
+                remove(name)
+            assert refused.value.error == error
+        assert names() == ["still"]
+
+
+def test_sideBySide() -> None:
+    """One that makes its cgroup while another removes the one above, as the last that is there."""
+
+    def again(name: str) -> None:
+        for _ in range(50):
+            with ownCgroup(None, name) as directory:
+                assert os.path.exists(os.path.join(directory, "cgroup.procs"))
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(again, f"{JOB}-{number}") for number in range(4)]:
+            future.result()
+
+
+def test_children() -> None:
+    """What cannot run says so, with a shell's status; the signal mask is as it was."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with pytest.raises(CannotRun, match="No such file") as missing:
+        runChild(["/no/such/command"])
+    with pytest.raises(CannotRun, match="Permission denied") as forbidden:
+        runChild(["/"])
+    assert (missing.value.status, forbidden.value.status) == (127, 126)
+    assert runChild(["sh", "-c", 'exit "$STATUS"'], environment={"STATUS": "5"}) == 5
+    assert runChild(["sh", "-c", "kill -9 $$"]) == 128 + signal.SIGKILL
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

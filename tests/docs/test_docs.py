@@ -1,0 +1,245 @@
+"""The docs' examples run, and the docs' picture is the machine's."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+from chanproxy import config
+from chanproxy.adopt.settings import Adoption
+from chanproxy.commands import main
+from chanproxy.kernel.keepalive import Keepalive
+from chanproxy.service.tap import Options
+from support.cgroups import TemporaryCgroup, unifiedMount, unusable
+from support.live import until
+from support.places import DOCS, EXAMPLES, ROOT
+
+pytestmark = pytest.mark.lasts(60)
+
+PATIENCE = 180.0
+
+
+def blocks(file: Path, language: str) -> list[str]:
+    """The fenced blocks of a Markdown file in one language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", file.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@contextmanager
+def started(
+    argv: Sequence[str | Path], directory: Path, output: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program in a session of its own; nothing of that session survives."""
+    binaries = os.path.dirname(sys.executable)
+    # To a file, not a pipe: what runs in the background would keep a pipe open.
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            argv,
+            cwd=directory,
+            env=dict(
+                os.environ,
+                PATH=f"{binaries}:{os.environ.get('PATH', os.defpath)}",
+                TMPDIR=str(directory),
+            ),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def cgroupOf(name: str) -> Iterator[Path]:
+    """A cgroup that somebody else makes, and that is gone afterwards."""
+    cgroup = TemporaryCgroup(create=False)
+    cgroup.path = os.path.join(unifiedMount() or "", name)
+    try:
+        yield Path(cgroup.path)
+    finally:
+        cgroup.close()
+
+
+def runs(page: Path, name: str, directory: Path) -> tuple[str, Path]:
+    """
+    Run a page's shell blocks, one after the other in one shell, as they stand.
+
+    @param name: of the page's cgroup, without the number of the shell.
+    @return: what they print, and the cgroup, which is gone.
+    """
+    (directory / "docs").symlink_to(DOCS)
+    script, log = directory / "page.sh", directory / "log"
+    script.write_text("".join(blocks(page, "sh")))
+    with (
+        started(["bash", "-e", script], directory, log) as shell,
+        cgroupOf(f"{name}-{shell.pid}") as cgroup,
+    ):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            shell.wait(PATIENCE)
+        output = log.read_text()
+        assert shell.returncode == 0, output
+        assert not cgroup.exists(), output
+    assert {path.name for path in directory.iterdir()} <= {"docs", "log", "runtime", "page.sh"}
+    return output, cgroup
+
+
+@pytest.mark.cgroup
+@pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
+def test_tutorial(tmp_path: Path) -> None:
+    """Its blocks do what it says, and leave nothing behind."""
+    output, cgroup = runs(DOCS / "tutorial.md", "chanproxy-tutorial", tmp_path)
+    frozen = [line for line in output.splitlines() if line.startswith("frozen ")]
+    # What is in between depends on how long a busy machine takes to look.
+    assert frozen[0] == "frozen 1", output
+    assert frozen[-2:] == ["frozen 0", "frozen 0"], output
+    assert "packet 3, with a descriptor: echoed after" in output
+    assert f"thawed cgroup:{cgroup}" in output
+
+
+@pytest.mark.cgroup
+@pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
+def test_watchAndHold(tmp_path: Path) -> None:
+    """Its blocks do what it says, and leave nothing behind."""
+    output, _ = runs(DOCS / "howto-watch-and-hold.md", "chanproxy-howto", tmp_path)
+    lines = output.splitlines()
+    refusal = "org.chanproxy.Manager.WakeLocksExist: held wake locks keep the container awake: "
+    for name, said in (("backup", "stays awake"), ("doorbell", "the doorbell rings")):
+        at = lines.index(said)
+        assert lines[at - 1] == f"{refusal}'{name}'; have them released first", output
+    changes = [json.loads(line) for line in lines if line.startswith('{"state": ')]
+    assert [(change["state"], change["reason"]) for change in changes] == [
+        ("awake", ""),
+        ("asleep", ""),
+        ("awake", "timeout"),
+        ("asleep", ""),
+        ("awake", "breakfast"),
+        ("asleep", ""),
+        ("awake", "lunch"),
+    ], output
+    answers = [json.loads(line) for line in lines if line.startswith('{"suspend_time": ')]
+    reasons = [answer["resume_reason"] for answer in answers]
+    assert reasons == ["timeout", "breakfast", "lunch", "timeout"], output
+    assert answers[0]["suspend_time"] >= 500_000_000
+    assert "asleep for 0.1 s, until: example" in lines, output
+
+
+def test_useEndpoint(tmp_path: Path) -> None:
+    """The Twisted example answers the tutorial's peer, and is short."""
+    program, path, log = EXAMPLES / "use_endpoint.py", tmp_path / "socket", tmp_path / "log"
+    with started([sys.executable, program, path], tmp_path, log) as server:
+        until("listening", lambda: server.poll() is not None or "listening" in log.read_text())
+        assert server.poll() is None, log.read_text()
+        peer = subprocess.run(
+            [sys.executable, str(EXAMPLES / "peer.py"), str(path)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert peer.returncode == 0, peer.stderr
+    assert len(peer.stdout.splitlines()) == 4
+    assert len(program.read_text().splitlines()) <= 50
+
+
+def test_lifecycle(tmp_path: Path) -> None:
+    """The picture in the docs is the machine's; another one is refused with a sentence."""
+    check = [sys.executable, str(DOCS / "draw_lifecycle.py"), "--check"]
+    same = subprocess.run(check, capture_output=True, text=True, timeout=PATIENCE)
+    assert (same.returncode, same.stderr) == (0, "")
+    copy = tmp_path / "draw_lifecycle.py"
+    copy.write_text((DOCS / "draw_lifecycle.py").read_text())
+    (tmp_path / "lifecycle.dot").write_text("digraph lifecycle {}\n")
+    other = subprocess.run(
+        [sys.executable, str(copy), "--check"], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert other.returncode == 1
+    assert "does not show the machine" in other.stderr
+
+
+def test_configuration() -> None:
+    """Every TOML block can be used, and the reference leaves out no key, option or command."""
+    reference = DOCS / "configuration.md"
+    for file in (ROOT / "README.md", reference):
+        (block,) = blocks(file, "toml")
+        assert config.load(block).containers
+    text = reference.read_text()
+    for name, *_ in Options.optParameters:
+        assert f"`--{name} " in text or f"| `{name}` |" in text
+    assert len(main.COMMANDS) > 5
+    for name in main.COMMANDS:
+        assert f"`chanproxy {name}" in text
+    # Where the attribute is not called as the key is.
+    called = {"adoption": "wake-on", "keepalive": "keepalive-idle"}
+    tables = (config.Limits, config.Container, config.Channel, config.AccessEntry, Adoption)
+    for table in tables:
+        for field in attrs.fields(table):
+            key = re.sub("[A-Z]", lambda letter: f"-{letter[0].lower()}", field.name)
+            key = called.get(key, key)
+            # Names of tables, and tables in tables, are no keys of their own.
+            assert f"| `{key}` |" in text or field.name in ("name", "channels")
+
+
+def test_keepalive() -> None:
+    """Its keys stand in the reference, with the defaults."""
+    text = (DOCS / "configuration.md").read_text()
+    for field in attrs.fields(Keepalive):
+        (line,) = re.findall(rf"^\| `keepalive-{field.name}` \|.*$", text, re.MULTILINE)
+        assert f"| {field.default} |" in line
+
+
+def test_wake(tmp_path: Path) -> None:
+    """The picture of a wake is that of the recorded trace; a trace without one is a sentence."""
+    draw = [sys.executable, str(DOCS / "draw_trace.py"), "--check"]
+    same = subprocess.run(draw, capture_output=True, text=True, timeout=PATIENCE)
+    assert (same.returncode, same.stderr) == (0, "")
+    empty = tmp_path / "empty.json"
+    empty.write_text("[]")
+    other = subprocess.run([*draw, empty], capture_output=True, text=True, timeout=PATIENCE)
+    assert other.returncode == 1
+    assert "it has no wake by a message" in other.stderr
+
+
+def _tests(file: Path) -> set[str]:
+    """The names of a file's tests, as pytest writes them behind the file's."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        inner = [node]
+        prefix = ""
+        if isinstance(node, ast.ClassDef):
+            inner, prefix = node.body, f"{node.name}::"
+        for each in inner:
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                found.add(prefix + each.name)
+    return {name for name in found if name.rpartition("::")[2].startswith("test_")}
+
+
+def test_security() -> None:
+    """Each test that the threat model names is there, each limit is in the reference."""
+    text = (DOCS / "security.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", text)
+    assert len(named) > 80
+    # Every mention, written in whatever way, is one of these.
+    assert text.count("test_") == sum(f"{file}::{test}".count("test_") for file, test in named)
+    missing = [f"{f}::{t}" for f, t in named if t not in _tests(ROOT / f)]
+    assert missing == []
+    reference = (DOCS / "configuration.md").read_text()
+    for key in re.findall(r"`limits\.([\w-]+)`", text):
+        assert f"| `{key}` |" in reference
+    for directive in re.findall(r"^(\w+)=", blocks(DOCS / "security.md", "ini")[0], re.MULTILINE):
+        # Argued, each of them.
+        assert directive == "ExecStart" or f"`{directive}=" in text
