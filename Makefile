@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN = $(VENV)/bin
 REFERENCE = docs/_build/html/api/.made
 
-.PHONY: demo test test-long fuzz-time attack bench bench-neighbours bench-sources bench-sleepers house keys lint types docs wheel ci clean
+.PHONY: demo test test-long fuzz-time attack bench bench-neighbours bench-sources bench-sleepers house keys changes lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -56,6 +56,11 @@ house: $(VENV)/.tested
 keys: $(VENV)/.installed
 	$(BIN)/python -m docs.write_keys
 
+# What the fragments of news make of the next release; written into CHANGELOG.md by a release only:
+# towncrier build, with its version.
+changes: $(VENV)/.developed
+	@$(BIN)/towncrier build --draft --version next
+
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -67,6 +72,7 @@ docs: $(VENV)/.documented $(REFERENCE)
 	$(BIN)/python docs/draw_lifecycle.py --check
 	$(BIN)/python docs/draw_trace.py --check
 	$(BIN)/python -m docs.draw_rooms --check
+	$(BIN)/towncrier build --draft --version next > docs/_build/changes.md
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 
 # From the docstrings, when one of them may have changed: a minute of a processor.  A link in one of
