@@ -3,9 +3,10 @@
 VENV ?= .venv
 PYTHON ?= python3.11
 BIN = $(VENV)/bin
+REFERENCE = docs/_build/html/api/.made
 
 .PHONY: demo test test-long fuzz-time attack bench bench-breaths bench-looks \
-    bench-neighbours bench-signals bench-sleepers bench-sources bench-trace bench-wakes bench-work house keys lint types docs wheel ci clean
+    bench-neighbours bench-signals bench-sleepers bench-sources bench-trace bench-wakes bench-work house keys changes lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -84,6 +85,11 @@ house: $(VENV)/.tested
 keys: $(VENV)/.installed
 	$(BIN)/python -m docs.write_keys
 
+# What the fragments of news make of the next release; written into CHANGELOG.md by a release only:
+# towncrier build, with its version.
+changes: $(VENV)/.developed
+	@$(BIN)/towncrier build --draft --version next
+
 lint: $(VENV)/.developed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -91,11 +97,19 @@ lint: $(VENV)/.developed
 types: $(VENV)/.developed
 	$(BIN)/mypy
 
-docs: $(VENV)/.documented
+docs: $(VENV)/.documented $(REFERENCE)
 	$(BIN)/python docs/draw_lifecycle.py --check
 	$(BIN)/python docs/draw_trace.py --check
 	$(BIN)/python -m docs.draw_rooms --check
+	$(BIN)/towncrier build --draft --version next > docs/_build/changes.md
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+# From the docstrings, when one of them may have changed: a minute of a processor.  A link in one of
+# them that leads nowhere is an error.
+$(REFERENCE): pyproject.toml docs/reference.py $(shell find chanproxy -name '*.py') | $(VENV)/.documented
+	rm -rf $(@D)
+	$(BIN)/python -m pydoctor
+	touch $@
 
 # Install the wheel into a clean environment, and use it from another directory.
 wheel: $(VENV)/.developed

@@ -14,7 +14,7 @@ import chanproxy
 
 PACKAGE = Path(chanproxy.__file__).parent
 
-HALL = ("interfaces", "trace", "plugins", "words", "_version", "__version__")
+HALL = ("interfaces", "trace", "plugins", "words", "_version", "__version__", "lazily")
 """What is in no room: the nouns, and what all rooms use."""
 
 

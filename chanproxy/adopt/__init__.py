@@ -7,3 +7,16 @@ nothing was working, and its container is thawed.
 
 Must not know how a container is frozen, nor when.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chanproxy import lazily
+
+if TYPE_CHECKING:
+    from chanproxy.adopt.settings import Adoption as Adoption
+else:
+    __getattr__ = lazily(__name__, Adoption="settings")
+
+__all__ = ["Adoption"]

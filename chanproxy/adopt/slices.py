@@ -143,9 +143,10 @@ class _Turns:
     def _turn(self, clock: IReactorTime) -> None:
         self._call = None
         self._end = time.monotonic() + SLICE
-        while True:
+        # What ends in here may have begun more, and that may have ended, too.
+        while self._held or self._others:
             self._run((self._held or self._others).popleft())
-            if not (self._held or self._others) or time.monotonic() >= self._end:
+            if time.monotonic() >= self._end:
                 break
         self._goOn(clock)
 

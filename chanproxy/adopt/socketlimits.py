@@ -14,7 +14,7 @@ from chanproxy.kernel.borrowed import borrowed
 from chanproxy.kernel.foreign import closeDuplicate
 
 RECEIVING = frozenset(("accept", "accept4", "read", "readv", "recvfrom", "recvmsg", "recvmmsg"))
-"""Calls with a limit for receiving; L{connect} has one for sending."""
+"""Calls with a limit for receiving; C{connect} has one for sending."""
 
 
 def limitOf(descriptor: int, call: str) -> int | None:

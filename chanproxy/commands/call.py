@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 
-from chanproxy.kernel import calls
 from chanproxy.kernel.rundirectory import runtimeDirectory
 from chanproxy.manager.errors import MANAGER, VarlinkError
 from chanproxy.manager.varlink import encodeCall, parseReply
@@ -93,12 +92,12 @@ def call(
             return 1
         while True:
             try:
-                data, received, _, _ = socket.recv_fds(control, LARGEST_REPLY, calls.SCM_MAX_FD)
+                # Of descriptors there is no room for any, and the kernel closes them: whoever wants
+                # one has to speak to the socket itself.
+                data = control.recv(LARGEST_REPLY)
             except OSError as error:
                 click.echo(f"{path}: {error.strerror}", err=True)
                 return 1
-            # Whoever wants a descriptor has to speak to the socket itself.
-            calls.closeAll(received)
             if not data:
                 click.echo(f"{path}: the service has closed the connection", err=True)
                 return 1

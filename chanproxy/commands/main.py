@@ -10,8 +10,6 @@ from importlib import import_module
 
 import click
 
-from chanproxy import __version__
-
 COMMANDS = {
     "call": "call:command",
     "demo": "demo:demo",
@@ -37,7 +35,24 @@ class _Commands(click.Group):
         return found
 
 
+def _version(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if not asked or context.resilient_parsing:
+        return
+    # What keeps the version is loaded for nothing else.
+    from chanproxy import __version__
+
+    click.echo(f"{context.find_root().info_name}, version {__version__}")
+    context.exit()
+
+
 @click.group(cls=_Commands)
-@click.version_option(__version__)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """Freeze idle containers; lose nothing; wake on the first message."""

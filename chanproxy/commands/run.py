@@ -56,9 +56,9 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
     """
     Keep CONTAINER awake while COMMAND runs, wherever it runs.
 
-    Exits with its status; signals are passed on.  For example:
+    Exits with its status; signals are passed on.
 
-        chanproxy hold editor -- rsync -a /home backup:
+    For example: chanproxy hold editor -- rsync -a /home backup:
     """
     lock = name or f"hold/{os.getpid()}"
     with Guest(container, path or defaultSocket()) as guest:
@@ -120,9 +120,9 @@ def run(
     It is asleep when each of its threads waits, and wakes by whatever they wait for.  With
     --wake-on channels, it is asleep when all its channels, counters and wake locks are quiet; with
     channels, first when a message has been handled.  It is gone when COMMAND ends, with all that
-    COMMAND left running.  Exits with its status; signals wake it and are passed on.  For example:
+    COMMAND left running.  Exits with its status; signals wake it and are passed on.
 
-        chanproxy run web -- python3 -m http.server --bind 127.0.0.1 8000
+    For example: chanproxy run web -- python3 -m http.server --bind 127.0.0.1 8000
     """
     control = path or defaultSocket()
     with Guest(name, control) as guest, ownCgroup(below, name) as directory:

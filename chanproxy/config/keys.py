@@ -319,7 +319,7 @@ class Key:
 
     @ivar name: as it is written.
     @ivar sentence: what it is for, where there is room for one line.
-    @ivar default: what it is without; L{attrs.NOTHING}: it is required.
+    @ivar default: what it is without; C{attrs.NOTHING}: it is required.
     @ivar otherwise: what is said of the default, where it depends on others.
     @ivar option: whether it is an option on a command line.
     """

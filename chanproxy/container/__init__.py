@@ -6,6 +6,7 @@ Must not know configuration files, the manager and the service.
 
 from chanproxy.container.bounds import Bounds
 from chanproxy.container.container import Container, Surroundings
+from chanproxy.container.outcomes import Resumed, SuspendFailure
 from chanproxy.container.sockets import proxySockets
 
-__all__ = ["Bounds", "Container", "Surroundings", "proxySockets"]
+__all__ = ["Bounds", "Container", "Resumed", "Surroundings", "SuspendFailure", "proxySockets"]

@@ -49,7 +49,7 @@ class Change:
 
 class Watch:
     """
-    The container's state, then each change of it; iterate, or L{next} when readable.
+    The container's state, then each change of it; iterate, or C{next} when readable.
 
     Raises L{ServiceGone} when the service has gone, or drops a watcher that does not read.
     """

@@ -196,7 +196,7 @@ class Status(NamedTuple):
     """
     What the kernel knows of a file.
 
-    @ivar mode: C{S_IFMT} of it tells the kind; see L{stat}.
+    @ivar mode: L{stat.S_IFMT} of it tells the kind.
     @ivar number: of a device, as C{major << 20 | minor}; else 0.
     @ivar mount: the identity of the mount that it was opened in, C{mnt_id}.
     """

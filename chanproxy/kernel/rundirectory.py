@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
 
-from chanproxy.interfaces import FreezerError
+if TYPE_CHECKING:
+    from chanproxy.interfaces import FreezerError
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -58,26 +60,33 @@ def openDirectory(directory: str, make: bool = True) -> int:
         if isinstance(error, FileNotFoundError) and not make:
             raise
         doing = "made" if make and not os.path.lexists(directory) else "used"
-        raise FreezerError(
+        raise _unusable(
             f"the runtime directory {directory} cannot be {doing}: {error.strerror}; "
             "set CHANPROXY_RUNTIME_DIRECTORY to a directory that you can write"
         ) from error
     try:
         _refuseStrangers(directory, os.fstat(fd))
-    except FreezerError:
+    except BaseException:
         os.close(fd)
         raise
     return fd
 
 
+def _unusable(why: str) -> FreezerError:
+    # Only then: C{chanproxy call} asks where the directory is, and would load half of Twisted.
+    from chanproxy.interfaces import FreezerError
+
+    return FreezerError(why)
+
+
 def _refuseStrangers(directory: str, found: os.stat_result) -> None:
     """In a shared C{/tmp} anybody could have made it first, and would tell us what to thaw."""
     if found.st_uid not in (0, os.geteuid()):
-        raise FreezerError(
+        raise _unusable(
             f"the runtime directory {directory} belongs to user {found.st_uid}; remove it"
         )
     if stat.S_ISDIR(found.st_mode) and found.st_mode & _WRITABLE_BY_OTHERS:
-        raise FreezerError(
+        raise _unusable(
             f"others can write to the runtime directory {directory} (mode "
             f"{stat.S_IMODE(found.st_mode):o}); take that away with 'chmod go-w {directory}', or "
             "set CHANPROXY_RUNTIME_DIRECTORY to another one"

@@ -37,9 +37,8 @@ from chanproxy.channels.kinds import hangUp, kindOf
 from chanproxy.config.channels import whyNotTogether
 from chanproxy.container import Container
 from chanproxy.container.channels import Carriage
-from chanproxy.endpoints.addresses import SocketAddress, Traits
+from chanproxy.endpoints.addresses import Address, SocketAddress, Traits
 from chanproxy.endpoints.dialling import ChannelClientEndpoint
-from chanproxy.endpoints.parsing import OtherAddressSpec
 from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.interfaces import ChanproxyReactor, IByteChannel
 from chanproxy.kernel.descriptors import whyScarce
@@ -75,19 +74,22 @@ def whyNotStartable(
     wrong = listen.whyNotBindable() if isinstance(listen, SocketAddress) else None
     if wrong is not None:
         yield "listen", wrong
-    else:
-        yield from _whyNotSuited(reactor, channel)
+    elif isinstance(listen, SocketAddress) and listen.traits.family is None:
+        yield from _whyNotSuited(channel, listen)
+    yield from _whyNotUsable(reactor, channel)
 
 
-def _whyNotSuited(reactor: ChanproxyReactor, channel: config.Channel) -> Iterator[tuple[str, str]]:
-    """Likewise, but for whether C{listen} is free."""
-    listen, connect = channel.listen, channel.connect
-    if isinstance(listen, SocketAddress) and listen.traits.family is None:
-        for key, wrong, remedy in whyNotTogether(channel, _adopted(listen), connect.traits):
-            yield key, f"{wrong}; {remedy}"
-    for address, made in ((listen, _server), (connect, _client)):
+def _whyNotSuited(channel: config.Channel, listen: SocketAddress) -> Iterator[tuple[str, str]]:
+    """Whether what listens already goes together with the other end."""
+    for key, wrong, remedy in whyNotTogether(channel, _adopted(listen), channel.connect.traits):
+        yield key, f"{wrong}; {remedy}"
+
+
+def _whyNotUsable(reactor: ChanproxyReactor, channel: config.Channel) -> Iterator[tuple[str, str]]:
+    """What is no matter of what is free."""
+    for address, made in ((channel.listen, _server), (channel.connect, _client)):
         try:
-            if isinstance(address, OtherAddressSpec):
+            if not isinstance(address, SocketAddress):
                 made(reactor, address)
         except CannotStart as error:
             yield error.key, str(error)
@@ -104,29 +106,31 @@ def _adopted(address: SocketAddress) -> Traits:
         return Traits(kind.family, kind.carriesDescriptors, kind.showsUnread, known.credentials)
 
 
-def _server(reactor: ChanproxyReactor, spec: OtherAddressSpec) -> IStreamServerEndpoint:
+def _server(reactor: ChanproxyReactor, address: Address) -> IStreamServerEndpoint:
     try:
-        return cast(IStreamServerEndpoint, serverFromString(reactor, spec.description))
+        return cast(IStreamServerEndpoint, serverFromString(reactor, address.shown))
     # Whatever a plugin thinks of its arguments, and of the files that they name.
     except Exception as error:
-        raise CannotStart("listen", _explain(spec, error)) from error
+        raise CannotStart("listen", _explain(address, error)) from error
 
 
-def _client(reactor: ChanproxyReactor, spec: OtherAddressSpec) -> IStreamClientEndpoint:
+def _client(reactor: ChanproxyReactor, address: Address) -> IStreamClientEndpoint:
     try:
-        return cast(IStreamClientEndpoint, clientFromString(reactor, spec.description))
+        return cast(IStreamClientEndpoint, clientFromString(reactor, address.shown))
     except Exception as error:
-        raise CannotStart("connect", _explain(spec, error)) from error
+        raise CannotStart("connect", _explain(address, error)) from error
 
 
-def _explain(spec: OtherAddressSpec, error: Exception) -> str:
+def _explain(address: Address, error: Exception) -> str:
     if isinstance(error, ValueError) and str(error).startswith("Unknown endpoint type"):
         return (
-            f"{spec.scheme} is no kind that is known here; ours are seqpacket, unix, tcp, vsock "
+            f"{address.scheme} is no kind that is known here; ours are seqpacket, unix, tcp, vsock "
             "and systemd, the others are Twisted's and those of its plugins that are installed"
         )
     text = " ".join(str(error).split())
-    return f"Twisted says of {spec.scheme}: {text or type(error).__name__}; correct its arguments"
+    return (
+        f"Twisted says of {address.scheme}: {text or type(error).__name__}; correct its arguments"
+    )
 
 
 class _Only(Factory):
@@ -185,26 +189,12 @@ class ChannelListener(Factory):
         @raise CannotStart: what is wrong, and what to do; nothing is left behind.
         """
         listen = self._channel.listen
-        for key, wrong in _whyNotSuited(self._reactor, self._channel):
+        for key, wrong in _whyNotUsable(self._reactor, self._channel):
             raise CannotStart(key, wrong)
-        if isinstance(listen, OtherAddressSpec):
-            self._open(listen)
+        if isinstance(listen, SocketAddress):
+            self._listen(listen)
         else:
-            assert isinstance(listen, SocketAddress)
-            port = ChannelPort(
-                self._reactor,
-                listen,
-                self,
-                self._buffer,
-                bare=True,
-                room=self._whyNoRoom,
-                lines=self._limits.logLines,
-            )
-            try:
-                port.startListening()
-            except CannotListenError as error:
-                raise CannotStart("listen", str(error.socketError)) from error
-            self._port = port
+            self._open(listen)
         if self._channel.handled == "explicit":
             self._log.info(
                 "{name}: handled = explicit: the container stays awake from a message on, until "
@@ -213,13 +203,32 @@ class ChannelListener(Factory):
                 channel=self._channel.name,
             )
 
+    def _listen(self, address: SocketAddress) -> None:
+        if address.traits.family is None and address.whyNotBindable() is None:
+            for key, wrong in _whyNotSuited(self._channel, address):
+                raise CannotStart(key, wrong)
+        port = ChannelPort(
+            self._reactor,
+            address,
+            self,
+            self._buffer,
+            bare=True,
+            room=self._whyNoRoom,
+            lines=self._limits.logLines,
+        )
+        try:
+            port.startListening()
+        except CannotListenError as error:
+            raise CannotStart("listen", str(error.socketError)) from error
+        self._port = port
+
     def _whyNoRoom(self) -> str:
         """Why no connection can be accepted now; empty: one can."""
         wrong = self._container.whyNoRoom(CONNECTION, owner=True)
         return whyScarce() if wrong is None else str(wrong)
 
-    def _open(self, spec: OtherAddressSpec) -> None:
-        endpoint = _server(self._reactor, spec)
+    def _open(self, address: Address) -> None:
+        endpoint = _server(self._reactor, address)
         factory = EndpointFactory(self._reactor, self, self._limits.endpointBuffer)
         failed: list[Failure] = []
         self._opening = endpoint.listen(factory)
@@ -381,7 +390,6 @@ def _connecting(
 ) -> ChannelClientEndpoint | IStreamClientEndpoint:
     """@raise CannotStart: Twisted does not know, or refuses, what is written."""
     connect = channel.connect
-    if isinstance(connect, OtherAddressSpec):
+    if not isinstance(connect, SocketAddress):
         return _client(reactor, connect)
-    assert isinstance(connect, SocketAddress)
     return ChannelClientEndpoint(reactor, connect, buffer, limits.connectTimeout)

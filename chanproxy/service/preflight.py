@@ -30,7 +30,7 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
     """
     Look for what would keep the service from starting, without changing anything.
 
-    Waits for up to L{PREDECESSOR} seconds for what may pass.
+    Waits for up to C{PREDECESSOR} seconds for what may pass.
 
     @return: all problems found.
     """

@@ -11,3 +11,5 @@ Public helpers for tests of programs that use chanproxy.
 
 Nothing else imports it.  Must not know our own tests.
 """
+
+__all__ = ["cases", "channels", "fakefreezer", "freezers", "memory", "plugin", "reactor"]

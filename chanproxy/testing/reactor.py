@@ -27,7 +27,7 @@ class FakeReactor(Clock):
     def callLater(
         self, delay: float, callable: Callable[..., object], *args: object, **kw: object
     ) -> IDelayedCall:
-        """See L{IReactorTime}; time never stands still for a delay that is lost in rounding."""
+        """As Twisted's; time never stands still for a delay that is lost in rounding."""
         if delay > 0:
             delay = max(delay, 1e-9)
         return super().callLater(delay, callable, *args, **kw)
@@ -59,32 +59,32 @@ class FakeReactor(Clock):
         self.turn()
 
     def addReader(self, reader: IReadDescriptor) -> None:
-        """See L{IReactorFDSet}."""
+        """See L{twisted.internet.interfaces.IReactorFDSet}."""
         if reader not in self._readers:
             self._readers.append(reader)
 
     def removeReader(self, reader: IReadDescriptor) -> None:
-        """See L{IReactorFDSet}."""
+        """See L{twisted.internet.interfaces.IReactorFDSet}."""
         if reader in self._readers:
             self._readers.remove(reader)
 
     def addWriter(self, writer: IWriteDescriptor) -> None:
-        """See L{IReactorFDSet}."""
+        """See L{twisted.internet.interfaces.IReactorFDSet}."""
         raise NotImplementedError("nothing under test writes")
 
     def removeWriter(self, writer: IWriteDescriptor) -> None:
-        """See L{IReactorFDSet}."""
+        """See L{twisted.internet.interfaces.IReactorFDSet}."""
 
     def removeAll(self) -> list[IReadDescriptor | IWriteDescriptor]:
-        """See L{IReactorFDSet}."""
+        """See L{twisted.internet.interfaces.IReactorFDSet}."""
         removed: list[IReadDescriptor | IWriteDescriptor] = list(self._readers)
         self._readers.clear()
         return removed
 
     def getReaders(self) -> list[IReadDescriptor]:
-        """See L{IReactorFDSet}."""
+        """See L{twisted.internet.interfaces.IReactorFDSet}."""
         return list(self._readers)
 
     def getWriters(self) -> list[IWriteDescriptor]:
-        """See L{IReactorFDSet}."""
+        """See L{twisted.internet.interfaces.IReactorFDSet}."""
         return []

@@ -17,7 +17,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 
-from chanproxy.channels.transport import MessageProtocol
+from chanproxy.channels import MessageProtocol
 from chanproxy.config import Channel, Configuration, Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService

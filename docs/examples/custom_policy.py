@@ -8,7 +8,7 @@ write `handled = "thrice"`.
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from chanproxy.carry.policies import Channel
+from chanproxy.carry import Channel
 from chanproxy.interfaces import IHandledPolicy, IHandledPolicyFactory
 
 

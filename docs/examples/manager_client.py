@@ -11,8 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from chanproxy.manager.client import ManagerClient
-from chanproxy.manager.varlink import VarlinkError
+from chanproxy.manager import ManagerClient, VarlinkError
 
 
 async def main(reactor: Any, path: str, container: str) -> None:

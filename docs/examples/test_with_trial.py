@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.protocol import Factory
 
-from chanproxy.channels.transport import MessageProtocol
+from chanproxy.channels import MessageProtocol
 from chanproxy.testing.cases import ContainerTestCase, ServiceTestCase
 
 

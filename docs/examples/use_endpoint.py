@@ -13,7 +13,7 @@ from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 
-from chanproxy.channels.transport import MessageProtocol
+from chanproxy.channels import MessageProtocol
 
 
 class Echo(MessageProtocol):

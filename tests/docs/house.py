@@ -21,7 +21,7 @@ ENTRIES, LINES, CLASS_LINES = 22, 400, 250
 MOST_PARAMETERS = 7
 """Of a function, without the object that it is a method of."""
 
-OURS, TWISTEDS = 20, 40
+OURS, TWISTEDS = 10, 0
 """Modules that C{chanproxy call} loads."""
 
 LOADED = """
