@@ -2,9 +2,9 @@
 SleepWatch: notices that a frozen container's processes die, are sent signals, or become more.
 
 A frozen process does not answer a signal, and nothing can be polled for that: either the kernel can
-be made to tell of it, or it is looked for again and again.
-Knows the freezer only as a list of processes that have used the processor for some time, and
-nothing of how a container is resumed.
+be made to tell of it, L{chanproxy.container.told}, or it is looked for again and again,
+L{chanproxy.container.searching}.  Of a process's end its pidfd tells.
+Knows nothing of how a container is resumed.
 """
 
 from __future__ import annotations
