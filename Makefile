@@ -17,7 +17,7 @@ test test-long: export PYTHONDONTWRITEBYTECODE =
 # As many workers as help, see tests/workers.py; PYTEST_ARGS=-n0 for none.
 test: $(VENV)/.tested $(VENV)/.programs
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
-	cd $$(mktemp -d) && PYTHONPATH=$(CURDIR) $(abspath $(BIN))/trial tests_trial
+	cd $$(mktemp -d) && PYTHONPATH=$(CURDIR) $(abspath $(BIN))/trial tests.trial
 
 # The wake cycles and the kills a thousand times, and those of each real program five hundred; those
 # that run side by side do all they do six times.

@@ -21,7 +21,7 @@ from typing import IO
 
 from attrs import frozen
 
-HERE = Path(__file__).parent
+SOURCES = Path(__file__).parent / "sources"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 """C{linux/prctl.h}"""
@@ -308,14 +308,14 @@ class Load:
 
 def compile_(directory: Path, program: str, *sources: str) -> Path:
     """
-    Compile one of the C programs beside this file.
+    Compile one of the C programs in C{bench/sources}.
 
     @return: the program.
     @raise Failed: there is no compiler, or it found errors.
     """
     result = directory / program
     command = ["cc", "-O2", "-Wall", "-pthread", "-o", str(result)]
-    command += [str(HERE / source) for source in sources]
+    command += [str(SOURCES / source) for source in sources]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
