@@ -14,8 +14,8 @@ QUICK = (
     *("control", "control_access", "control_interface", "control_sequences", "counter"),
     *("dialling", "endpoint_channels", "framed_channels", "framing", "guest", "guest_socket"),
     *("guest_waking", "handled", "kinds", "manager_describe", "manager_locks", "manager_sources"),
-    *("manager_suspend", "manager_watchers", "policies", "poller", "proxy", "seqpacket", "stream"),
-    *("suspend", "tls", "trace", "varlink", "wake", "wake_kinds", "watchers"),
+    *("manager_suspend", "manager_watchers", "policies", "poller", "proxy", "seldom", "seqpacket"),
+    *("stream", "suspend", "tls", "trace", "varlink", "wake", "wake_kinds", "watchers"),
 )
 
 
