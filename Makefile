@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 REFERENCE = docs/_build/html/api/.made
 
 .PHONY: demo test test-long fuzz-time attack bench bench-breaths bench-looks \
-    bench-neighbours bench-signals bench-sleepers bench-sources bench-trace bench-wakes bench-work house keys changes lint types docs wheel ci clean
+    bench-neighbours bench-signals bench-sleepers bench-sources bench-trace bench-wakes bench-work house keys changes coverage versions oldest lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -84,6 +84,23 @@ house: $(VENV)/.tested
 # What the configuration's keys are, into the documentation and the manager's interface.
 keys: $(VENV)/.installed
 	$(BIN)/python -m docs.write_keys
+
+# Which lines no quick test reaches; COVERED=tests for all tests, which takes twice as long as they.
+COVERED ?= $$($(BIN)/python -m tests.quick)
+
+coverage: $(VENV)/.developed
+	rm -rf build/coverage
+	$(BIN)/coverage run -m pytest -q $(PYTEST_ARGS) $(COVERED)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# The quick tests under each Python that is here, with the oldest and the newest packages: one or
+# two minutes each.
+versions: $(VENV)/.developed
+	$(BIN)/nox $(NOX_ARGS)
+
+oldest: $(VENV)/.developed
+	$(BIN)/nox --session "quick-3.11(oldest)"
 
 # What the fragments of news make of the next release; written into CHANGELOG.md by a release only:
 # towncrier build, with its version.

@@ -1,0 +1,41 @@
+"""
+Which files of tests are quick: nine hundred tests that need neither root nor cgroups.
+
+C{python -m tests.quick} prints them, for `make versions` and `make coverage`.  Knows nothing but
+their names: it is run where nothing of ours is installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+QUICK = {
+    "carry": "answered handled policies proxy",
+    "channels": "adapter framed kinds streams transport",
+    "commands": "call",
+    "config": "access reading",
+    "container": "cadence suspension watchers",
+    "endpoints": "addresses dialling seldom",
+    "guest": "guest socket waking",
+    "kernel": "poller",
+    "manager": (
+        "client control control_access control_interface control_sequences "
+        "describe locks sources suspend trace varlink watchers"
+    ),
+    "service": "framing tls",
+    "wake": "counter sources",
+    "whole": "wake_kinds",
+}
+"""By their directories."""
+
+
+def files() -> list[Path]:
+    """Where they are."""
+    here = Path(__file__).parent
+    return [
+        here / room / f"test_{name}.py" for room, names in QUICK.items() for name in names.split()
+    ]
+
+
+if __name__ == "__main__":
+    print(*files(), sep="\n")
