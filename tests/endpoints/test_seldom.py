@@ -21,7 +21,7 @@ from chanproxy.channels import MessageProtocol
 from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.inflight import Record
-from chanproxy.endpoints.dialling import Attempt, Server
+from chanproxy.endpoints.dialling import Attempt, Queue, Server
 from chanproxy.endpoints.tcp import TcpAddressSpec
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.wake import MessageCounter
@@ -96,7 +96,7 @@ def dialled(
     """Connect to a host by its name."""
     address = TcpAddressSpec("host.example", port)
     factory = factory or Factory.forProtocol(MessageProtocol)
-    server = Server(reactor, address, PeekBuffer())
+    server = Server(reactor, address, PeekBuffer(), Queue(reactor))
     return Attempt(server, factory, timeout, bare=False).result
 
 
