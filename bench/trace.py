@@ -22,7 +22,8 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.protocol import Protocol
 
 from chanproxy import trace
-from chanproxy.carry.ledger import Explicit, Ledger
+from chanproxy.carry.explicit import Explicit
+from chanproxy.carry.ledger import Ledger
 from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.transport import SeqpacketTransport

@@ -6,19 +6,19 @@ Knows how each is made; a plugin is looked for only when a name is none of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from attrs import frozen
 from zope.interface import implementer
 
 from chanproxy.carry.answered import UNANSWERED, Answered
-from chanproxy.carry.ledger import LEAST_LINGER, SILENCE, Consumed, Explicit, Idle, Ledger
+from chanproxy.carry.consumed import Consumed
+from chanproxy.carry.explicit import Explicit
+from chanproxy.carry.ledger import LEAST_LINGER, SILENCE, Ledger
+from chanproxy.carry.silent import Idle
 from chanproxy.interfaces import IHandledPolicy, PollingReactor
 from chanproxy.wake.counter import MessageCounter
 from chanproxy.words import brief, meant
-
-POLICIES = ("answered", "consumed", "idle", "explicit")
-"""Those of this package."""
 
 DEFAULT = "answered"
 """The one that a channel has when nothing else is said."""
@@ -95,27 +95,36 @@ def _nothing() -> None:
     """Most policies do not mind."""
 
 
+def _answered(channel: Channel) -> IHandledPolicy:
+    if not channel.unanswered:
+        return channel.read()
+    return Answered(
+        *(channel.reactor, channel.ledger, channel.counter, channel.read),
+        channel.descriptor if channel.showsUnread else None,
+        channel.packets,
+        channel.unanswered,
+    )
+
+
+_OURS: Mapping[str, Callable[[Channel], IHandledPolicy]] = {
+    "answered": _answered,
+    "consumed": Channel.consumed,
+    "idle": lambda channel: Idle(channel.reactor, channel.ledger, channel.counter, channel.silence),
+    "explicit": lambda channel: Explicit(channel.ledger),
+}
+
+POLICIES = tuple(_OURS)
+"""Those of this package."""
+
+
 def makePolicy(name: str, channel: Channel) -> IHandledPolicy:
     """
     Make the policy of one channel.
 
     @raise ValueError: there is no such policy; the text is a sentence for the user.
     """
-    if name == "explicit":
-        return Explicit(channel.ledger)
-    if name == "consumed":
-        return channel.consumed()
-    if name == "idle":
-        return Idle(channel.reactor, channel.ledger, channel.counter, channel.silence)
-    if name == "answered" and not channel.unanswered:
-        return channel.read()
-    if name == "answered":
-        return Answered(
-            *(channel.reactor, channel.ledger, channel.counter, channel.read),
-            channel.descriptor if channel.showsUnread else None,
-            channel.packets,
-            channel.unanswered,
-        )
+    if name in _OURS:
+        return _OURS[name](channel)
     from chanproxy.plugins import policyFactories
 
     factories = policyFactories()

@@ -14,9 +14,11 @@ from attrs import define, field, frozen
 
 from chanproxy.carry import policies
 from chanproxy.carry.answered import UNANSWERED
-from chanproxy.carry.ledger import SILENCE, Ledger, Noticed, Reports
+from chanproxy.carry.ledger import SILENCE, Ledger
+from chanproxy.carry.noticed import Noticed
 from chanproxy.carry.pairing import CannotPair, whyNotPaired
 from chanproxy.carry.proxy import Callbacks, ChannelProxy, ContainerProtocol, RemoteProtocol
+from chanproxy.carry.reports import Reports
 from chanproxy.interfaces import ChanproxyReactor, IChannel
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.wake.counter import MAXIMUM, MessageCounter

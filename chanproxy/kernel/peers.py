@@ -1,5 +1,6 @@
 """
-Identity: connecting as somebody else, so that the container's kernel sees the remote peer.
+Peers: who is at the other end of a socket, and connecting as somebody else, so that the container's
+kernel sees the remote peer.
 
 C{SO_PEERCRED} shows the effective ids of the thread that connects.  They are changed around that
 one call, for this thread alone.

@@ -4,9 +4,9 @@ Calls about channels and the counters of their messages.
 
 from __future__ import annotations
 
-from chanproxy.carry.ledger import Reports
 from chanproxy.carry.pairing import CannotPair
 from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
+from chanproxy.carry.reports import Reports
 from chanproxy.channels.kinds import hangUp
 from chanproxy.manager.caller import Reply, Request
 from chanproxy.manager.errors import (

@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chanproxy import config
-from chanproxy.carry.ledger import Noticed
+from chanproxy.carry.noticed import Noticed
 from chanproxy.carry.pairing import CannotPair
 from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.channels.adapter import EndpointFactory

@@ -11,7 +11,8 @@ from typing import Any
 from attrs import define, field
 from hypothesis import strategies as st
 
-from chanproxy.carry.ledger import Explicit, Ledger
+from chanproxy.carry.explicit import Explicit
+from chanproxy.carry.ledger import Ledger
 from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.interfaces import ChannelClosed
 from chanproxy.testing.peers import ChannelKind, Files, Peer, attach, turns, until

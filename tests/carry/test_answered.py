@@ -10,7 +10,9 @@ import pytest
 from twisted.internet.task import Clock
 
 from chanproxy.carry.answered import AGES, ONE_WAY, PACE, Answered
-from chanproxy.carry.ledger import Consumed, Idle, Ledger
+from chanproxy.carry.consumed import Consumed
+from chanproxy.carry.ledger import Ledger
+from chanproxy.carry.silent import Idle
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.wake.counter import MessageCounter
 from tests.shared.sides import asynchronous, until

@@ -13,9 +13,10 @@ from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 
-from chanproxy.carry.ledger import Idle, Ledger
+from chanproxy.carry.ledger import Ledger
 from chanproxy.carry.pairing import CannotPair
 from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
+from chanproxy.carry.silent import Idle
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.streams import TcpChannel
 from chanproxy.channels.transport import MessageProtocol

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from chanproxy.carry.ledger import Ledger, Noticed, Settling
+from chanproxy.carry.ledger import Ledger, Settling
+from chanproxy.carry.noticed import Noticed
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.wake.counter import MessageCounter
 from tests.shared.sides import Pair, asynchronous, turns, until

@@ -13,7 +13,8 @@ from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.threads import deferToThread
 
-from chanproxy.carry.ledger import Explicit, Ledger
+from chanproxy.carry.explicit import Explicit
+from chanproxy.carry.ledger import Ledger
 from chanproxy.carry.pairing import CannotPair
 from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.base import SO_SNDBUFFORCE, SocketChannel

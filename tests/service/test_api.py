@@ -16,7 +16,8 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.threads import deferToThread
 from zope.interface.verify import verifyObject
 
-from chanproxy.carry.ledger import Explicit, Ledger
+from chanproxy.carry.explicit import Explicit
+from chanproxy.carry.ledger import Ledger
 from chanproxy.carry.pairing import CannotPair
 from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer

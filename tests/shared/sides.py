@@ -14,7 +14,9 @@ from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 
-from chanproxy.carry.ledger import Consumed, Explicit, Ledger
+from chanproxy.carry.consumed import Consumed
+from chanproxy.carry.explicit import Explicit
+from chanproxy.carry.ledger import Ledger
 from chanproxy.carry.proxy import Callbacks, ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffers import PeekBuffer

@@ -13,7 +13,8 @@ from typing import Any, cast
 import pytest
 from twisted.internet.task import deferLater
 
-from chanproxy.carry.ledger import Explicit, Ledger
+from chanproxy.carry.explicit import Explicit
+from chanproxy.carry.ledger import Ledger
 from chanproxy.carry.loop import TURN
 from chanproxy.carry.proxy import ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.channels.buffers import PeekBuffer
