@@ -86,11 +86,12 @@ keys: $(VENV)/.installed
 	$(BIN)/python -m docs.write_keys
 
 # Which lines no quick test reaches; COVERED=tests for all tests, which takes twice as long as they.
+# Tests that count descriptors may fail while they are traced; the report comes all the same.
 COVERED ?= $$($(BIN)/python -m tests.quick)
 
 coverage: $(VENV)/.developed
 	rm -rf build/coverage
-	$(BIN)/coverage run -m pytest -q $(PYTEST_ARGS) $(COVERED)
+	-$(BIN)/coverage run -m pytest -q $(PYTEST_ARGS) $(COVERED)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
