@@ -116,7 +116,7 @@ types: $(VENV)/.developed
 	$(BIN)/mypy
 
 docs: $(VENV)/.documented $(REFERENCE)
-	$(BIN)/python docs/draw_lifecycle.py --check
+	$(BIN)/python -m docs.draw_lifecycle --check
 	$(BIN)/python docs/draw_trace.py --check
 	$(BIN)/python -m docs.draw_rooms --check
 	$(BIN)/towncrier build --draft --version next > docs/_build/changes.md

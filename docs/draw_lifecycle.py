@@ -7,14 +7,8 @@ writes nothing, and exits with status 1 when the lifecycle.dot that is there is 
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
-from pathlib import Path
-
 from chanproxy.container.lifecycle import LATE, machine
-
-HERE = Path(__file__).resolve().parent
+from docs.drawing import draw
 
 
 def dotText() -> str:
@@ -48,22 +42,5 @@ def dotText() -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the container's life cycle.")
-    parser.add_argument("--check", action="store_true", help="only compare lifecycle.dot")
-    check: bool = parser.parse_args().check
-    file = HERE / "lifecycle.dot"
-    text = dotText()
-    if check:
-        if not file.exists() or file.read_text() != text:
-            sys.exit(f"{file.name} does not show the machine of the life cycle; run this script")
-        return
-    file.write_text(text)
-    try:
-        subprocess.run(["dot", "-Tsvg", "-o", HERE / "lifecycle.svg", file], check=True)
-    except FileNotFoundError:
-        sys.exit("there is no program dot; install graphviz")
-
-
 if __name__ == "__main__":
-    main()
+    draw("lifecycle", dotText(), "the machine of the life cycle")

@@ -8,14 +8,8 @@ what the imports say.
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
-from pathlib import Path
-
+from docs.drawing import draw
 from support.rooms import used
-
-HERE = Path(__file__).resolve().parent
 
 
 def _below(room: str, uses: dict[str, set[str]]) -> set[str]:
@@ -37,22 +31,5 @@ def dotText() -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the rooms of the package.")
-    parser.add_argument("--check", action="store_true", help="only compare rooms.dot")
-    check: bool = parser.parse_args().check
-    file = HERE / "rooms.dot"
-    text = dotText()
-    if check:
-        if not file.exists() or file.read_text() != text:
-            sys.exit(f"{file.name} does not show the imports; run python -m docs.draw_rooms")
-        return
-    file.write_text(text)
-    try:
-        subprocess.run(["dot", "-Tsvg", "-o", HERE / "rooms.svg", file], check=True)
-    except FileNotFoundError:
-        sys.exit("there is no program dot; install graphviz")
-
-
 if __name__ == "__main__":
-    main()
+    draw("rooms", dotText(), "the imports of the package")
