@@ -119,9 +119,9 @@ async def test_more(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         result = await watching
         assert result.exit_code == 1
         assert [json.loads(line) for line in result.stdout.splitlines()] == [
-            {"state": "awake", "reason": ""},
-            {"state": "asleep", "reason": ""},
-            {"state": "awake", "reason": "because"},
+            {"state": "awake", "reason": "", "reasons": []},
+            {"state": "asleep", "reason": "", "reasons": []},
+            {"state": "awake", "reason": "because", "reasons": ["because"]},
         ]
         assert result.stderr == f"{station.path}: the service has closed the connection\n"
         failed(await call(*path, *words), 1, "org.varlink.service.ExpectedMore: ")
@@ -218,11 +218,12 @@ async def test_program(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             assert watching.stdout is not None
             assert watching.stderr is not None
             line = await deferToThread(watching.stdout.readline)
-            assert json.loads(line) == {"state": "awake", "reason": ""}
             watching.stdout.close()
             station.editor.suspend().addErrback(lambda _: None)
             assert await deferToThread(watching.wait, 20) == 1
             assert "Traceback" not in watching.stderr.read()
+        # Not in there: it waits for the program, which would not end.
+        assert json.loads(line) == {"state": "awake", "reason": "", "reasons": []}
         await until(reactor, lambda: len(station.editor.watchers) == 0)
         # A descriptor that the shell has opened for it.
         with socket.socket(socket.AF_UNIX) as given:

@@ -93,7 +93,11 @@ async def test_resumedThenAnswered(reactor: ChanproxyReactor, tmp_path: Path) ->
             waiting.socket.settimeout(10)
         station.freezers["editor"].thawError = None
         told = await watcher.reply()
-        assert accepted(told) == {"state": "awake", "reason": "bell"}
+        assert accepted(told) == {
+            "state": "awake",
+            "reason": "bell",
+            "reasons": ["bell"],
+        }
         assert accepted(await client.reply())["resume_reason"] == "bell"
 
 
