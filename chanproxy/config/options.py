@@ -15,7 +15,7 @@ def helpOf(key: Key) -> str:
     text = key.sentence.removesuffix(".")
     if key.kind.choices:
         text += f": {', '.join(key.kind.choices)}"
-    if key.required or key.otherwise or key.default in (None, ()):
+    if key.required or key.otherwise or key.default in (None, (), ""):
         return f"{text}."
     return f"{text} ({key.kind.shown(key.default).strip(chr(34))})."
 

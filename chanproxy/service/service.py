@@ -47,8 +47,9 @@ from chanproxy.words import safe
 def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
     """What limits a container, of its own keys and of those of all."""
     found: dict[str, Any] = {
-        each.name: getattr(container, each.name, getattr(limits, each.name, None))
+        each.name: value
         for each in attrs.fields(Bounds)
+        if (value := getattr(container, each.name, getattr(limits, each.name, None))) is not None
     }
     found["descriptors"] = limits.containerDescriptors or descriptors.limit() // 4
     return Bounds(**found)
