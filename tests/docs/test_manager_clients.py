@@ -148,7 +148,9 @@ def suspended(live: Live) -> Iterator[None]:
 
 def change(state: str, reason: str = "") -> dict[str, Any]:
     """A reply of the watcher."""
-    return {"parameters": {"state": state, "reason": reason}, "continues": True}
+    reasons = [reason] if reason else []
+    parameters = {"state": state, "reason": reason, "reasons": reasons}
+    return {"parameters": parameters, "continues": True}
 
 
 @pytest.mark.skipif(not compiles(), reason="needs a C compiler: apt-get install gcc libc6-dev")

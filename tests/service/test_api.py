@@ -312,14 +312,14 @@ def test_addContainer(tmp_path: Path) -> None:
     with run(argv, tmp_path, CHANPROXY_RUNTIME_DIRECTORY=runtime) as application:
         assert application.stdout is not None
         lines = iter(application.stdout.readline, "")
-        while next(lines) != "asleep \n":
+        while next(lines) != "asleep\n":
             pass
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
             peer.settimeout(20)
             peer.connect(str(tmp_path / "outer"))
             peer.send(b"hello")
             assert peer.recv(10) == b"HELLO"
-            while next(lines) != "asleep \n":
+            while next(lines) != "asleep\n":
                 pass
         application.send_signal(signal.SIGINT)
         rest = list(lines)
