@@ -33,7 +33,7 @@ SETTLING = 0.01
 
 
 class Adopter:
-    """One container's."""
+    """All that one container needs to wake by its own sockets."""
 
     def __init__(
         self,

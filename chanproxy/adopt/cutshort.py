@@ -57,7 +57,7 @@ class Cut:
 
 
 class CutShort:
-    """Those of one container."""
+    """The calls of one container that a freeze has interrupted, or will."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class Timed:
 
     @property
     def habit(self) -> str:
-        """For people."""
+        """How often it comes back, in words for people."""
         return f"{self.label}, every {self.period / _SECOND:.3g} s"
 
 

@@ -71,7 +71,7 @@ class Table:
         return os.readlink(str(fd), dir_fd=self.directory)
 
     def path(self, fd: int) -> str:
-        """Of a descriptor."""
+        """Where a descriptor shows in C{/proc}."""
         return f"/proc/{self.subject.memory.thread}/fd/{fd}"
 
 

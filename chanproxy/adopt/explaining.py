@@ -80,7 +80,7 @@ class Explainer:
 
     @property
     def over(self) -> bool:
-        """No more time."""
+        """Whether the time for explaining is over."""
         return time.thread_time() > self._until
 
     def distance(self, info: bytes) -> float | None:
@@ -97,7 +97,7 @@ class Explainer:
 
 
 class _Process:
-    """One that was woken."""
+    """A process of the container that was woken."""
 
     def __init__(self, explainer: Explainer, pid: int, pidfd: int) -> None:
         self._explainer = explainer

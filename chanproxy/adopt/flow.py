@@ -106,7 +106,7 @@ class Flowing:
     _sentAt: float | None = None
 
     def seen(self, flow: Flow, now: float) -> None:
-        """Take note of it."""
+        """Take note of what the connection shows at a moment."""
         first = self._bytesIn is None
         went = first or flow.bytesOut != self._bytesOut
         came = not first and flow.bytesIn != self._bytesIn

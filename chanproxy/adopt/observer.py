@@ -31,7 +31,7 @@ from chanproxy.adopt.waits import TIMES, Clock, NotWaiting
 
 
 class Observer:
-    """One container's threads."""
+    """What is known of one container's threads: since when each waits, and what for."""
 
     def __init__(self, processor: Processor, restarted: Restarted) -> None:
         self._processor = processor

@@ -26,7 +26,7 @@ class Call:
 
 
 class Restarted:
-    """Those of one container."""
+    """The calls of one container that begin anew after a freeze."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], Call] = {}

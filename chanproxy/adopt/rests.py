@@ -32,7 +32,7 @@ class _Left:
 
 
 class Rests:
-    """Those of one sleep."""
+    """What is left of the times that a freeze has cut, in one sleep."""
 
     def __init__(self, reading: Reading | None = None) -> None:
         """@param reading: the container's."""

@@ -109,7 +109,7 @@ class _Turns:
 
     @classmethod
     def of(cls, clock: IReactorTime) -> _Turns:
-        """That of a reactor."""
+        """The turns of a reactor, the same for all who work on it."""
         return cls._all.setdefault(clock, cls())
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class _Turns:
         self._goOn(clock)
 
     def drop(self, work: Sliced[Any]) -> None:
-        """It is given up."""
+        """Forget work that was given up."""
         for each in (self._held, self._others):
             with contextlib.suppress(ValueError):
                 each.remove(work)

@@ -50,7 +50,7 @@ class Subject:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """The process, in words for people."""
         return f"{named(self.name)}[{self.pid}]"
 
     def labelOf(self, tid: int) -> str:

@@ -26,7 +26,7 @@ BUSY_SWITCHES = 50.0
 
 
 class Usage:
-    """One container's."""
+    """How much of a processor one container uses, and how often its threads run."""
 
     def __init__(
         self,

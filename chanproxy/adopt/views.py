@@ -149,7 +149,7 @@ class Views:
         self._views: dict[tuple[int, int, int, int], _View] = {}
 
     def begin(self) -> None:
-        """A look begins."""
+        """Begin a look: what is not asked for in it is let go at its end."""
         for view in self._views.values():
             view.used = False
 

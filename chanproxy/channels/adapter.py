@@ -63,7 +63,7 @@ class _Receiver(Protocol):
         """We send no more, which we know, or the peer receives no more."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is over."""
+        """Tell the channel, and with it its protocol, that the connection is over."""
         if self.channel is not None:
             self.channel.transportLost(not reason.check(ConnectionDone))
 

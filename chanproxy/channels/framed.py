@@ -47,11 +47,11 @@ class FrameBatch:
         return units
 
     def descriptorsIn(self, units: int) -> int:
-        """There are none."""
+        """None: frames carry no descriptors."""
         return 0
 
     def messages(self) -> Iterator[tuple[memoryview, list[int]]]:
-        """Each frame."""
+        """The content of each frame, without its header."""
         for frame in self.frames:
             yield frame, []
 

@@ -153,7 +153,7 @@ class SeqpacketTransport(SeqpacketChannel):
         self.waitReadable(False)
 
     def resumeProducing(self) -> None:
-        """Messages again."""
+        """Deliver messages again."""
         self.waitReadable(True)
 
     def stopProducing(self) -> None:

@@ -63,7 +63,7 @@ class Breath:
         self._over = False
 
     def begin(self) -> None:
-        """It runs."""
+        """Begin to look, now that the container runs."""
         if not self._over:
             self._end = self._clock.seconds() + BREATH_SECONDS
             self._lookAfter(BREATH_LOOKS[0])

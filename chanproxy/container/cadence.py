@@ -70,7 +70,7 @@ class Cadence:
             Cadence.running -= 1
 
     def begin(self) -> None:
-        """A look begins."""
+        """Begin a look, whose cost counts from here."""
         self._began = self._processor()
 
     def end(self) -> None:

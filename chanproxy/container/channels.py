@@ -68,7 +68,7 @@ class OpenCounter:
 
 
 class Channels:
-    """Those of one container."""
+    """The channels of one container that are open, and their counters."""
 
     def __init__(
         self,

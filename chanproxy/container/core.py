@@ -230,10 +230,10 @@ def _explained(found: SourceGroup, sources: Sequence[Source], wokenAt: int) -> t
 
 
 def namesOf(sources: Sequence[Source]) -> list[str]:
-    """In order."""
+    """The names of some sources, in order."""
     return sorted(source.name for source in sources)
 
 
 def listedNames(sources: Sequence[Source]) -> str:
-    """Likewise, for people."""
+    """The same in one text, for people."""
     return listed(namesOf(sources))

@@ -14,7 +14,7 @@ from chanproxy.words import listed
 
 
 class DryRun:
-    """One container's."""
+    """Says what would become of one container, and looks on."""
 
     _log = Logger()
 

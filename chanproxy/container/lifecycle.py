@@ -123,7 +123,7 @@ def _lookInto(inputs: LifeCycle, core: Core) -> None:
 
 
 def notIdle(failure: Failure) -> NotIdle:
-    """A look's refusal."""
+    """What a suspend fails with when a look has found the container at work."""
     return NotIdle(str(failure.value), getattr(failure.value, "again", None))
 
 
@@ -349,7 +349,7 @@ LATE = {
 
 
 def _forget(inputs: LifeCycle, core: Core, *said: object) -> None:
-    """Nothing follows."""
+    """Nothing follows from what comes late."""
 
 
 def _close(inputs: LifeCycle, core: Core, found: SourceGroup) -> None:

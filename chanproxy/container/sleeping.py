@@ -132,7 +132,7 @@ class SleepWatch:
             told = None
             self._search.hasRun()
         for pid in pids:
-            # Each of them, also after a reason was found: what is pending has to be remembered.
+            # Look at each, also after a reason was found: what is pending has to be remembered.
             reason = self._begin(pid)
             found = found or reason
         if told is not None and (found or not self._usePidfds):
@@ -170,7 +170,7 @@ class SleepWatch:
         self._woken(reason)
 
     def _processes(self) -> list[int]:
-        """Those that are watched."""
+        """The processes that are watched."""
         if self._most <= 0:
             return []
         pids = self._comers.pids

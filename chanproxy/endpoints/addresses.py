@@ -68,7 +68,7 @@ class Address(ABC):
     @property
     @abstractmethod
     def shown(self) -> str:
-        """It, for people."""
+        """The address, in words for people."""
 
     def socketAmong(self, others: Collection[Address]) -> str | None:
         """

@@ -66,7 +66,7 @@ class Queue:
         return len(self._waiting)
 
     def wait(self, attempt: Attempt) -> None:
-        """It found no room."""
+        """Queue an attempt that found no room."""
         self._waiting[attempt] = None
         self._arm(CONNECT_PAUSE)
 

@@ -46,7 +46,7 @@ _TASKS = 1024
 
 
 class Contents:
-    """Of one cgroup."""
+    """Which processes and threads are in one cgroup."""
 
     def __init__(self, spec: str, find: Callable[[], str], breadth: Breadth) -> None:
         """

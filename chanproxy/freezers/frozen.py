@@ -95,7 +95,7 @@ class FrozenRecord:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def clear(self) -> None:
-        """It is thawed."""
+        """Take down that it is thawed."""
         os.ftruncate(self._fd, 0)
 
     def close(self) -> None:

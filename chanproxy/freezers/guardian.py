@@ -170,7 +170,7 @@ def _unmark(descriptor: int) -> None:
 
 
 def main() -> None:
-    """Guard."""
+    """Guard until the service has ended, or has ended the guard."""
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     _Guardian(float(sys.argv[1]), int(sys.argv[2])).run()
 

@@ -343,7 +343,7 @@ def _start() -> _Closing:
 
 
 def _closeThem(outOf: int, words: memoryview) -> None:
-    """What the process does."""
+    """Read numbers of descriptors, and close each."""
     while True:
         packed = os.read(outOf, 4096)
         # What is interrupted has been closed all the same.

@@ -167,7 +167,7 @@ class Access:
         )
 
     def user(self, credentials: Credentials) -> User:
-        """By its user."""
+        """Who is known by a user's number."""
         uid = credentials.uid
         return User(uid, f"process {credentials.pid} of user {uid}", f"user {uid}")
 

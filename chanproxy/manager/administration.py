@@ -164,7 +164,7 @@ class ServiceManager(Manager):
         return recording
 
     def stopTrace(self, request: Request) -> Reply:
-        """End it."""
+        """End the caller's trace, and say how much was written."""
         self._admit(request.caller)
         request.end()
         request.caller.ending.pop("trace", None)

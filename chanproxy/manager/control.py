@@ -59,7 +59,7 @@ class IAccess(Protocol):
 
 
 class ControlConnection(MessageProtocol):
-    """One client."""
+    """One client of the control socket: its calls, one after the other."""
 
     _log = Logger()
 
@@ -97,7 +97,7 @@ class ControlConnection(MessageProtocol):
         self._caller = Caller(who, rights, self._watch, account, self._factory.access.container)
 
     def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
-        """A call."""
+        """Carry out a call; those of a watcher go unanswered."""
         handed = Handed(descriptors, self.transport.getHost().name)
         caller = self._caller
         if caller is None or self._lost or self._stream is not None:

@@ -62,7 +62,7 @@ METHODS: dict[str, dict[str, Method]] = {
 
 
 class Manager:
-    """Carries out calls."""
+    """Finds the function for a call, and turns what it raises into an error reply."""
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class VarlinkError(Exception):
         self.parameters: dict[str, Any] = {**(parameters or {}), "message": message}
 
     def encode(self) -> bytes:
-        """The packet."""
+        """The reply that tells a client of it."""
         reply = {"error": self.error, "parameters": self.parameters}
         return json.dumps(reply, separators=(",", ":"), allow_nan=False).encode("ascii")
 

@@ -74,5 +74,5 @@ class PerfettoFormat:
         return bytes(Trace(packet=packets).SerializeToString())
 
     def end(self) -> bytes:
-        """Nothing."""
+        """Nothing has to follow the last packet."""
         return b""

@@ -142,7 +142,7 @@ class _Only(Factory):
         self._side = side
 
     def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
-        """The one."""
+        """The protocol that was made for this connection."""
         return self._side
 
 
