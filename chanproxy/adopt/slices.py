@@ -26,6 +26,12 @@ from chanproxy.interfaces import FreezerError, IFreezer, ISlicedFreezer
 SLICE = 0.004
 """Seconds that all such work may take at a time, before the reactor has its turn."""
 
+AT_A_TIME = 8
+"""
+Slices that a look has, one a turn, before others have theirs.  What it finds is as of its begin: a
+time that is read much later is taken for another one.
+"""
+
 T = TypeVar("T")
 
 Listing = Callable[[], Generator[None, None, Sequence[int]]]
@@ -53,6 +59,7 @@ class Sliced(Generic[T]):
     """
     Runs a generator until it returns, in turn with all others of the same reactor.
 
+    @ivar slices: how many it has had.
     @ivar result: what it returns; fails with L{StillBusy} or L{NotYet}, whatever went wrong.
         Cancelling closes the generator, which runs what has to be given back.
     """
@@ -65,6 +72,7 @@ class Sliced(Generic[T]):
         """@param held: whether something stands still for it, so that it begins before others."""
         self._turns = _Turns.of(clock)
         self._steps = steps
+        self.slices = 0
         self.result: Deferred[T] = Deferred(self._cancel)
         self._turns.add(clock, self, held)
 
@@ -132,8 +140,12 @@ class _Turns:
 
     def _run(self, work: Sliced[Any]) -> None:
         if work.run(self._end):
-            # What takes long waits like everybody else, whatever it holds.
-            self._others.append(work)
+            work.slices += 1
+            if work.slices % AT_A_TIME:
+                self._held.appendleft(work)
+            else:
+                # What takes long waits like everybody else, whatever it holds.
+                self._others.append(work)
         self._last = time.monotonic()
 
     def _goOn(self, clock: IReactorTime) -> None:
