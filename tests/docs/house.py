@@ -21,6 +21,9 @@ ENTRIES, LINES, CLASS_LINES = 22, 400, 250
 MOST_PARAMETERS = 7
 """Of a function, without the object that it is a method of."""
 
+SPECS = 5
+"""How often it may be asked of what kind an address is."""
+
 OURS, TWISTEDS = 10, 0
 """Modules that C{chanproxy call} loads."""
 
@@ -105,7 +108,7 @@ def figures() -> list[Figure]:
         Figure("lines of the longest file", lines[0], LINES, lines[1]),
         Figure("lines of the longest class", longest[0], CLASS_LINES, longest[1]),
         Figure("most parameters", parameters[0], MOST_PARAMETERS, parameters[1]),
-        Figure("isinstance(..., ...Spec)", _specs()),
+        Figure("isinstance(..., ...Spec)", _specs(), SPECS),
         Figure("modules that `chanproxy call` loads: ours", ours, OURS),
         Figure("and Twisted's", twisteds, TWISTEDS),
     ]
