@@ -21,8 +21,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
+from chanproxy.container import Bounds
 from chanproxy.container.bpf.signals import SignalProgram
-from chanproxy.container.sleeping import Heed, SleepWatch
+from chanproxy.container.sleeping import SleepWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.processes import ProcessStatus, otherThreads
@@ -115,7 +116,11 @@ def looks(processes: int, threads: int, blocks: bool, rounds: int) -> None:
         until("frozen", cgroup.frozen)
         freezer = CgroupFreezer(cgroup.path, reactor)
         watch = SleepWatch(
-            "it", cast(ChanproxyReactor, reactor), freezer, Heed(86400, 4096), lambda reason: None
+            "it",
+            cast(ChanproxyReactor, reactor),
+            freezer,
+            Bounds(signalInterval=86400, watchedProcesses=4096),
+            lambda reason: None,
         )
         watch.start()
         cadence = watch._cadence

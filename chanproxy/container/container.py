@@ -29,7 +29,7 @@ from chanproxy.container.lifecycle import notIdle
 from chanproxy.container.outcomes import Resumed, SuspendFailure
 from chanproxy.container.ownership import Ownership
 from chanproxy.container.signaltrace import SignalTrace
-from chanproxy.container.sleeping import TIMERS, Heed, SleepWatch
+from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.container.suspension import Suspension
 from chanproxy.container.watchers import WakeWatchers
 from chanproxy.freezers import stops
@@ -160,8 +160,7 @@ class Container:
             name,
             reactor,
             freezer,
-            bounds.freezeWarning,
-            bounds.freezeLimit,
+            bounds,
             self.suspension.giveUp,
             None if adoption is None else ADOPTED_FREEZE,
         )
@@ -169,13 +168,10 @@ class Container:
             name,
             reactor,
             freezer,
-            Heed(
-                bounds.signalInterval,
-                bounds.watchedProcesses,
-                TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
-            ),
+            bounds,
             self.suspension.resume,
             around.signals,
+            TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
         )
         self._dryRun: DryRun | None = None
         if mode == "dry-run":

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from chanproxy.container.bounds import Bounds
 from chanproxy.interfaces import FreezerError, IFreezer
 
 PATIENCE = 0.05
@@ -37,15 +38,13 @@ class FreezeWatch:
         name: str,
         clock: IReactorTime,
         freezer: IFreezer,
-        firstWarning: float,
-        limit: float,
+        bounds: Bounds,
         expired: Callable[[str], None],
         stall: float | None = None,
     ) -> None:
         """
-        @param firstWarning: seconds until the first warning, more than 0; each of the following
-            comes after twice the time.
-        @param limit: seconds until C{expired} is called; no warning comes after that.
+        @param bounds: when the first warning comes (each of the following after twice the time),
+            and when C{expired} is called; no warning comes after that.
         @param stall: seconds, of a container to which nobody listens while it freezes: after that
             it is given up as soon as a task is seen that is not frozen.
         @param expired: called once for each L{start}, with a sentence for the user; the watch has
@@ -54,8 +53,8 @@ class FreezeWatch:
         self._name = name
         self._clock = clock
         self._freezer = freezer
-        self._firstWarning = firstWarning
-        self._limit = limit
+        self._firstWarning = bounds.freezeWarning
+        self._limit = limit = bounds.freezeLimit
         self._stall = limit if stall is None else min(limit, stall)
         self._expired = expired
         self._began = 0.0

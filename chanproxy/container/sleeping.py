@@ -14,10 +14,10 @@ import os
 import select
 from collections.abc import Callable, Iterable
 
-from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from chanproxy.container.bounds import Bounds
 from chanproxy.container.cadence import Cadence
 from chanproxy.container.comers import Comers
 from chanproxy.container.looks import Looks, Watched
@@ -29,22 +29,7 @@ from chanproxy.interfaces import IFreezer, PollingReactor
 from chanproxy.kernel.poller import Poller
 from chanproxy.kernel.processes import ProcessStatus
 
-__all__ = ["TIMERS", "Heed", "SleepWatch"]
-
-
-@frozen
-class Heed:
-    """
-    What is heeded.
-
-    @ivar interval: seconds between looks for signals, at the most; 0: signals are not looked for.
-    @ivar most: as many processes are watched.
-    @ivar passedOver: signals that never wake it, as a bit mask.
-    """
-
-    interval: float
-    most: int
-    passedOver: int = TIMERS
+__all__ = ["TIMERS", "SleepWatch"]
 
 
 class SleepWatch:
@@ -57,21 +42,25 @@ class SleepWatch:
         name: str,
         reactor: PollingReactor,
         freezer: IFreezer,
-        heed: Heed,
+        bounds: Bounds,
         woken: Callable[[str], None],
         trace: SignalTrace | None = None,
+        passedOver: int = TIMERS,
     ) -> None:
         """
+        @param bounds: how often signals are looked for, at the most, and how many processes are
+            watched.
+        @param passedOver: signals that never wake it, as a bit mask.
         @param woken: called with the reason, at most once for each L{start}, and never from
             within it; the watch has stopped then.
         @param trace: tells of signals, where it can; its owner closes it.
         """
         self._name = name
         self._reactor = reactor
-        self._interval = interval = heed.interval
-        self._most = heed.most
+        self._interval = interval = bounds.signalInterval
+        self._most = bounds.watchedProcesses
         self._woken = woken
-        self._signals = PendingSignals(heed.passedOver, self._unreadable)
+        self._signals = PendingSignals(passedOver, self._unreadable)
         self._cadence = Cadence(reactor.seconds, interval)
         self._looks = Looks(reactor.seconds, self._signals, interval <= 0, self._unreadable)
         parts = (self._signals, self._looks, self._cadence)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from chanproxy.container import Bounds
 from chanproxy.container.bpf.signals import SignalProgram, Unavailable
 from chanproxy.container.signaltrace import SignalTrace
-from chanproxy.container.sleeping import TIMERS, Heed, SleepWatch
+from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from support.cgroups import TemporaryCgroup
@@ -54,9 +55,8 @@ class Box:
         self.reasons: list[str] = []
         self.trace = SignalTrace(reactor) if told else None
         woken = self.reasons.append
-        self.watch = SleepWatch(
-            "box", reactor, self.freezer, Heed(interval, most, passedOver), woken, self.trace
-        )
+        bounds = Bounds(signalInterval=interval, watchedProcesses=most)
+        self.watch = SleepWatch("box", reactor, self.freezer, bounds, woken, self.trace, passedOver)
 
     def run(self, script: str) -> subprocess.Popen[bytes]:
         """A Python program in the container, which has said that it is ready."""

@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
+from chanproxy.container import Bounds
 from chanproxy.container.freezing import PATIENCE, FreezeWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor, FreezeInterrupted, FreezerError
@@ -25,7 +26,14 @@ class Setup:
         self.freezer = FakeFreezer()
         self.freezer.tasks = ["worker[123] in pipe_read"]
         self.ends: list[str] = []
-        self.watch = FreezeWatch("box", self.clock, self.freezer, 1, limit, self.ends.append, stall)
+        self.watch = FreezeWatch(
+            "box",
+            self.clock,
+            self.freezer,
+            Bounds(freezeWarning=1, freezeLimit=limit),
+            self.ends.append,
+            stall,
+        )
 
     def run(self, seconds: float, step: float = 0.5) -> list[str]:
         """Let time pass; what is logged, each line with its time."""
@@ -99,7 +107,7 @@ def test_stopWithinEnd() -> None:
     ends: list[str] = []
     freezer = FakeFreezer()
     freezer.tasks = ["worker[123] in pipe_read"]
-    watch = FreezeWatch("box", clock, freezer, 1, 1, expired)
+    watch = FreezeWatch("box", clock, freezer, Bounds(freezeWarning=1, freezeLimit=1), expired)
     watch.start()
     clock.pump([1, 1, 1])
     assert len(ends) == 2
@@ -210,7 +218,9 @@ async def test_uninterruptible(reactor: ChanproxyReactor) -> None:
     with TemporaryCgroup() as cgroup:
         cgroup.spawn(["sleep", "1000"])
         freezer = CgroupFreezer(cgroup.path, reactor)
-        watch = FreezeWatch("box", reactor, freezer, 0.05, 0.15, texts.append)
+        watch = FreezeWatch(
+            "box", reactor, freezer, Bounds(freezeWarning=0.05, freezeLimit=0.15), texts.append
+        )
         with stuckProcess(cgroup) as stuck, capturedLogs() as events:
             freezer.freeze().addBoth(outcome.append)
             watch.start()
@@ -237,7 +247,14 @@ async def test_busyReactor(reactor: ChanproxyReactor) -> None:
         for _ in range(8):
             cgroup.spawn(["sleep", "1000"])
         freezer = CgroupFreezer(cgroup.path, reactor)
-        watch = FreezeWatch("box", reactor, freezer, 10, 10, ends.append, stall=0.02)
+        watch = FreezeWatch(
+            "box",
+            reactor,
+            freezer,
+            Bounds(freezeWarning=10, freezeLimit=10),
+            ends.append,
+            stall=0.02,
+        )
         for _ in range(5):
             outcome.clear()
             freezer.freeze().addBoth(outcome.append)

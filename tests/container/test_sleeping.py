@@ -13,7 +13,8 @@ import sys
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
-from chanproxy.container.sleeping import Heed, SleepWatch
+from chanproxy.container import Bounds
+from chanproxy.container.sleeping import SleepWatch
 from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.processes import ProcessStatus, maskOf, namesOf, startTime
 from chanproxy.testing.freezers import FakeFreezer
@@ -439,7 +440,13 @@ class TestLimits:
         reactor, freezer = FakeReactor(), FakeFreezer()
         freezer.processList = processes
         reasons: list[str] = []
-        watch = SleepWatch("box", reactor, freezer, Heed(interval, most), reasons.append)
+        watch = SleepWatch(
+            "box",
+            reactor,
+            freezer,
+            Bounds(signalInterval=interval, watchedProcesses=most),
+            reasons.append,
+        )
         return reactor, freezer, watch, reasons
 
     def test_most(self) -> None:
@@ -511,7 +518,9 @@ class TestLimits:
             reasons.append(reason)
             watch.start()
 
-        watch = SleepWatch("box", reactor, freezer, Heed(1, 10), woken)
+        watch = SleepWatch(
+            "box", reactor, freezer, Bounds(signalInterval=1, watchedProcesses=10), woken
+        )
         watch.start()
         sleep.kill()
         waitForState(sleep.pid, "Z")

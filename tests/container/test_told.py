@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from chanproxy.container import Bounds
 from chanproxy.container.cadence import SHARE, SHORTEST
 from chanproxy.container.comers import STIRS
 from chanproxy.container.pendingsignals import BRIEF, TICKS, _Memory
 from chanproxy.container.signaltrace import SignalTrace
-from chanproxy.container.sleeping import Heed, SleepWatch
+from chanproxy.container.sleeping import SleepWatch
 from chanproxy.container.told import AT_ONCE, FORGETS
 from chanproxy.kernel.processes import ProcessStatus, startTime
 from chanproxy.testing.freezers import FakeFreezer
@@ -77,9 +78,10 @@ class Told:
             "box",
             self.reactor,
             self.freezer,
-            Heed(interval, most, 0),
+            Bounds(signalInterval=interval, watchedProcesses=most),
             self.reasons.append,
             self.trace,
+            0,
         )
         return self.watch
 

@@ -7,12 +7,16 @@ Those with a limit are rules; L{tests.docs.test_rooms} holds them.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 
 from attrs import frozen
 
+from chanproxy.config.containers import KEYS
+from chanproxy.config.keys import Key
+from chanproxy.container import Bounds
 from support.rooms import PACKAGE, modules
 
 ENTRIES, LINES, CLASS_LINES = 22, 400, 250
@@ -20,6 +24,12 @@ ENTRIES, LINES, CLASS_LINES = 22, 400, 250
 
 MOST_PARAMETERS = 7
 """Of a function, without the object that it is a method of."""
+
+FILES = 3
+"""Its line, what carries it, and what acts on it."""
+
+IDEAS = ("linger", "max-asleep")
+"""Keys whose words stand for an idea of the program's as well."""
 
 SPECS = 5
 """How often it may be asked of what kind an address is."""
@@ -38,6 +48,11 @@ except SystemExit:
 for head in ("chanproxy", "twisted"):
     print(sum(name.partition(".")[0] == head for name in sys.modules), file=sys.stderr)
 """
+
+
+def mixed(name: str) -> str:
+    """The attribute of a key."""
+    return re.sub("-(.)", lambda letter: letter[1].upper(), name)
 
 
 @frozen
@@ -94,6 +109,20 @@ def _specs() -> int:
     )
 
 
+def _knowing(key: Key) -> int:
+    """In how many files a key of a container stands, however it is spelled."""
+    words = {key.name, key.name.replace("-", "_"), mixed(key.name)}
+    return sum(
+        any(re.search(rf"\b{word}\b", path.read_text()) for word in words) for _, path in modules()
+    )
+
+
+def _mostKnown() -> tuple[int, str]:
+    """Of the keys that limit something, which is what most keys do."""
+    keys = [key for name, key in KEYS.items() if hasattr(Bounds(), name)]
+    return max((_knowing(key), key.name) for key in keys if key.name not in IDEAS)
+
+
 def figures() -> list[Figure]:
     """All of them."""
     entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
@@ -101,13 +130,14 @@ def figures() -> list[Figure]:
     command = [sys.executable, "-c", LOADED]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True)
     ours, twisteds = map(int, loaded.stderr.split()[-2:])
-    longest, parameters = max(_longest()), max(_parameters())
+    longest, parameters, known = max(_longest()), max(_parameters()), _mostKnown()
     return [
         Figure("entries of the package", len(entries), ENTRIES),
         Figure("modules", sum(1 for _ in modules())),
         Figure("lines of the longest file", lines[0], LINES, lines[1]),
         Figure("lines of the longest class", longest[0], CLASS_LINES, longest[1]),
         Figure("most parameters", parameters[0], MOST_PARAMETERS, parameters[1]),
+        Figure("files that one container key stands in", known[0], FILES, known[1]),
         Figure("isinstance(..., ...Spec)", _specs(), SPECS),
         Figure("modules that `chanproxy call` loads: ours", ours, OURS),
         Figure("and Twisted's", twisteds, TWISTEDS),
