@@ -292,6 +292,8 @@ class Closer:
         """
         end = time.monotonic() + seconds
         while self.pending:
+            # Nobody else does meanwhile.
+            self._look()
             if time.monotonic() > end:
                 return False
             time.sleep(0.0005)

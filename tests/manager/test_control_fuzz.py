@@ -301,7 +301,7 @@ async def fuzzed(
             for name in station.containers:
                 # What they need to sleep they keep.
                 await all_.call("SuspendContainer", container=name, timeout=0)
-            await until(reactor, lambda: not closer.pending)
+            await until(reactor, lambda: closer.drain(0))
             before, calls = set(openDescriptors()), set(reactor.getDelayedCalls())
 
             def settled() -> bool:

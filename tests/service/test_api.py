@@ -74,7 +74,7 @@ async def work():
     top.startService()
     ends = f"seqpacket:{os.getcwd()}/outer", f"seqpacket:{os.getcwd()}/inner"
     channel = Channel("rpc", *ends, handled="consumed")
-    container = service.addContainer(Container("a", "none", 0.02, channels=(channel,)))
+    container = service.addContainer(Container("a", "none", 0.2, channels=(channel,)))
     await state(container, "asleep")
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     peer.connect(outer)
@@ -83,7 +83,7 @@ async def work():
     await state(container, "asleep")
     peer.send(b"hello")
     await state(container, "awake")
-    await deferLater(reactor, 0.1)
+    await deferLater(reactor, 0.5)
     assert container.suspension.state == "awake"
     assert inside.recv(10) == b"hello"
     # The container's read is an edge, which only epoll has; it is nested in any reactor.
@@ -97,7 +97,7 @@ async def work():
         each.close()
 
 def failed(failure):
-    failure.printTraceback()
+    failure.printTraceback(sys.stderr)
 
 working = Deferred.fromCoroutine(work()).addErrback(failed)
 working.addCallback(lambda _: reactor.callLater(0, reactor.stop))

@@ -106,7 +106,7 @@ def nothingLeft(reactor: Any) -> Iterator[None]:
     calls = set(reactor.getDelayedCalls())
     yield
     # What others made is closed beside us.
-    assert closer.drain(5), f"{closer.pending} descriptors are not closed"
+    assert closer.drain(5), f"{closer.pending} descriptors are not closed: {whyNotClosed()}"
     # A service may go on in what is to be closed after its end.
     closer.watchedBy(None)
     late = [c for c in reactor.getDelayedCalls() if c not in calls]
