@@ -6,7 +6,7 @@ Must not know anything that runs.
 
 from chanproxy.config.access import AccessEntry
 from chanproxy.config.channels import Channel
-from chanproxy.config.containers import LONGEST_LINGER, Container
+from chanproxy.config.containers import Container
 from chanproxy.config.limits import Limits
 from chanproxy.config.problems import ConfigurationError, Problem, StartError
 from chanproxy.config.reading import (
@@ -19,7 +19,6 @@ from chanproxy.config.reading import (
 from chanproxy.config.scheduling import Scheduling
 
 __all__ = [
-    "LONGEST_LINGER",
     "AccessEntry",
     "Channel",
     "Configuration",

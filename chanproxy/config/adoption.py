@@ -11,11 +11,19 @@ from typing import Any
 from chanproxy.adopt.deadlines import parseTimeouts
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.settings import Adoption
-from chanproxy.config.keys import Choice, Items, Key, Number, Seconds, Text, about, keysOf, sort
+from chanproxy.config.keys import (
+    LONGEST,
+    Choice,
+    Items,
+    Key,
+    Number,
+    Seconds,
+    Text,
+    about,
+    keysOf,
+    sort,
+)
 from chanproxy.config.tables import Table
-
-_LONGEST = 86400.0
-"""Seconds: a day.  More is a mistake in the unit."""
 
 
 def _ignored(value: Any) -> str:
@@ -40,7 +48,7 @@ KEYS = keysOf(
         '`"10s"`',
     ),
     unanswered=about(
-        Seconds(0, _LONGEST),
+        Seconds(0, LONGEST),
         "Seconds that a request which it has not answered keeps it awake.",
     ),
     ignore=about(
@@ -56,7 +64,7 @@ KEYS = keysOf(
     busySwitches=about(
         Number(0, 1e6, "times a second"), "It is at work while a thread runs more often."
     ),
-    shortSleep=about(Number(0, _LONGEST, "seconds"), "Seconds; shorter sleeps are not worth it."),
+    shortSleep=about(Number(0, LONGEST, "seconds"), "Seconds; shorter sleeps are not worth it."),
 )
 """Those that are for containers with C{wake-on = "sockets"}."""
 

@@ -13,14 +13,22 @@ from attrs import Factory, field, frozen
 from chanproxy.carry.answered import UNANSWERED
 from chanproxy.carry.ledger import SILENCE
 from chanproxy.carry.policies import DEFAULT, POLICIES, pluginNames
-from chanproxy.config.keys import Choice, Key, Number, Seconds, Text, Whole, about, key, keysOf
+from chanproxy.config.keys import (
+    LONGEST,
+    Choice,
+    Key,
+    Number,
+    Seconds,
+    Text,
+    Whole,
+    about,
+    key,
+    keysOf,
+)
 from chanproxy.config.tables import Table
 from chanproxy.endpoints.addresses import Address, Traits
 from chanproxy.endpoints.parsing import parseAddress
 from chanproxy.kernel.keepalive import MOST_COUNT, MOST_SECONDS, Keepalive
-
-_LONGEST = 86400.0
-"""Seconds: a day.  More is a mistake in the unit."""
 
 
 def _toListen(address: str | Address) -> Address:
@@ -69,10 +77,10 @@ class Channel:
         DEFAULT, Choice(*POLICIES, more=pluginNames), f"When a message is: {', '.join(POLICIES)}."
     )
     silence: float = key(
-        SILENCE, Number(0.001, _LONGEST, "seconds"), "Seconds until all is, with handled = idle."
+        SILENCE, Number(0.001, LONGEST, "seconds"), "Seconds until all is, with handled = idle."
     )
     unanswered: float = key(
-        UNANSWERED, Seconds(0, _LONGEST), "Seconds to wait for an answer, with handled = answered."
+        UNANSWERED, Seconds(0, LONGEST), "Seconds to wait for an answer, with handled = answered."
     )
     framing: str = key("none", Choice("none", "length32"), "How a stream carries packets.")
     descriptors: str = key("carry", Choice("carry", "refuse"), "What becomes of descriptors.")

@@ -14,7 +14,7 @@ from chanproxy.adopt.settings import BREATH, Adoption
 from chanproxy.config.adoption import KEYS as ADOPTION
 from chanproxy.config.adoption import WAKE_ON, readAdoption
 from chanproxy.config.channels import Channel, readChannel
-from chanproxy.config.keys import Choice, Number, Seconds, Text, Whole, about, key, keysOf
+from chanproxy.config.keys import LONGEST, Choice, Number, Seconds, Text, Whole, about, key, keysOf
 from chanproxy.config.problems import Problem
 from chanproxy.config.tables import Table, join
 from chanproxy.config.together import noteShared
@@ -22,9 +22,6 @@ from chanproxy.endpoints.addresses import Address
 from chanproxy.endpoints.paths import SeqpacketAddressSpec, parseControl
 from chanproxy.freezers import checkedSpec, stops
 from chanproxy.words import plainPath
-
-LONGEST_LINGER = 86400.0
-"""Seconds: a day.  More is a mistake in the unit."""
 
 
 @frozen
@@ -52,26 +49,24 @@ class Container:
             "What freezes the container: cgroup:PATH, or none.",
         )
     )
-    linger: float = key(
-        0.5, Number(0, LONGEST_LINGER, "seconds"), "Seconds of quiet before it is frozen."
-    )
+    linger: float = key(0.5, Number(0, LONGEST, "seconds"), "Seconds of quiet before it is frozen.")
     suspend: str = key("auto", Choice("auto", "manual", "dry-run", "off"), "When it is suspended.")
     channels: tuple[Channel, ...] = ()
     freezeWarning: float = key(
-        1.0, Number(0.001, LONGEST_LINGER, "seconds"), "Seconds until a freeze is complained of."
+        1.0, Number(0.001, LONGEST, "seconds"), "Seconds until a freeze is complained of."
     )
     freezeLimit: float = key(
-        30.0, Number(0.001, LONGEST_LINGER, "seconds"), "Seconds until a freeze fails."
+        30.0, Number(0.001, LONGEST, "seconds"), "Seconds until a freeze fails."
     )
     signalInterval: float = key(
-        2.0, Number(0, LONGEST_LINGER, "seconds"), "Seconds between looks for signals, at most."
+        2.0, Number(0, LONGEST, "seconds"), "Seconds between looks for signals, at most."
     )
     watchedProcesses: int = key(
         256, Whole(0, 65536), "How many processes are watched while it is frozen."
     )
     maxAsleep: float = key(
         0.0,
-        Seconds(0, LONGEST_LINGER),
+        Seconds(0, LONGEST),
         f"Seconds asleep until it breathes at the latest ({BREATH:g}), or never.",
         f'`"{BREATH:g}s"` with `wake-on = "sockets"`, otherwise `"never"`',
     )

@@ -17,6 +17,9 @@ from attrs import frozen
 
 from chanproxy.words import brief
 
+LONGEST = 86400.0
+"""Seconds: a day.  More is a mistake in the unit."""
+
 
 def sort(value: object) -> str:
     """What sort of value it is, with its article."""

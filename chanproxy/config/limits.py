@@ -10,7 +10,7 @@ from attrs import frozen
 
 from chanproxy.channels.buffered import BUFFER
 from chanproxy.channels.buffers import MESSAGE_BYTES
-from chanproxy.config.keys import Number, Whole, key, keysOf
+from chanproxy.config.keys import LONGEST, Number, Whole, key, keysOf
 from chanproxy.config.tables import Table
 from chanproxy.freezers.files import CGROUPS, DEPTH, PROCESSES
 from chanproxy.kernel.calls import SCM_MAX_FD
@@ -61,7 +61,7 @@ class Limits:
         SCM_MAX_FD, Whole(0, SCM_MAX_FD), "The most descriptors on one packet."
     )
     connectTimeout: float = key(
-        10.0, Number(0, 86400.0, "seconds"), "How long a connection may take to be made."
+        10.0, Number(0, LONGEST, "seconds"), "How long a connection may take to be made."
     )
     controlBytes: int = key(65536, Whole(1024, LARGEST_MESSAGE, "bytes"), "The largest call.")
     controlConnections: int = key(

@@ -17,7 +17,7 @@ from attrs import Factory, frozen
 from chanproxy.channels.framed import FRAME_BYTES, HEADER_BYTES
 from chanproxy.config.access import AccessEntry, readAccess
 from chanproxy.config.containers import Container, checkTogether, readContainer
-from chanproxy.config.keys import Flag, Number, Text, key, keysOf
+from chanproxy.config.keys import LONGEST, Flag, Number, Text, key, keysOf
 from chanproxy.config.limits import Limits, readLimits
 from chanproxy.config.problems import ConfigurationError, Problem
 from chanproxy.config.scheduling import Scheduling, readScheduling
@@ -25,9 +25,6 @@ from chanproxy.config.tables import Table
 from chanproxy.endpoints.parsing import OtherAddressSpec
 from chanproxy.endpoints.paths import SeqpacketAddressSpec, parseControl
 from chanproxy.freezers.guarding import SECONDS
-
-_LONGEST = 86400.0
-"""Seconds: a day.  More is a mistake in the unit."""
 
 
 @frozen
@@ -51,7 +48,7 @@ class Configuration:
     access: tuple[AccessEntry, ...] = ()
     scheduling: Scheduling = Factory(Scheduling)
     watchdog: float = key(
-        SECONDS, Number(0, _LONGEST, "seconds"), "Seconds after which the service hangs."
+        SECONDS, Number(0, LONGEST, "seconds"), "Seconds after which the service hangs."
     )
     confine: bool = key(True, Flag(), "Whether to give up rights that are not needed.")
 

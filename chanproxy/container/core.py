@@ -21,7 +21,6 @@ from chanproxy.interfaces import IFreezer
 from chanproxy.wake.source import Source, SourceGroup, WakeSource
 from chanproxy.wake.sources import WakeSources
 from chanproxy.wake.statistics import SuspendStatistics, bootNanoseconds
-from chanproxy.words import listed
 
 TIMEOUT = "timeout"
 """The resume reason when the time that was asked for is over."""
@@ -232,8 +231,3 @@ def _explained(found: SourceGroup, sources: Sequence[Source], wokenAt: int) -> t
 def namesOf(sources: Sequence[Source]) -> list[str]:
     """The names of some sources, in order."""
     return sorted(source.name for source in sources)
-
-
-def listedNames(sources: Sequence[Source]) -> str:
-    """The same in one text, for people."""
-    return listed(namesOf(sources))

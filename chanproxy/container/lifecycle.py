@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chanproxy.container.breath import BREATH, Breath
-from chanproxy.container.core import Core, Sleep, listedNames, namesOf
+from chanproxy.container.core import Core, Sleep, namesOf
 from chanproxy.container.outcomes import NotIdle, Resumed, SuspendFailure, WakeLocksExist, failed
 from chanproxy.interfaces import FreezerError
 from chanproxy.wake.source import Source, SourceGroup
@@ -219,7 +219,7 @@ def _sayBug(core: Core, error: Exception) -> None:
 def _abortSignalled(inputs: LifeCycle, core: Core, sources: Sequence[Source]) -> None:
     names = namesOf(sources)
     if any(source.kind == "adopted" for source in sources):
-        why = f"busy: {listedNames(sources)}: what it waits for is there"
+        why = f"busy: {listed(names)}: what it waits for is there"
         _abort(inputs, core, NotIdle(why))
     else:
         _abort(inputs, core, WakeLocksExist(names))

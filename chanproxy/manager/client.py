@@ -13,8 +13,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
-from chanproxy.config.containers import ALL
-from chanproxy.config.keys import hyphened
 from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.endpoints.seqpacket import SeqpacketClientEndpoint
 from chanproxy.interfaces import ChanproxyReactor
@@ -268,6 +266,10 @@ class ManagerClient:
 
 def _parameter(attribute: str) -> str:
     """What a key of a container's is called in a call."""
+    # Only this call has to do with the configuration, which is half of the package.
+    from chanproxy.config.containers import ALL
+    from chanproxy.config.keys import hyphened
+
     name = hyphened(attribute)
     known = [key.name for key in ALL]
     if name not in known:
