@@ -20,6 +20,7 @@ from chanproxy.adopt.deadlines import Timed, lookAfterOthers
 from chanproxy.adopt.decode import decode, mayWait
 from chanproxy.adopt.habits import Seen
 from chanproxy.adopt.inflight import refuseAwaited
+from chanproxy.adopt.observer import Sight
 from chanproxy.adopt.slices import Listing
 from chanproxy.adopt.socketlimits import limitIn
 from chanproxy.adopt.subject import StillBusy
@@ -32,7 +33,7 @@ from chanproxy.adopt.threads import (
     threadStat,
 )
 from chanproxy.adopt.times import Times
-from chanproxy.adopt.waits import MOST_ENTRIES, Clock, Entries, NotWaiting, Tables
+from chanproxy.adopt.waits import MOST_ENTRIES, TIMES, Clock, Entries, NotWaiting, Tables, Wait
 from chanproxy.words import named
 
 
@@ -102,9 +103,11 @@ class Foresight:
         try:
             for tid in tids:
                 try:
-                    seen[tid] = self._times.observer.look(pid, tid, memory, self._clockOf(pid), now)
+                    tables = self._tables if refuse else TIMES
+                    look = self._times.observer.look
+                    seen[tid], sight = look(pid, tid, memory, self._clockOf(pid), now, tables)
                     if refuse:
-                        self._check(pid, tid, seen[tid], memory)
+                        self._check(pid, tid, seen[tid], sight, memory)
                 except Gone:
                     seen.pop(tid, None)
                 yield None
@@ -140,8 +143,11 @@ class Foresight:
             clock = self._clocks[pid] = clockOf(pid)
         return clock
 
-    def _check(self, pid: int, tid: int, seen: Seen, memory: Glance) -> None:
-        """@raise StillBusy: it works, or a freeze would harm it."""
+    def _check(self, pid: int, tid: int, seen: Seen, sight: Sight | None, memory: Glance) -> None:
+        """
+        @param sight: where it was found just now, if it was looked for.
+        @raise StillBusy: it works, or a freeze would harm it.
+        """
         if seen.calm == seen.ran and not seen.held:
             return
         stat = threadStat(pid, tid)
@@ -153,20 +159,16 @@ class Foresight:
                 raise StillBusy(f"busy: {label} has been thawed, and has not run yet")
             if stat.state == "D":
                 raise StillBusy(f"busy: {label} waits for a disk, or otherwise uninterruptibly")
-            where = position(pid, tid)
-            if where is None or where.number < 0:
+            sight = sight or self._sight(pid, tid)
+            if sight is None or sight.where.number < 0:
                 raise StillBusy(f"busy: {label}")
+            where = sight.where
             name = self._times.nameOf(pid, tid, where.number, where.arguments)
             if name != RESTART:
                 if not mayWait(name):
                     raise StillBusy(f"busy: {label} is in {name}, which cannot be watched")
                 try:
-                    wait = decode(
-                        name, where.arguments, memory.read, self._clockOf(pid), self._tables
-                    )
-                    if name == "connect":
-                        limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
-                        wait = wait if limit is None else wait.limited(limit)
+                    wait = self._waitOf(pid, name, sight, memory)
                 except NotWaiting as error:
                     raise StillBusy(f"busy: {label} {error}") from None
                 except PermissionError:
@@ -181,6 +183,24 @@ class Foresight:
             # A worker shows the call that it was made in, for ever.
             seen.timing, seen.onlyTime, seen.descriptors = None, True, ()
         seen.calm = seen.ran
+
+    @staticmethod
+    def _sight(pid: int, tid: int) -> Sight | None:
+        where = position(pid, tid)
+        return None if where is None else Sight(where)
+
+    def _waitOf(self, pid: int, name: str, sight: Sight, memory: Glance) -> Wait:
+        """@raise NotWaiting, OSError: see L{decode}."""
+        if sight.error is not None:
+            raise sight.error
+        wait = sight.wait
+        if wait is None:
+            arguments = sight.where.arguments
+            wait = decode(name, arguments, memory.read, self._clockOf(pid), self._tables)
+        if name == "connect":
+            limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
+            wait = wait if limit is None else wait.limited(limit)
+        return wait
 
     def _shared(self, entries: Entries) -> tuple[int, ...]:
         """The numbers of descriptors: one object for all threads that wait on the same."""

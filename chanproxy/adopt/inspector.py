@@ -169,7 +169,7 @@ class Inspector:
         return decode(name, where.arguments, subject.memory.read, subject.clock, self._tables)
 
     def _waitOf(self, subject: Subject, tid: int, registers: Sequence[int]) -> Wait:
-        call = self._processor.interrupted(registers, subject.memory.read)
+        call = self._processor.interrupted(registers, subject.memory.code)
         if call is None:
             raise NotWaiting("works, or is about to")
         if call.name == RESTART:

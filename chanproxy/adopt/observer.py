@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from attrs import frozen
+
 from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.decode import decode, mayWait
 from chanproxy.adopt.habits import NEVER, Seen, Timing
@@ -27,7 +29,21 @@ from chanproxy.adopt.threads import (
     threadStat,
     timesRun,
 )
-from chanproxy.adopt.waits import TIMES, Clock, NotWaiting
+from chanproxy.adopt.waits import TIMES, Clock, NotWaiting, Tables, Wait
+
+
+@frozen
+class Sight:
+    """
+    Where a thread was found, and what it waits for there.
+
+    @ivar wait: None, when it does not wait, or goes on with an earlier call.
+    @ivar error: why there is no C{wait}: L{NotWaiting}, or OSError for memory that cannot be read.
+    """
+
+    where: Position
+    wait: Wait | None = None
+    error: Exception | None = None
 
 
 class Observer:
@@ -75,14 +91,23 @@ class Observer:
                 elif disturbed:
                     seen.disturbed()
 
-    def look(self, pid: int, tid: int, memory: Glance, clock: Clock, now: int) -> Seen:
+    def look(
+        self,
+        pid: int,
+        tid: int,
+        memory: Glance,
+        clock: Clock,
+        now: int,
+        tables: Tables = TIMES,
+    ) -> tuple[Seen, Sight | None]:
         """
         Look at a thread.
 
         @param memory: the process's.
         @param clock: the process's.
         @param now: nanoseconds (C{CLOCK_MONOTONIC}) when this round of looks began.
-        @return: what is known of it now.
+        @param tables: of this round, where it matters what else than time it waits for.
+        @return: what is known of it now; and where it is, if it had to be looked at for that.
         @raise Gone: there is no such thread.
         @raise OSError: we may not look into it.
         """
@@ -90,12 +115,12 @@ class Observer:
         seen = threads.get(tid)
         ran = timesRun(pid, tid)
         if seen is not None and seen.ran == ran:
-            return seen
+            return seen, None
         if isInFreezer(pid, tid):
             # What it waits for begins only when it runs.
             seen = seen or Seen(NEVER, now, None, now)
             seen.held = True
-            return seen
+            return seen, None
         # It may have run until it was looked at, which is later than the round began.
         since = time.monotonic_ns()
         begun = None if seen is None else (seen.before, seen.since)
@@ -107,20 +132,33 @@ class Observer:
         where = position(pid, tid)
         if where is None:
             # One that runs at this moment shows what it waits for the next time.
-            return seen
-        timing = self._timingOf(where, memory, clock)
+            return seen, None
+        sight = self._sight(where, memory, clock, tables)
+        self._learn(pid, tid, seen, sight, begun)
+        return seen, sight
+
+    def _learn(
+        self, pid: int, tid: int, seen: Seen, sight: Sight, begun: tuple[int | None, int] | None
+    ) -> None:
+        """
+        It has run, and was looked at.
+
+        @param begun: when it began what it waited for before, by bounds; None: it was not known.
+        """
+        where, timing = sight.where, None
+        if sight.wait is not None:
+            timing = Timing.of(sight.wait, where.arguments[0], time.monotonic_ns())
         still = timing is not None and seen.isStill(timing)
         if begun is not None and (still or self._goesOn(pid, tid, where, seen)):
             seen.before, seen.since = begun
-            return seen
+            return
         seen.switches = switchesOf(pid, tid) if timing is not None else -1
         seen.returned(timing, seen.switches)
         if begun is None and not self._looked and timing is not None:
             seen.before = self._startOf(pid, tid, timing)
             if timing.expired is not None:
                 # Its end will have to be told by us, so it counts from the latest that it may be.
-                seen.since = min(lastRan(pid, tid) or since, since)
-        return seen
+                seen.since = min(lastRan(pid, tid) or seen.since, seen.since)
 
     def _startOf(self, pid: int, tid: int, timing: Timing) -> int | None:
         """
@@ -144,15 +182,15 @@ class Observer:
         """Each thread has been looked at in the round that began then."""
         self._looked = now
 
-    def _timingOf(self, where: Position, memory: Glance, clock: Clock) -> Timing | None:
+    def _sight(self, where: Position, memory: Glance, clock: Clock, tables: Tables) -> Sight:
         name = self._processor.name(where.number)
         if where.number < 0 or not mayWait(name):
-            return None
+            return Sight(where)
         try:
-            wait = decode(name, where.arguments, memory.read, clock, TIMES)
+            wait = decode(name, where.arguments, memory.read, clock, tables)
             if name in RECEIVING:
                 limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
                 wait = wait if limit is None else wait.limited(limit)
-        except (NotWaiting, OSError):
-            return None
-        return Timing.of(wait, where.arguments[0], time.monotonic_ns())
+        except (NotWaiting, OSError) as error:
+            return Sight(where, error=error)
+        return Sight(where, wait)

@@ -167,11 +167,7 @@ class ThreadStat:
 
 def threadStat(pid: int, tid: int) -> ThreadStat:
     """@raise Gone: there is no such thread."""
-    try:
-        with open(f"/proc/{pid}/task/{tid}/stat", "rb", buffering=0) as file:
-            text = file.read()
-    except (FileNotFoundError, ProcessLookupError):
-        raise Gone from None
+    text = readStart(f"/proc/{pid}/task/{tid}/stat")
     # The name may contain anything, so the fields are counted from its closing parenthesis.
     head, _, tail = text.rpartition(b")")
     fields = tail.split()
@@ -226,6 +222,7 @@ class Memory:
         """
         self.thread = thread
         self._reading = reading or Reading()
+        self._code: dict[tuple[int, int], bytes] = {}
         try:
             self.pidfd = os.pidfd_open(thread, 0 if thread == pid else _PIDFD_THREAD)
         except ProcessLookupError:
@@ -238,6 +235,17 @@ class Memory:
         @raise OSError: see L{Reading.read}.
         """
         return self._reading.read(self.thread, address, size)
+
+    def code(self, address: int, size: int) -> bytes:
+        """
+        The same for instructions: threads that wait do so at the same few, which are read once.
+
+        @raise OSError: see L{Reading.read}.
+        """
+        found = self._code.get((address, size))
+        if found is None:
+            found = self._code[address, size] = self.read(address, size)
+        return found
 
     def keepPidfd(self) -> int:
         """The pidfd, now the caller's; L{close} leaves it alone."""

@@ -99,7 +99,7 @@ class Times:
         """
         known = self.restarted.of(subject.pid, tid, call.arguments)
         name = known.name if known is not None else ""
-        name = name or self.processor.loaded(call, subject.memory.read)
+        name = name or self.processor.loaded(call, subject.memory.code)
         if not name:
             raise NotWaiting("goes on with a call whose name is not known")
         return evolve(call, name=name)

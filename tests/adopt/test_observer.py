@@ -420,7 +420,8 @@ class Looking:
     def look(self) -> Seen:
         """One round."""
         now = time.monotonic_ns()
-        seen = self.observer.look(self.pid, self.pid, self._memory, clockOf(self.pid), now)
+        clock = clockOf(self.pid)
+        seen, _ = self.observer.look(self.pid, self.pid, self._memory, clock, now)
         self.observer.roundDone(now)
         return seen
 
