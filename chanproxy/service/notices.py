@@ -12,11 +12,9 @@ import os
 import socket
 from collections.abc import MutableMapping
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-
-from chanproxy.interfaces import ChanproxyReactor
 
 PAUSE = 1.0
 """Seconds between two notices of how it is, at least."""
@@ -34,9 +32,9 @@ class Notices:
 
     _log = Logger()
 
-    def __init__(self, reactor: ChanproxyReactor, environment: MutableMapping[str, str]) -> None:
+    def __init__(self, clock: IReactorTime, environment: MutableMapping[str, str]) -> None:
         """@param environment: what is said in it is taken out, for it is not for our children."""
-        self._reactor = reactor
+        self._clock = clock
         self._address = environment.pop("NOTIFY_SOCKET", "")
         self._watchdog = environment.pop("WATCHDOG_USEC", "")
         self._watched = environment.pop("WATCHDOG_PID", "")
@@ -44,8 +42,7 @@ class Notices:
         self._call: IDelayedCall | None = None
         self._next = 0.0
         self._alive = LoopingCall(self._turns)
-        self._alive.clock = reactor
-        self._alive.interval = None
+        self._alive.clock = clock
 
     def ready(self) -> None:
         """It has started."""
@@ -59,7 +56,7 @@ class Notices:
     def status(self, text: str) -> None:
         """How it is, in a sentence for people; to be called whenever that changes."""
         self._pending["STATUS"] = text
-        self._later(max(self._next - self._reactor.seconds(), AFTER))
+        self._later(max(self._next - self._clock.seconds(), AFTER))
 
     def stopping(self) -> None:
         """It stops, and nothing more is told.  Idempotent."""
@@ -80,7 +77,7 @@ class Notices:
 
     def _later(self, seconds: float) -> None:
         if self._call is None and self._address:
-            self._call = self._reactor.callLater(seconds, self._called)
+            self._call = self._clock.callLater(seconds, self._called)
 
     def _called(self) -> None:
         self._call = None
@@ -102,5 +99,5 @@ class Notices:
             self._address = ""
         else:
             if "STATUS" in self._pending:
-                self._next = self._reactor.seconds() + PAUSE
+                self._next = self._clock.seconds() + PAUSE
             self._pending.clear()
