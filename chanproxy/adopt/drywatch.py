@@ -44,6 +44,13 @@ class DryWatch:
         self._call: IDelayedCall | None = None
         self._looking: Deferred[SourceGroup] | None = None
 
+    def stateChanged(self, state: str) -> None:
+        """The state that the container would have."""
+        if state == "asleep":
+            self.start()
+        else:
+            self.stop()
+
     def start(self) -> None:
         """The container would be asleep now.  Idempotent."""
         if self._call is None and self._looking is None:

@@ -17,7 +17,7 @@ from attrs import Factory, frozen
 from chanproxy.channels.framed import FRAME_BYTES, HEADER_BYTES
 from chanproxy.config.access import AccessEntry, readAccess
 from chanproxy.config.containers import Container, checkTogether, readContainer
-from chanproxy.config.keys import LONGEST, Flag, Number, Text, key, keysOf
+from chanproxy.config.keys import LONGEST, Choice, Flag, Number, Text, key, keysOf
 from chanproxy.config.limits import Limits, readLimits
 from chanproxy.config.problems import ConfigurationError, Problem
 from chanproxy.config.scheduling import Scheduling, readScheduling
@@ -36,6 +36,7 @@ class Configuration:
     @ivar watchdog: seconds after which a service that does not turn is one that hangs; 0: nobody
         looks.
     @ivar confine: as a program of its own it gives up rights that it has no use for.
+    @ivar log: C{auto}, C{plain}, C{json} or C{journal}: the form of its log, likewise.
     """
 
     limits: Limits = Factory(Limits)
@@ -51,6 +52,7 @@ class Configuration:
         SECONDS, Number(0, LONGEST, "seconds"), "Seconds after which the service hangs."
     )
     confine: bool = key(True, Flag(), "Whether to give up rights that are not needed.")
+    log: str = key("auto", Choice("auto", "plain", "json", "journal"), "What form the log has.")
 
 
 KEYS = keysOf(Configuration)
@@ -108,8 +110,10 @@ def fromTree(tree: Any) -> Configuration:
         _checkReach(top, control)
     scheduling = readScheduling(top.table("scheduling"))
     top.end()
-    if isinstance(tree, dict) and tree.get("containers", {}) == {}:
-        top.note("containers", "has no container", "write at least one table, [containers.NAME]")
+    # With a control socket they can be added later.
+    if isinstance(tree, dict) and tree.get("containers", {}) == {} and not top.has("control"):
+        remedy = "write at least one table, [containers.NAME], or control, to add them later"
+        top.note("containers", "has no container", remedy)
     checkTogether(containers, control, problems)
     _checkFrames(top, limits, containers)
     if problems:

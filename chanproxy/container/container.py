@@ -15,14 +15,15 @@ from chanproxy import trace
 from chanproxy.adopt.adopted import Place
 from chanproxy.adopt.adopter import Adopter
 from chanproxy.adopt.deadlines import IGNORE, NotYet
+from chanproxy.adopt.drywatch import DryWatch
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.adopt.settings import Adoption
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.carry.ledger import Ledger
 from chanproxy.container.bounds import Bounds, Quota
+from chanproxy.container.changes import Changes
 from chanproxy.container.channels import Channels
 from chanproxy.container.core import HIDDEN, Sleeper
-from chanproxy.container.dryrun import DryRun
 from chanproxy.container.freezing import FreezeWatch
 from chanproxy.container.idle import IdleWatch, Signs
 from chanproxy.container.lifecycle import notIdle
@@ -173,12 +174,12 @@ class Container:
             around.signals,
             TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
         )
-        self._dryRun: DryRun | None = None
-        if mode == "dry-run":
-            watch = None
-            if self._adopter is not None:
-                watch = self._adopter.dryWatch(linger, self.suspension.resume)
-            self._dryRun = DryRun(name, self.suspension.statistics, watch)
+        self._dryWatch: DryWatch | None = None
+        if mode == "dry-run" and self._adopter is not None:
+            self._dryWatch = self._adopter.dryWatch(linger, self.suspension.resume)
+        self._changes = Changes(
+            name, reactor, self.suspension, lambda: self.why, bounds, mode == "dry-run"
+        )
         self.watchers = WakeWatchers(self.suspension, bounds.wakeWatchers)
         self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
         self._idle: IdleWatch | None = None
@@ -236,6 +237,7 @@ class Container:
                 self.linger,
                 0.0 if self._adoption is None else self._adoption.shortSleep,
             )
+            self._idle.onWhy = self._changes.stays
             self._idle.start()
 
     def stop(self) -> None:
@@ -254,8 +256,8 @@ class Container:
             failed = error
         self._freezeWatch.stop()
         self._sleepWatch.stop()
-        if self._dryRun is not None:
-            self._dryRun.stop()
+        if self._dryWatch is not None:
+            self._dryWatch.stop()
         if self._adopter is not None:
             self._adopter.close()
         self.alarms.close()
@@ -263,6 +265,7 @@ class Container:
         self.channels.close()
         self.sources.close()
         self._ownership.release()
+        self._changes.close()
         self.lines.close()
         if failed is not None:
             raise failed
@@ -285,8 +288,8 @@ class Container:
         before, self._shown = self._shown, HIDDEN.get(state, state)
         if trace.active is not None and self._shown != before:
             trace.active.stateChanged(self.name, state, listed(reasons))
-        if self._dryRun is not None:
-            self._dryRun.stateChanged(state, reasons)
+        if self._dryWatch is not None:
+            self._dryWatch.stateChanged(state)
 
     def suspend(self, timeout: float | None = None) -> Deferred[Resumed]:
         """Suspend now; see L{Suspension.suspend}.  Also fails when suspending is off."""

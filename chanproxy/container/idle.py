@@ -73,7 +73,7 @@ class IdleWatch:
     """
     Decides when; L{chanproxy.container.suspension} does it.
 
-    @ivar why: why the container is awake, in words; of the last look, and empty before the first.
+    @ivar onWhy: called with L{why} whenever that is known anew; but for a freezer that fails.
     """
 
     _log = Logger()
@@ -112,7 +112,18 @@ class IdleWatch:
         self._seen = 0
         self._quietLooks = 0
         self._lively = ""
-        self.why = ""
+        self._why = ""
+        self.onWhy: Callable[[str], None] = lambda why: None
+
+    @property
+    def why(self) -> str:
+        """Why the container is awake, in words: of the last look, and empty before the first."""
+        return self._why
+
+    @why.setter
+    def why(self, why: str) -> None:
+        self._why = why
+        self.onWhy(why)
 
     def start(self) -> None:
         """Begin to watch; waits until the freezer is ready."""
@@ -130,9 +141,10 @@ class IdleWatch:
             wait.cancel()
 
     def _begin(self) -> None:
-        self.why = "it has no process yet"
         ready = self._freezer.whenReady()
         self._wait = ready
+        if not ready.called:
+            self.why = "it has no process yet"
         ready.addCallbacks(lambda _: self._fromNow(), self._failed)
 
     def _fromNow(self) -> None:
@@ -241,13 +253,15 @@ class IdleWatch:
         self._wait = None
         if not self._running or failure.check(CancelledError):
             return
-        self.why = failure.getErrorMessage()
+        why = self._why = failure.getErrorMessage()
         again = getattr(failure.value, "again", None)
         if again is not None:
             # It is known what for, and how long.
+            self.why = why
             self._call = self._clock.callLater(max(again, REFUSED[0]), self._fromNow)
         elif failure.check(NotIdle):
             # A try may make its event loops turn: seldom, and less and less often.
+            self.why = why
             pause = min(max(self._linger, REFUSED[0]) * 2**self._refusals, REFUSED[1])
             self._refusals = min(self._refusals + 1, 16)
             self._call = self._clock.callLater(pause, self._fromNow)
@@ -260,7 +274,7 @@ class IdleWatch:
                 "{name}: stays awake, next try in {pause} s: {why}",
                 name=self._name,
                 pause=self._backoff,
-                why=safe(failure.getErrorMessage()),
+                why=safe(why),
             )
             self._call = self._clock.callLater(self._backoff, self._fromNow)
             self._backoff = min(self._backoff * 2, BACKOFF[1])

@@ -40,6 +40,7 @@ from chanproxy.service.guestport import GuestPort
 from chanproxy.service.listener import CannotStart, ChannelListener
 from chanproxy.service.preflight import madeByUs, placeOf
 from chanproxy.service.scheduling import schedule
+from chanproxy.service.summary import Summary
 from chanproxy.wake.source import WakeSourceError
 from chanproxy.words import safe
 
@@ -65,6 +66,7 @@ class ChanproxyService(Service):
     Runs the containers of a configuration.
 
     @ivar containers: by name, while running.
+    @ivar summary: how many there are.
     """
 
     _log = Logger()
@@ -75,6 +77,7 @@ class ChanproxyService(Service):
         self._configuration = configuration
         self._reactor = reactor
         self.containers: dict[str, Container] = {}
+        self.summary = Summary()
         self._places: dict[str, str] = {}
         self._listeners: list[ChannelListener] = []
         self._guests: list[GuestPort] = []
@@ -202,6 +205,7 @@ class ChanproxyService(Service):
             return
         self._guard.add(made.freezer)
         self.containers[container.name] = made
+        self.summary.add(made)
         if place:
             self._places[f"{path}.freezer"] = place
         if container.control is not None:
@@ -294,6 +298,7 @@ class ChanproxyService(Service):
             except Exception:
                 self._log.failure("{name}: not stopped cleanly", name=container.name)
             self._guard.remove(container.freezer)
+            self.summary.remove(container)
         if not self.containers:
             self._guard.stop()
         return stopped  # type: ignore[return-value]  # a DeferredList is a Deferred of its list

@@ -4,12 +4,17 @@ C{twistd chanproxy}: options to a service, all errors at once, before anything i
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, NoReturn, cast
 
+from attrs import evolve
 from twisted.application.service import IService
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
+from twisted.python.components import Componentized
 
 from chanproxy import config
 from chanproxy.config import StartError, channels, containers, reading
@@ -20,6 +25,8 @@ from chanproxy.freezers.thawing import thawNow
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service.confining import confine
 from chanproxy.service.ending import Ending
+from chanproxy.service.logs import observerOf
+from chanproxy.service.notices import Notices
 from chanproxy.service.preflight import preflight
 from chanproxy.service.service import ChanproxyService
 
@@ -32,7 +39,7 @@ def _reactor() -> ChanproxyReactor:
     return cast(ChanproxyReactor, reactor)
 
 
-def _refuse(text: str) -> None:
+def _refuse(text: str) -> NoReturn:
     """Exit with status 1 and without a traceback."""
     lines = "\n".join(f"chanproxy: {line}" for line in text.splitlines())
     sys.exit(lines)
@@ -60,6 +67,7 @@ class Options(usage.Options):
         *_options(),
         ["name", None, "container", "The container's name, for log lines."],
         ["control", None, None, helpOf(reading.KEYS["control"])],
+        ["log", None, None, helpOf(reading.KEYS["log"])],
     ]
 
     configuration: config.Configuration
@@ -87,9 +95,20 @@ class Options(usage.Options):
                 self.configuration = self._fromWords()
         except config.ConfigurationError as error:
             _refuse(str(error))
+        self._checkLog()
         problems = preflight(self.configuration, _reactor())
         if problems:
             _refuse("\n".join(map(str, problems)))
+
+    def _checkLog(self) -> None:
+        """What the command line says of the log goes before the file."""
+        if self["log"] is not None:
+            kind = reading.KEYS["log"].kind
+            try:
+                log = kind.check(self["log"])
+            except ValueError as error:
+                _refuse(f"--log: {error}; {kind.remedy('log', '')}")
+            self.configuration = evolve(self.configuration, log=log)
 
     def _fromWords(self) -> config.Configuration:
         """@raise ConfigurationError: with all problems."""
@@ -104,6 +123,27 @@ class Options(usage.Options):
 class _Command(ChanproxyService):
     """The service as a program of its own."""
 
+    def __init__(
+        self,
+        configuration: config.Configuration,
+        reactor: ChanproxyReactor,
+        twistd: Mapping[str, Any] | None = None,
+    ) -> None:
+        """@param twistd: its own options."""
+        super().__init__(configuration, reactor)
+        self._twistd = twistd or {}
+        self._notices = Notices(reactor, os.environ)
+        self.summary.onChange = self._notices.status
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Before C{twistd} begins to log, which asks what it runs where to."""
+        cast(Any, super()).setServiceParent(parent)
+        if not isinstance(parent, Componentized):
+            return
+        observer = observerOf(self._configuration.log, self._twistd, self._reactor)
+        if observer is not None:
+            parent.setComponent(ILogObserver, observer)
+
     def startService(self) -> None:
         """Start, or exit with status 1 and a sentence per problem."""
         self._confine()
@@ -112,6 +152,14 @@ class _Command(ChanproxyService):
         except StartError as error:
             _refuse(str(error))
         Ending(self._reactor).install()
+        self._notices.status(self.summary.text)
+        # The reactor is not turning yet.
+        self._reactor.callWhenRunning(self._notices.ready)
+
+    def stopService(self) -> Deferred[object]:
+        """Say so first."""
+        self._notices.stopping()
+        return super().stopService()
 
     def _confine(self) -> None:
         """First, so that whatever it starts has no more rights either."""
@@ -127,4 +175,4 @@ class _Command(ChanproxyService):
 
 def makeService(options: Options) -> IService:
     """For L{twisted.application.service.ServiceMaker}."""
-    return cast(IService, _Command(options.configuration, _reactor()))
+    return cast(IService, _Command(options.configuration, _reactor(), options.parent))

@@ -310,9 +310,19 @@ def test_rangeIsWrittenOut() -> None:
 
 @pytest.mark.parametrize("text", ["", "[limits]", "[containers]", "containers = {}"])
 def test_noContainer(text: str) -> None:
-    """There must be one."""
+    """There must be one, or a way to add one."""
     assert problems(text) == [
-        "containers: has no container; write at least one table, [containers.NAME]"
+        "containers: has no container; write at least one table, [containers.NAME], "
+        "or control, to add them later"
+    ]
+
+
+def test_controlOnly() -> None:
+    """With a control socket containers can be added later."""
+    read = config.load('control = "@control"')
+    assert (read.containers, read.control) == ((), SeqpacketAddressSpec("@control"))
+    assert problems("control = 1") == [
+        "control: is a whole number; write for example control = '/run/chanproxy/control.sock'"
     ]
 
 

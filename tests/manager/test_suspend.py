@@ -398,7 +398,9 @@ async def test_dryRun(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             await inState(station, "asleep")
             os.eventfd_write(bell, 1)
             answer = accepted(await client.reply())
-        lines = [line for line in map(formatEvent, events) if "dry run" in line]
+            # They come a moment later.
+            await until(reactor, lambda: len(events) == 2)
+        lines = [formatEvent(event) for event in events]
         assert answer["resume_reason"] == "bell"
         slept = f"asleep for {answer['suspend_time'] / 1e9:.3f} s"
         assert lines == [
