@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from attrs import frozen
+
 from chanproxy.container import Container
 from chanproxy.wake.locks import Hold, WakeLock
-from chanproxy.wake.source import Source, WakeSource
+from chanproxy.wake.source import Source
 from chanproxy.wake.statistics import SuspendStatistics, bootNanoseconds
 from chanproxy.words import safe
 
@@ -25,6 +28,9 @@ PORTION = 32768
 REASON_SHOWN = 256
 """Characters of a reason that are shown; it may name thousands of sources."""
 
+
+LOOKING = 0.002
+"""Seconds of processor time for what is in the epolls that a container waits on."""
 
 HOLDERS_SHOWN = 16
 """Of one lock; there is a limit of locks, and none of its own of who holds one."""
@@ -95,7 +101,8 @@ def description(container: Container, first: int, takers: bool = True) -> dict[s
     statistics = container.suspension.statistics
     locks = container.sources.locks.all()
     every: Iterable[Source] = itertools.chain(locks, container.sources.attached, container.sources)
-    sources, following = portion((_source(each, takers) for each in every), first)
+    look = _Look(container, takers, time.thread_time() + LOOKING)
+    sources, following = portion(map(look.source, every), first)
     newest, _ = portion(
         (
             {"at": event.at, "kind": event.kind, "reason": shortened(event.reason)}
@@ -150,29 +157,49 @@ def _statistics(statistics: SuspendStatistics) -> dict[str, Any]:
     }
 
 
-def _source(source: Source, takers: bool) -> dict[str, Any]:
-    figures = source.statistics
-    more: dict[str, Any] = {}
-    if isinstance(source, WakeLock):
-        holds = itertools.islice(source.holds.items(), HOLDERS_SHOWN)
-        more["holders"] = [_holder(holder, hold, takers) for holder, hold in holds]
-        more["holder_count"] = len(source.holds)
-    elif isinstance(source, WakeSource) and source.counter is not None and figures.activeSince:
-        more["unhandled"] = source.counter.value()
-    return {
-        "name": source.name,
-        "kind": source.kind,
-        "active": bool(figures.activeSince),
-        "active_count": figures.activeCount,
-        "event_count": source.eventCount,
-        "wakeup_count": figures.wakeupCount,
-        "expire_count": figures.expireCount,
-        "active_since": figures.activeSince,
-        "total_time": figures.totalTime,
-        "max_time": figures.longestTime,
-        "last_change": figures.lastChange,
-        **more,
-    }
+@frozen
+class _Look:
+    """
+    One look at the sources of a container.
+
+    @ivar takers: also at who has acquired a lock.
+    @ivar until: seconds of processor time, see L{LOOKING}.
+    """
+
+    container: Container
+    takers: bool
+    until: float
+
+    def source(self, source: Source) -> dict[str, Any]:
+        """One of them, with its figures."""
+        figures = source.statistics
+        return {
+            "name": source.name,
+            "kind": source.kind,
+            "active": bool(figures.activeSince),
+            "active_count": figures.activeCount,
+            "event_count": source.eventCount,
+            "wakeup_count": figures.wakeupCount,
+            "expire_count": figures.expireCount,
+            "active_since": figures.activeSince,
+            "total_time": figures.totalTime,
+            "max_time": figures.longestTime,
+            "last_change": figures.lastChange,
+            **self._more(source),
+        }
+
+    def _more(self, source: Source) -> dict[str, Any]:
+        """What only some of them have."""
+        if isinstance(source, WakeLock):
+            holds = itertools.islice(source.holds.items(), HOLDERS_SHOWN)
+            holders = [_holder(holder, hold, self.takers) for holder, hold in holds]
+            return {"holders": holders, "holder_count": len(source.holds)}
+        if source.adopted:
+            inside, count = self.container.sources.inside(source, self.until)
+            return {"inside": inside, "inside_count": count} if count else {}
+        if source.counter is not None and source.statistics.activeSince:
+            return {"unhandled": source.counter.value()}
+        return {}
 
 
 def _holder(holder: Hashable, hold: Hold, takers: bool) -> dict[str, Any]:
