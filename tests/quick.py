@@ -12,7 +12,7 @@ from pathlib import Path
 QUICK = {
     "carry": "answered handled policies proxy",
     "channels": "adapter framed kinds streams transport",
-    "commands": "call",
+    "commands": "call operators showing",
     "config": "access reading",
     "container": "cadence suspension watchers",
     "endpoints": "addresses dialling seldom",
@@ -20,7 +20,7 @@ QUICK = {
     "kernel": "poller",
     "manager": (
         "client control control_access control_interface control_sequences "
-        "describe locks sources suspend trace varlink watchers"
+        "describe facts locks sources suspend trace varlink watchers"
     ),
     "service": "framing tls",
     "wake": "counter sources",

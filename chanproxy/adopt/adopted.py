@@ -16,7 +16,7 @@ from attrs import define, frozen
 from twisted.logger import Logger
 
 from chanproxy.adopt.deadlines import Timed
-from chanproxy.adopt.explaining import Explainer, Origin
+from chanproxy.adopt.explaining import Explainer, Origin, insideOf
 from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.rests import Rests
 from chanproxy.adopt.subject import StillBusy
@@ -164,6 +164,20 @@ class Adopted:
             return []
         ready = self.epoll.poll(0, len(self._own))
         return [self._own[fd].source for fd, _ in ready if fd in self._own]
+
+    def inside(self, source: WakeSource, until: float) -> tuple[list[str], int]:
+        """
+        What is in a source that is an epoll: the first ones in words, and how many there are.
+
+        @param until: see L{insideOf}.
+        """
+        origin = self._origins.get(source)
+        if origin is None or not origin.members:
+            return [], 0
+        try:
+            return insideOf(origin, until), len(origin.members)
+        except (OSError, Gone):
+            return [], len(origin.members)
 
     def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
         """

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from chanproxy.adopt.epolls import Member, parse, textOf
 from chanproxy.adopt.flow import OPEN, Flow
-from chanproxy.adopt.naming import Description, describeLink
+from chanproxy.adopt.naming import Description, describe, describeLink
 from chanproxy.adopt.peers import Listeners, describePeer
 from chanproxy.kernel import calls
 from chanproxy.kernel.borrowed import borrowed
@@ -26,6 +26,9 @@ from chanproxy.kernel.foreign import closeDuplicate
 
 MOST = 256
 """Descriptors of a process that are looked at."""
+
+MOST_TOLD = 16
+"""Descriptors in an epoll that are told of, while the container sleeps."""
 
 SECONDS = 0.002
 """Of processor time that the explanation of one wake may take."""
@@ -48,6 +51,32 @@ class Origin:
     descriptor: int
     description: Description
     members: Sequence[Member] = ()
+
+
+def insideOf(origin: Origin, until: float) -> list[str]:
+    """
+    What is in an epoll that a frozen container waits on, for people; at most L{MOST_TOLD}.
+
+    @param until: seconds of processor time (C{time.thread_time}), when it has taken too long.
+    @raise OSError: the process has ended, or may not be looked into any more.
+    """
+    found: list[str] = []
+    pidfd = os.pidfd_open(origin.pid)
+    try:
+        for member in origin.members[:MOST_TOLD]:
+            if time.thread_time() > until:
+                break
+            if not member.isSocket:
+                found.append(str(describeLink(os.readlink(f"/proc/{origin.pid}/fd/{member.fd}"))))
+                continue
+            duplicate = calls.duplicateFrom(pidfd, member.fd)
+            try:
+                found.append(str(describe(duplicate)))
+            finally:
+                closeDuplicate(duplicate)
+    finally:
+        os.close(pidfd)
+    return found
 
 
 class Explainer:

@@ -7,22 +7,35 @@ A command's module is loaded when the command is named, so that none waits for w
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "call": "call:command",
     "demo": "demo:demo",
+    "events": "events:events",
     "hold": "run:hold",
+    "locks": "locks:locks",
+    "ps": "ps:ps",
+    "resume": "sleep:resume",
     "run": "run:run",
+    "suspend": "sleep:suspend",
     "thaw": "thaw:thaw",
+    "top": "top:top",
     "trace": "trace:trace",
     "watch": "watch:command",
+    "why": "why:why",
 }
 """Modules of this room, and what is the command in each."""
 
 
-class _Commands(click.Group):
+class Commands(click.Group):
+    """Those of the table, each loaded when it is named."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
@@ -33,6 +46,14 @@ class _Commands(click.Group):
         found = getattr(import_module(f"chanproxy.commands.{module}"), attribute)
         assert isinstance(found, click.Command)
         return found
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names alone, and no help: none is loaded for it."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*map(CompletionItem, names), *options]
 
 
 def _version(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
@@ -45,7 +66,7 @@ def _version(context: click.Context, parameter: click.Parameter, asked: bool) ->
     context.exit()
 
 
-@click.group(cls=_Commands)
+@click.group(cls=Commands)
 @click.option(
     "--version",
     is_flag=True,

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from chanproxy.commands.asking import containerNames
 from chanproxy.commands.call import defaultSocket
 from chanproxy.commands.children import CannotRun, runChild
 from chanproxy.commands.options import containerOptions, said
@@ -50,7 +51,7 @@ def _fail(text: str, status: int = FAILED) -> None:
 @click.command("hold", context_settings=_words)
 @_path
 @click.option("--name", metavar="LOCK", help="The wake lock's name; hold/PID if not given.")
-@click.argument("container")
+@click.argument("container", shell_complete=containerNames)
 @click.argument("command", nargs=-1, required=True)
 def hold(path: str | None, name: str | None, container: str, command: tuple[str, ...]) -> None:
     """

@@ -46,6 +46,7 @@ class Sleep:
     @ivar until: by the reactor's clock, when it is to be woken in any case, and why.
     @ivar interval: seconds until the next breath.
     @ivar timer: for the first of all these times.
+    @ivar times: all of them, by the reactor's clock: when, why, and whether it is woken then.
     @ivar breath: the one that it takes, or took last and is not asleep again since.
     """
 
@@ -53,11 +54,13 @@ class Sleep:
     until: list[tuple[float, str]]
     interval: float = FIRST_BREATH
     timer: IDelayedCall | None = None
+    times: list[tuple[float, str, bool]] = field(factory=list)
     breath: Breath | None = None
 
     def stopTimers(self) -> None:
         """No time of its own wakes it any more.  Idempotent."""
         timer, self.timer = self.timer, None
+        self.times = []
         if timer is not None and timer.active():
             timer.cancel()
         if self.breath is not None:
@@ -91,6 +94,8 @@ class Core:
 
     @ivar shown: the last state that the owner was told: what it is, for whoever asks.
     @ivar told: the last state that watchers were told.
+    @ivar since: nanoseconds, since when it is awake, or asleep; what fails on its way to sleep
+        does not count.
     @ivar waiting: those who have asked for this suspend.
     @ivar sleep: while it sleeps.
     """
@@ -102,10 +107,11 @@ class Core:
     record: FrozenRecord | None
     sleeper: Sleeper
     onState: IStateWatcher
-    statistics: SuspendStatistics = field(factory=SuspendStatistics)
+    statistics: SuspendStatistics = field()
     watchers: list[IStateWatcher] = field(factory=list)
     shown: str = "awake"
     told: str = "awake"
+    since: int = field(init=False)
     outcome: Resumed | Exception = field(factory=lambda: Resumed(0, ()))
     reasons: tuple[str, ...] = ()
     stopped: bool = False
@@ -117,6 +123,15 @@ class Core:
     looking: Deferred[SourceGroup] | None = None
     found: SourceGroup | None = None
     explaining: Callable[[], tuple[str, ...]] | None = None
+    _asleep: bool = False
+
+    @statistics.default
+    def _fromNow(self) -> SuspendStatistics:
+        return SuspendStatistics(self.sleeper.nanoseconds())
+
+    @since.default
+    def _awakeFromNow(self) -> int:
+        return self.statistics.since
 
     def thaw(self, breathes: bool = False) -> Deferred[None]:
         """Thaw it, first of all, and forget what was found in it."""
@@ -143,7 +158,7 @@ class Core:
 
     def nextTime(self, sleep: Sleep) -> tuple[float, str, bool] | None:
         """
-        The first of the times at which it is woken, or breathes.
+        The first of the times at which it is woken, or breathes; keeps them all for who asks.
 
         @return: after how many seconds, why, and whether it is woken; L{None}: there is none.
         """
@@ -160,6 +175,7 @@ class Core:
             if found is not None and found.watchdog is not None:
                 pause = min(pause, found.watchdog / 2)
             times.append((pause, BREATH, False))
+        sleep.times = [(now + after, reason, wakes) for after, reason, wakes in times]
         return min(times, default=None)
 
     def explainLater(self, sources: Sequence[Source], wokenAt: int) -> None:
@@ -214,6 +230,8 @@ class Core:
         if shown == self.told:
             return
         self.told = shown
+        if shown in ("awake", "asleep") and self._asleep != (shown == "asleep"):
+            self._asleep, self.since = not self._asleep, self.sleeper.nanoseconds()
         for watcher in list(self.watchers):
             try:
                 watcher(state, reasons)

@@ -56,6 +56,31 @@ class Suspension:
         return HIDDEN.get(self._core.shown, self._core.shown)
 
     @property
+    def since(self) -> int:
+        """
+        Nanoseconds (C{CLOCK_BOOTTIME}) since when it is awake, or asleep.
+
+        As watchers are told: on its way to sleep it is still awake, and what fails on it changes
+        nothing.
+        """
+        return self._core.since
+
+    @property
+    def times(self) -> list[tuple[int, str, bool]]:
+        """
+        Until when it sleeps at the most: nanoseconds (C{CLOCK_BOOTTIME}), why, and whether it is
+        woken then, or merely breathes.  In order; none, while it is not asleep.
+        """
+        core = self._core
+        if core.sleep is None:
+            return []
+        passed = core.sleeper.nanoseconds() - round(core.clock.seconds() * 1e9)
+        return [
+            (round(at * 1e9) + passed, reason, wakes)
+            for at, reason, wakes in sorted(core.sleep.times)
+        ]
+
+    @property
     def statistics(self) -> SuspendStatistics:
         """How suspends went so far."""
         return self._core.statistics

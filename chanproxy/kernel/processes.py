@@ -165,6 +165,14 @@ def parentOf(pid: int) -> int:
     return _stat(pid, 1)
 
 
+def commandOf(pid: int) -> str:
+    """A process's own name, quoted; empty, when it has ended or is hidden."""
+    try:
+        return named(_read(pid, "comm").removesuffix(b"\n"))
+    except OSError:
+        return ""
+
+
 def isRunnable(pid: int) -> bool:
     """Whether a process's main thread would run, if there were a processor for it."""
     try:

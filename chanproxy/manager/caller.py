@@ -17,7 +17,8 @@ from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor, IWakeWatcher
 from chanproxy.kernel.descriptors import TooManyDescriptors
-from chanproxy.manager.access import Rights
+from chanproxy.kernel.processes import commandOf
+from chanproxy.manager.access import Credentials, Rights
 from chanproxy.manager.attached import Handed
 from chanproxy.manager.crowds import Account
 from chanproxy.manager.errors import (
@@ -27,6 +28,7 @@ from chanproxy.manager.errors import (
 )
 from chanproxy.manager.parameters import Parameters
 from chanproxy.manager.varlink import Call
+from chanproxy.wake.locks import Taker
 from chanproxy.wake.source import WakeSource
 
 LONGEST = 10 * 365 * 86400.0
@@ -51,6 +53,7 @@ class Caller:
     One connection, as the methods see it.
 
     @ivar who: for people: process and user.
+    @ivar credentials: as of when it connected.
     @ivar watch: makes the connection a watcher, which answers again and again.
     @ivar account: its user's.
     @ivar home: the container that its socket is for; none: it says which one it means.
@@ -58,6 +61,7 @@ class Caller:
     """
 
     who: str
+    credentials: Credentials
     rights: Rights
     watch: Callable[[Callable[[IWakeWatcher], None]], IWakeWatcher]
     account: Account
@@ -66,6 +70,11 @@ class Caller:
     proxies: set[ChannelProxy] = field(factory=set, init=False)
     holding: set[Container] = field(factory=set, init=False)
     ending: dict[str, Callable[[], object]] = field(factory=dict, init=False)
+
+    def taker(self) -> Taker:
+        """Who holds what it acquires now."""
+        pid = self.credentials.pid
+        return Taker(pid, self.credentials.uid, commandOf(pid) if pid else "")
 
     def gone(self) -> None:
         """The connection has ended, and with it what was made for its time."""

@@ -74,7 +74,7 @@ def acquireWakeLock(request: Request) -> Reply:
     request.end()
     holder = request.caller if lifetime == "connection" else None
     try:
-        container.sources.locks.acquire(name, timeout, holder)
+        container.sources.locks.acquire(name, timeout, holder, request.caller.taker())
     except TooManyWakeLocks as error:
         raise LimitExceeded("limits.wake-locks", str(error)) from error
     if holder is not None:

@@ -221,9 +221,13 @@ class ManagerClient:
         """End the trace; C{events}, C{bytes}, and whether it is C{complete}."""
         return self._plain("StopTrace", {})
 
-    def listContainers(self) -> Deferred[list[Mapping[str, Any]]]:
-        """Name, state and mode of each container."""
-        return Deferred.fromCoroutine(_listed(self))
+    def listContainers(self, details: bool = False) -> Deferred[list[Mapping[str, Any]]]:
+        """
+        Name, state and mode of each container.
+
+        @param details: also what it does, and why.
+        """
+        return Deferred.fromCoroutine(_listed(self, details))
 
     def describe(self, container: str) -> Deferred[dict[str, Any]]:
         """All that is known about a container, all its wake sources included."""
@@ -284,11 +288,12 @@ def _dial(endpoint: IStreamClientEndpoint) -> Deferred[Connection]:
 # Answers that come in parts, each with where the next one begins.
 
 
-async def _listed(client: ManagerClient) -> list[Mapping[str, Any]]:
+async def _listed(client: ManagerClient, details: bool) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     first: int | None = None
     while True:
-        answer = await client._plain("ListContainers", {"first_container": first})
+        asked = {"first_container": first, "details": details or None}
+        answer = await client._plain("ListContainers", asked)
         found += answer["containers"]
         first = answer.get("next_container")
         if first is None:

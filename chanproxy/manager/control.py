@@ -94,7 +94,8 @@ class ControlConnection(MessageProtocol):
         if not rights.any:
             self._factory.lines.warn("control: {who} has no access", who=who)
         self._account = account
-        self._caller = Caller(who, rights, self._watch, account, self._factory.access.container)
+        home = self._factory.access.container
+        self._caller = Caller(who, credentials, rights, self._watch, account, home)
 
     def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
         """Carry out a call; those of a watcher go unanswered."""

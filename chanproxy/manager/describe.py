@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from attrs import frozen
+
 from chanproxy.container import Container
+from chanproxy.wake.locks import Hold, WakeLock
 from chanproxy.wake.source import Source
-from chanproxy.wake.statistics import SuspendStatistics
+from chanproxy.wake.statistics import SuspendStatistics, bootNanoseconds
 from chanproxy.words import safe
 
 T = TypeVar("T")
@@ -23,6 +27,13 @@ PORTION = 32768
 
 REASON_SHOWN = 256
 """Characters of a reason that are shown; it may name thousands of sources."""
+
+
+LOOKING = 0.002
+"""Seconds of processor time for what is in the epolls that a container waits on."""
+
+HOLDERS_SHOWN = 16
+"""Of one lock; there is a limit of locks, and none of its own of who holds one."""
 
 
 def shortened(text: str) -> str:
@@ -63,18 +74,35 @@ def summary(container: Container) -> dict[str, Any]:
     }
 
 
-def description(container: Container, first: int) -> dict[str, Any]:
+def activity(container: Container) -> dict[str, Any]:
+    """What one of many does, and why; it takes no look at its sources where that is known."""
+    statistics = container.suspension.statistics
+    return {
+        "since": container.suspension.since,
+        "why_awake": shortened(container.why),
+        "last_wake": statistics.lastWake,
+        "last_wake_reason": shortened(statistics.wokenBy),
+        "counted_since": statistics.since,
+        "total_suspend_time": statistics.totalAsleep,
+        "attempt_count": statistics.attempts,
+    }
+
+
+def description(container: Container, first: int, takers: bool = True) -> dict[str, Any]:
     """
     All of it, with the wake sources from the C{first} on.
 
     Locks come first, those that are held before all others; then what is adopted.
+
+    @param takers: also who has acquired a lock.
     """
     # A look, so that the figures are of now.
     container.sources.signalled()
     statistics = container.suspension.statistics
     locks = container.sources.locks.all()
     every: Iterable[Source] = itertools.chain(locks, container.sources.attached, container.sources)
-    sources, following = portion(map(_source, every), first)
+    look = _Look(container, takers, time.thread_time() + LOOKING)
+    sources, following = portion(map(look.source, every), first)
     newest, _ = portion(
         (
             {"at": event.at, "kind": event.kind, "reason": shortened(event.reason)}
@@ -86,7 +114,13 @@ def description(container: Container, first: int) -> dict[str, Any]:
     reply: dict[str, Any] = {
         "description": {
             **summary(container),
+            "now": bootNanoseconds(),
+            "since": container.suspension.since,
             "why_awake": shortened(container.why),
+            "times": [
+                {"at": at, "reason": shortened(reason), "wakes": wakes}
+                for at, reason, wakes in container.suspension.times
+            ],
             "passed_over": portion(map(shortened, container.passedOver), 0)[0],
             "signals": container.signals,
             "freezer": container.freezer.spec,
@@ -108,11 +142,14 @@ def description(container: Container, first: int) -> dict[str, Any]:
 
 def _statistics(statistics: SuspendStatistics) -> dict[str, Any]:
     return {
+        "counted_since": statistics.since,
         "attempt_count": statistics.attempts,
         "success_count": statistics.successes,
         "fail_count": statistics.failures,
         "last_failure": shortened(statistics.lastFailure),
         "last_resume_reason": shortened(statistics.lastReason),
+        "last_wake": statistics.lastWake,
+        "last_wake_reason": shortened(statistics.wokenBy),
         "last_suspend_time": statistics.lastAsleep,
         "total_suspend_time": statistics.totalAsleep,
         "breath_count": statistics.breaths,
@@ -120,18 +157,63 @@ def _statistics(statistics: SuspendStatistics) -> dict[str, Any]:
     }
 
 
-def _source(source: Source) -> dict[str, Any]:
-    figures = source.statistics
-    return {
-        "name": source.name,
-        "kind": source.kind,
-        "active": bool(figures.activeSince),
-        "active_count": figures.activeCount,
-        "event_count": source.eventCount,
-        "wakeup_count": figures.wakeupCount,
-        "expire_count": figures.expireCount,
-        "active_since": figures.activeSince,
-        "total_time": figures.totalTime,
-        "max_time": figures.longestTime,
-        "last_change": figures.lastChange,
-    }
+@frozen
+class _Look:
+    """
+    One look at the sources of a container.
+
+    @ivar takers: also at who has acquired a lock.
+    @ivar until: seconds of processor time, see L{LOOKING}.
+    """
+
+    container: Container
+    takers: bool
+    until: float
+
+    def source(self, source: Source) -> dict[str, Any]:
+        """One of them, with its figures."""
+        figures = source.statistics
+        return {
+            "name": source.name,
+            "kind": source.kind,
+            "active": bool(figures.activeSince),
+            "active_count": figures.activeCount,
+            "event_count": source.eventCount,
+            "wakeup_count": figures.wakeupCount,
+            "expire_count": figures.expireCount,
+            "active_since": figures.activeSince,
+            "total_time": figures.totalTime,
+            "max_time": figures.longestTime,
+            "last_change": figures.lastChange,
+            **self._more(source),
+        }
+
+    def _more(self, source: Source) -> dict[str, Any]:
+        """What only some of them have."""
+        if isinstance(source, WakeLock):
+            holds = itertools.islice(source.holds.items(), HOLDERS_SHOWN)
+            holders = [_holder(holder, hold, self.takers) for holder, hold in holds]
+            return {"holders": holders, "holder_count": len(source.holds)}
+        if source.adopted:
+            inside, count = self.container.sources.inside(source, self.until)
+            return {"inside": inside, "inside_count": count} if count else {}
+        if source.counter is not None and source.statistics.activeSince:
+            return {"unhandled": source.counter.value()}
+        return {}
+
+
+def _holder(holder: Hashable, hold: Hold, takers: bool) -> dict[str, Any]:
+    """@param holder: none: the lock is released by name; otherwise it is what ends with it."""
+    found: dict[str, Any] = {"lifetime": "service", "since": hold.since}
+    if hold.until is not None:
+        found["until"] = hold.until
+    if hold.taker is None:
+        # An alarm's, or a program's that runs the service itself.
+        return found
+    if holder is not None:
+        found["lifetime"] = "connection"
+    if takers:
+        found["uid"] = hold.taker.uid
+        if hold.taker.pid:
+            found |= {"pid": hold.taker.pid, "command": hold.taker.command}
+    return found

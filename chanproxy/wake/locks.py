@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -29,23 +29,69 @@ class TooManyWakeLocks(WakeLockError):
     """As many names as are allowed are held now."""
 
 
+@frozen
+class Taker:
+    """
+    Who has acquired a lock, as of then.
+
+    @ivar pid: 0: it is of no pid namespace of ours.
+    @ivar command: the process's name, quoted; empty: it has ended, or is hidden.
+    """
+
+    pid: int
+    uid: int
+    command: str = ""
+
+
+@define(eq=False)
+class Hold:
+    """
+    One holder's hold of a lock.
+
+    @ivar since: nanoseconds (C{CLOCK_BOOTTIME}), since when it is held.
+    @ivar until: likewise, when it is released by itself; None: it is not.
+    @ivar taker: who acquired it, the last time; None: it is not known.
+    """
+
+    since: int
+    until: int | None = None
+    taker: Taker | None = None
+    _timer: IDelayedCall | None = None
+
+    def endAfter(self, timer: IDelayedCall | None, until: int | None) -> None:
+        """Let another time limit count from now on."""
+        self.forget()
+        self._timer, self.until = timer, until
+
+    def expired(self) -> None:
+        """The time is over: the timer has called."""
+        self._timer = None
+
+    def forget(self) -> None:
+        """There is no time limit any more.  Idempotent."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+
 @define(eq=False)
 class WakeLock:
     """
     One name; held as long as anybody holds it.
 
     @ivar statistics: exact; they outlive the lock's release.
+    @ivar holds: by whom; not to be changed by others.
     """
 
     name: str
     statistics: SourceStatistics = field(factory=SourceStatistics)
-    _holders: dict[Hashable, IDelayedCall | None] = field(factory=dict, init=False)
+    holds: dict[Hashable, Hold] = field(factory=dict, init=False)
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
 
     @property
     def held(self) -> bool:
         """Whether anybody holds it."""
-        return bool(self._holders)
+        return bool(self.holds)
 
     @property
     def kind(self) -> str:
@@ -98,27 +144,38 @@ class WakeLocks:
         """Those that are held, then those that were."""
         return [*self.held.values(), *self._idle.values()]
 
-    def acquire(self, name: str, timeout: float | None = None, holder: Hashable = None) -> WakeLock:
+    def acquire(
+        self,
+        name: str,
+        timeout: float | None = None,
+        holder: Hashable = None,
+        taker: Taker | None = None,
+    ) -> WakeLock:
         """
         Hold a lock; holding it already only sets the timeout anew.
 
         @param timeout: seconds until it is released by itself.
         @param holder: who holds it; each holder's hold is its own.
+        @param taker: who that is, for people.
         @raise TooManyWakeLocks: as many as are allowed are held.
         """
         lock = self.held.get(name) or self._idle.get(name)
         if lock is None:
             self._makeRoom()
             lock = WakeLock(name)
-        self._stopTimer(lock, holder)
-        lock._holders[holder] = (
-            None if timeout is None else self._clock.callLater(timeout, self._expired, lock, holder)
-        )
+        now = self._nanoseconds()
+        hold = lock.holds.setdefault(holder, Hold(now))
+        hold.taker = taker
+        if timeout is None:
+            hold.endAfter(None, None)
+        else:
+            timer = self._clock.callLater(timeout, self._expired, lock, holder)
+            hold.endAfter(timer, now + int(timeout * 1e9))
         lock.statistics.eventCount += 1
         if name not in self.held:
             self._idle.pop(name, None)
             self.held[name] = lock
-            lock.statistics.activated(self._nanoseconds())
+            lock.statistics.activated(now)
             if len(self.held) == 1:
                 os.eventfd_write(self._fd, 1)
         return lock
@@ -139,30 +196,24 @@ class WakeLocks:
         @raise WakeLockError: this holder does not hold it.
         """
         lock = self.held.get(name)
-        if lock is None or holder not in lock._holders:
+        if lock is None or holder not in lock.holds:
             raise WakeLockError(f"the wake lock {name!r} is not held")
         self._letGo(lock, holder)
 
     def releaseAll(self, holder: Hashable) -> None:
         """A holder is gone."""
         for lock in list(self.held.values()):
-            if holder in lock._holders:
+            if holder in lock.holds:
                 self._letGo(lock, holder)
 
     def _expired(self, lock: WakeLock, holder: Hashable) -> None:
-        lock._holders[holder] = None
+        lock.holds[holder].expired()
         lock.statistics.expireCount += 1
         self._letGo(lock, holder)
 
-    def _stopTimer(self, lock: WakeLock, holder: Hashable) -> None:
-        timer = lock._holders.get(holder)
-        if timer is not None:
-            timer.cancel()
-
     def _letGo(self, lock: WakeLock, holder: Hashable) -> None:
-        self._stopTimer(lock, holder)
-        del lock._holders[holder]
-        if lock._holders:
+        lock.holds.pop(holder).forget()
+        if lock.holds:
             return
         lock.statistics.deactivated(self._nanoseconds())
         del self.held[lock.name]
@@ -178,7 +229,7 @@ class WakeLocks:
         if self._fd < 0:
             return
         for lock in list(self.held.values()):
-            for holder in list(lock._holders):
+            for holder in list(lock.holds):
                 self._letGo(lock, holder)
         os.close(self._fd)
         self._fd = -1

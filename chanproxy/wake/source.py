@@ -118,6 +118,13 @@ class SourceGroup(Protocol):
     def within(self) -> float | None:
         """Seconds from now until that time; L{None} without one."""
 
+    def inside(self, source: WakeSource, until: float) -> tuple[list[str], int]:
+        """
+        What is in one of them that stands for many: the first ones in words, and how many.
+
+        @param until: seconds of processor time (C{time.thread_time}), when it has taken too long.
+        """
+
     def explain(self, signalled: Sequence[WakeSource], wokenAt: int) -> list[str]:
         """Names of those that were, with who is at the other end; some milliseconds after that."""
 

@@ -211,6 +211,10 @@ class WakeSources:
         """The sources of the group, if there is one."""
         return [] if self._group is None else self._group.sources
 
+    def inside(self, source: WakeSource, until: float) -> tuple[list[str], int]:
+        """See L{SourceGroup.inside}; nothing, when it is none of a group's."""
+        return ([], 0) if self._group is None else self._group.inside(source, until)
+
     @property
     def descriptors(self) -> int:
         """How many there are for all sources, those of the group as well."""

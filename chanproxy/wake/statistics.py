@@ -91,8 +91,11 @@ class SuspendStatistics:
     """
     How suspends of one container went so far.
 
+    @ivar since: nanoseconds (C{CLOCK_BOOTTIME}), since when they are counted.
     @ivar lastFailure: why the last suspend that failed did so.
     @ivar lastReason: the last resume reason; C{Abort: names} after a failure.
+    @ivar lastWake: nanoseconds (C{CLOCK_BOOTTIME}), when it was woken last; 0: never.
+    @ivar wokenBy: why; failures between then and now change nothing.
     @ivar lastAsleep: nanoseconds.
     @ivar totalAsleep: nanoseconds, breaths included.
     @ivar breaths: how often it ran for a moment while it slept.
@@ -101,11 +104,14 @@ class SuspendStatistics:
     @ivar events: the latest L{EVENTS_KEPT} events, oldest first.
     """
 
+    since: int = field(factory=bootNanoseconds)
     attempts: int = 0
     successes: int = 0
     failures: int = 0
     lastFailure: str = ""
     lastReason: str = ""
+    lastWake: int = 0
+    wokenBy: str = ""
     lastAsleep: int = 0
     totalAsleep: int = 0
     breaths: int = 0
@@ -123,13 +129,14 @@ class SuspendStatistics:
         self.successes += 1
         self.lastAsleep = asleep
         self.totalAsleep += asleep
-        self.lastReason = reason
+        self.lastReason = self.wokenBy = reason
+        self.lastWake = now
         self.histogram[bucketOf(asleep)] += 1
         self.events.append(SuspendEvent(now, "resume", reason))
 
     def explained(self, reason: str) -> None:
         """What woke it last is known better now."""
-        self.lastReason = reason
+        self.lastReason = self.wokenBy = reason
         self.events[-1] = evolve(self.events[-1], reason=reason)
 
     def breathed(self, lasted: int) -> None:

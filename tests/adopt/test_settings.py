@@ -251,6 +251,9 @@ class _Nothing:
     def poll(self) -> list[Any]:
         return []
 
+    def inside(self, source: WakeSource, until: float) -> tuple[list[str], int]:
+        return [], 0
+
     def within(self) -> float | None:
         return None
 

@@ -45,6 +45,9 @@ class Found(Adopted):
             self.label = "own"
         self.add("web/pipe", os.dup(world.reading), select.EPOLLIN, True)
 
+    def inside(self, source: WakeSource, until: float) -> tuple[list[str], int]:
+        return [], 0
+
     def within(self) -> float | None:
         """As the test says."""
         return self._world.own

@@ -189,6 +189,20 @@ async def test_listed(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_holders(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """It is told that a lock is held, and not by whom; who comes by the service's socket is."""
+    async with serving(reactor, tmp_path):
+        with Client(f"{tmp_path}/control.sock") as root, Client(f"{tmp_path}/web.sock") as inside:
+            lock = {"container": "web", "name": "backup"}
+            accepted(await root.call("AcquireWakeLock", lock))
+            for client, told in ((root, {"uid", "pid", "command"}), (inside, set[str]())):
+                reply = accepted(await client.call("Describe", {"container": "web"}))
+                (backup,) = (s for s in reply["description"]["sources"] if s["name"] == "backup")
+                (holder,) = backup["holders"]
+                assert set(holder) == {"lifetime", "since"} | told
+
+
+@asynchronous
 async def test_guest(
     reactor: ChanproxyReactor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,13 +75,16 @@ async def test_manyContainers(reactor: ChanproxyReactor, tmp_path: Path) -> None
 async def test_describe(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """The container itself; its channels, watchers and alarms."""
     async with stationed(reactor, tmp_path) as (station, client, box):
+        before = bootNanoseconds()
         description = await described(client)
         del description["statistics"], description["histogram"]
+        assert description.pop("since") < before < description.pop("now") < bootNanoseconds()
         assert description == {
             "name": "editor",
             "state": "awake",
             "mode": "manual",
             "why_awake": "it is suspended only when asked (suspend = manual)",
+            "times": [],
             "passed_over": [],
             "signals": "looked_for",
             "freezer": "editor",
@@ -200,10 +203,11 @@ async def test_attempts(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         other = station.client()
         refused(await suspended(other), "AlreadySuspended")
         description = await described(other)
+        assert description["statistics"].pop("counted_since") < before
         assert description["statistics"] == {
             "attempt_count": 1,
-            **dict.fromkeys(("success_count", "fail_count"), 0),
-            **dict.fromkeys(("last_failure", "last_resume_reason"), ""),
+            **dict.fromkeys(("success_count", "fail_count", "last_wake"), 0),
+            **dict.fromkeys(("last_failure", "last_resume_reason", "last_wake_reason"), ""),
             **dict.fromkeys(("last_suspend_time", "total_suspend_time"), 0),
             **dict.fromkeys(("breath_count", "breath_time"), 0),
         }
@@ -219,7 +223,9 @@ async def test_outcomes(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     the last reason is the abort.
     """
     async with stationed(reactor, tmp_path) as (station, client, _):
+        before = bootNanoseconds()
         slept = [accepted(await suspended(client))["suspend_time"] for _ in range(2)]
+        after = bootNanoseconds()
         statistics = (await described(client))["statistics"]
         assert statistics["last_resume_reason"] == "timeout"
         lock = {"container": "editor", "name": "lock"}
@@ -234,7 +240,11 @@ async def test_outcomes(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         refused(await suspended(client), "SuspendFailure")
         description = await described(client)
         why = "editor: no process is in it"
+        # What failed since has woken nobody.
+        assert before < description["statistics"].pop("last_wake") < after
+        assert description["statistics"].pop("counted_since") < before
         assert description["statistics"] == {
+            "last_wake_reason": "timeout",
             "attempt_count": 4,
             "success_count": 2,
             "fail_count": 2,

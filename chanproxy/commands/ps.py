@@ -1,0 +1,45 @@
+"""
+C{chanproxy ps}: all containers of a running service, a row each.
+"""
+
+from __future__ import annotations
+
+import click
+
+from chanproxy.commands.asking import asking, containersArgument, jsonOption, socketOption
+from chanproxy.commands.rows import Row
+from chanproxy.commands.showing import Moment, duration, jsonLine, percent, table
+
+HEAD = ("NAME", "STATE", "FOR", "ASLEEP", "WHY")
+
+
+@click.command("ps")
+@socketOption
+@jsonOption
+@containersArgument
+def ps(path: str | None, asJson: bool, names: tuple[str, ...]) -> None:
+    """
+    Show what each container does, in a row.
+
+    All of them, or these NAMEs.  FOR is how long it is awake, or asleep; ASLEEP the share of time
+    asleep since the service has it; WHY what keeps it awake, or what woke it last.
+    """
+    with asking(path) as service:
+        found, now = service.some(names)
+    moment = Moment(now)
+    rows = [Row.of(entry, moment) for entry in found]
+    if asJson:
+        for row in rows:
+            jsonLine(row.fields())
+        return
+    table(
+        HEAD,
+        [
+            (
+                *(row.name, row.shownState, duration(row.seconds)),
+                *(percent(row.asleep), row.reason(moment)),
+            )
+            for row in rows
+        ],
+        right=("FOR", "ASLEEP"),
+    )
