@@ -57,7 +57,7 @@ class HttpPort:
             door = TcpDoor(_token(configuration), crowd)
         self._clients = clients = HttpFactory(
             reactor,
-            Resources(Tools(manager, self._feed, limits.httpStreams, reactor)),
+            Resources(Tools(manager, self._feed, containers, limits.httpStreams, reactor)),
             door,
             crowd,
             Bounds(limits.httpBytes, limits.httpTimeout),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from chanproxy.container import Container
 from chanproxy.manager.attached import Handed
 from chanproxy.manager.caller import LONGEST, Caller, Reply
 from chanproxy.manager.dispatch import Manager
@@ -33,6 +34,9 @@ from chanproxy.manager.http.server import HttpRequest
 from chanproxy.manager.refusals import notNow
 from chanproxy.manager.varlink import Call, readObject
 from chanproxy.words import brief, meant
+
+if TYPE_CHECKING:
+    from chanproxy.manager.http.metrics import Metrics
 
 Schema = Mapping[str, Any]
 
@@ -126,6 +130,7 @@ OPERATIONS = (
         fields={"container": NAME},
         kind="text/event-stream",
     ),
+    Operation("GET", "/metrics", "Figures of all containers, for Prometheus.", kind="text/plain"),
     Operation("GET", "/openapi.json", "This description.", public=True, answers="OpenAPI"),
 )
 """All of them."""
@@ -136,11 +141,13 @@ class Tools:
     """
     What resources are made with.
 
+    @ivar containers: those of the service at this moment, by name.
     @ivar streams: the most streams of events at a time.
     """
 
     manager: Manager
     feed: Feed
+    containers: Callable[[], Mapping[str, Container]]
     streams: int
     reactor: Any
 
@@ -150,8 +157,10 @@ class Resources:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._measured: Metrics | None = None
         self._answers: dict[str, Callable[[HttpRequest, Peer, dict[str, Any]], None]] = {
             "/events": self._events,
+            "/metrics": self._metrics,
             "/openapi.json": self._openapi,
             f"{_ONE}/statistics": self._statistics,
             "/containers": self._list,
@@ -237,6 +246,24 @@ class Resources:
         assert isinstance(reply, Reply)
         description = reply.parameters["description"]
         asked.reply({key: description[key] for key in ("statistics", "histogram")})
+
+    def _metrics(self, asked: HttpRequest, peer: Peer, parameters: dict[str, Any]) -> None:
+        try:
+            from chanproxy.manager.http.metrics import Metrics
+        except ImportError as error:
+            raise HttpError(
+                501,
+                "NoMetrics",
+                "the service has no package prometheus_client; install chanproxy[metrics] there",
+            ) from error
+        if self._measured is None:
+            self._measured = Metrics(self._tools.reactor, self._tools.containers)
+        accept = (asked.getHeader(b"Accept") or b"").decode("latin-1")
+        found = self._measured.text(accept, peer.rights.allows, peer.account.charge)
+        found.addCallbacks(
+            lambda text: asked.succeed(200, *text, {}),
+            lambda failure: self._failed(asked, failure),
+        )
 
     def _openapi(self, asked: HttpRequest, peer: Peer, parameters: dict[str, Any]) -> None:
         from chanproxy.manager.http.openapi import description
