@@ -20,7 +20,7 @@ QUICK = {
     "kernel": "poller",
     "manager": (
         "client control control_access control_interface control_sequences "
-        "describe facts locks sources suspend trace varlink watchers"
+        "describe facts http locks sources suspend trace varlink watchers"
     ),
     "service": "framing tls",
     "wake": "counter sources",

@@ -32,6 +32,9 @@ class Traffic:
     messages: int = 0
     descriptors: int = 0
 
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.messages + other.messages, self.descriptors + other.descriptors)
+
 
 class Carrying(TypingProtocol):
     """The proxy that two directions are of."""

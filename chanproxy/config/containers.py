@@ -6,7 +6,7 @@ Pure; knows single tables and not the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from attrs import field, frozen
 
@@ -97,10 +97,14 @@ def readContainer(name: str, table: Table) -> Container:
 
 
 def checkTogether(
-    containers: Iterable[Container], control: SeqpacketAddressSpec | None, problems: list[Problem]
+    containers: Iterable[Container], own: Mapping[str, Address | None], problems: list[Problem]
 ) -> None:
-    """What only shows when all channels are looked at; those without an address are passed over."""
-    listens: list[tuple[str, Address]] = [] if control is None else [("control", control)]
+    """
+    What only shows when all channels are looked at; those without an address are passed over.
+
+    @param own: where the service itself listens, by the keys.
+    """
+    listens = [(key, address) for key, address in own.items() if address is not None]
     freezers: dict[str, list[str]] = {}
     for container in containers:
         base = join("containers", container.name)
@@ -110,7 +114,7 @@ def checkTogether(
             freezers.setdefault(plainPath(container.freezer), []).append(f"{base}.freezer")
         for channel in container.channels:
             path = join(f"{base}.channels", channel.name)
-            ends = [(f"{path}.listen", channel.listen), ("control", control)]
+            ends = [(f"{path}.listen", channel.listen), *own.items()]
             ends.append((f"{base}.control", container.control))
             if channel.listen is not None:
                 listens.append((f"{path}.listen", channel.listen))

@@ -52,6 +52,10 @@ class Limits:
     @ivar cgroupDepth: how deep inside each other they are looked through.
     @ivar processes: likewise.
     @ivar endpointBuffer: bytes that wait in one direction of an endpoint of Twisted's.
+    @ivar httpBytes: the largest body of a request, in bytes.
+    @ivar httpConnections: the most connections by HTTP.
+    @ivar httpStreams: the most that are told of events at a time.
+    @ivar httpTimeout: seconds that a request may take to arrive.
     """
 
     messageBytes: int = key(
@@ -92,6 +96,14 @@ class Limits:
     cgroupDepth: int = key(DEPTH, Whole(1, MOST_SOURCES), "How deep inside each other they are.")
     processes: int = key(
         PROCESSES, Whole(1, MOST_PROCESSES), "Processes of one container that are looked at."
+    )
+    httpBytes: int = key(
+        65536, Whole(64, LARGEST_MESSAGE, "bytes"), "The largest body of a request over HTTP."
+    )
+    httpConnections: int = key(256, Whole(1, 65536), "The most connections by HTTP.")
+    httpStreams: int = key(32, Whole(0, 65536), "Streams of events at a time.")
+    httpTimeout: float = key(
+        30.0, Number(0.1, LONGEST, "seconds"), "How long a request may take to arrive."
     )
 
 

@@ -22,9 +22,16 @@ from chanproxy.config.limits import Limits, readLimits
 from chanproxy.config.problems import ConfigurationError, Problem
 from chanproxy.config.scheduling import Scheduling, readScheduling
 from chanproxy.config.tables import Table
-from chanproxy.endpoints.parsing import OtherAddressSpec
+from chanproxy.endpoints.addresses import SocketAddress
+from chanproxy.endpoints.parsing import OtherAddressSpec, parseHttp
 from chanproxy.endpoints.paths import SeqpacketAddressSpec, parseControl
 from chanproxy.freezers.guarding import SECONDS
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/") or not path.isprintable():
+        raise ValueError(f"{path!r} is no path from / on")
+    return path
 
 
 @frozen
@@ -33,6 +40,8 @@ class Configuration:
     The whole file.
 
     @ivar control: where the manager listens, or L{None}.
+    @ivar http: where it is answered over HTTP, or L{None}.
+    @ivar httpTokenFile: the file of the token that who comes by TCP has to know, or L{None}.
     @ivar watchdog: seconds after which a service that does not turn is one that hangs; 0: nobody
         looks.
     @ivar confine: as a program of its own it gives up rights that it has no use for.
@@ -46,6 +55,16 @@ class Configuration:
         Text(parseControl, "/run/chanproxy/control.sock", "an address"),
         "Where to take calls: a path, or seqpacket:PATH[:mode=600].",
     )
+    http: SocketAddress | None = key(
+        None,
+        Text(parseHttp, "unix:/run/chanproxy/http.sock", "an address"),
+        "Where to answer over HTTP: unix:PATH[:mode=600], or tcp:PORT.",
+    )
+    httpTokenFile: str | None = key(
+        None,
+        Text(_absolute, "/etc/chanproxy/http-token", "a path"),
+        "The file of the token for those who come by TCP.",
+    )
     access: tuple[AccessEntry, ...] = ()
     scheduling: Scheduling = Factory(Scheduling)
     watchdog: float = key(
@@ -58,8 +77,12 @@ class Configuration:
 KEYS = keysOf(Configuration)
 
 
-def _checkReach(top: Table, control: SeqpacketAddressSpec | None) -> None:
+def _checkReach(
+    top: Table, control: SeqpacketAddressSpec | None, http: SocketAddress | None
+) -> None:
     """Whether those that access entries name can connect at all."""
+    if http is not None and http.traits.credentials:
+        return
     if control is None:
         remedy = 'write control = "seqpacket:/run/chanproxy/control.sock:mode=666"'
         top.note("access", "applies to the control socket, and there is none", remedy)
@@ -68,6 +91,20 @@ def _checkReach(top: Table, control: SeqpacketAddressSpec | None) -> None:
             "control",
             f"no other user can connect to a socket of mode {control.mode:03o}",
             f"write control = {control.written(0o666)}, for access is checked by the peer's user",
+        )
+
+
+def _checkHttp(top: Table, http: SocketAddress | None, token: str | None) -> None:
+    """Whether all who can come by it are known by something."""
+    if token is not None and (http is None or http.traits.credentials):
+        remedy = 'write http = "tcp:8080", or leave it out: who comes by a path is known as a user'
+        top.note("http-token-file", "is for HTTP over TCP, and there is none", remedy)
+    elif http is not None and not http.near and token is None:
+        top.note(
+            "http",
+            f"other machines can connect to {http.shown}, and nothing would tell who they are",
+            'write http-token-file = "/etc/chanproxy/http-token", or take the address of this '
+            'machine alone: http = "tcp:8080"',
         )
 
 
@@ -107,14 +144,17 @@ def fromTree(tree: Any) -> Configuration:
     names = [container.name for container in containers if container.name.isprintable()]
     access = tuple(readAccess(name, table, names) for name, table in top.tables("access"))
     if access and (control is not None or not top.has("control")):
-        _checkReach(top, control)
+        _checkReach(top, control, own["http"])
+    if not top.has("http") or own["http"] is not None:
+        _checkHttp(top, own["http"], own["httpTokenFile"])
     scheduling = readScheduling(top.table("scheduling"))
     top.end()
     # With a control socket they can be added later.
-    if isinstance(tree, dict) and tree.get("containers", {}) == {} and not top.has("control"):
+    alone = not top.has("control") and not top.has("http")
+    if isinstance(tree, dict) and tree.get("containers", {}) == {} and alone:
         remedy = "write at least one table, [containers.NAME], or control, to add them later"
         top.note("containers", "has no container", remedy)
-    checkTogether(containers, control, problems)
+    checkTogether(containers, {"control": control, "http": own["http"]}, problems)
     _checkFrames(top, limits, containers)
     if problems:
         raise ConfigurationError(problems)

@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 from chanproxy.carry import policies
 from chanproxy.carry.answered import UNANSWERED
 from chanproxy.carry.ledger import SILENCE, Ledger
+from chanproxy.carry.loop import Traffic
 from chanproxy.carry.noticed import Noticed
 from chanproxy.carry.pairing import CannotPair, whyNotPaired
 from chanproxy.carry.proxy import Callbacks, ChannelProxy, ContainerProtocol, RemoteProtocol
@@ -93,6 +94,7 @@ class Channels:
         self._counters: dict[str, OpenCounter] = {}
         self._proxies: set[ChannelProxy] = set()
         self._noticed: list[tuple[Noticed, MessageCounter]] = []
+        self._past = Traffic(), Traffic()
 
     def __len__(self) -> int:
         """How many are open."""
@@ -115,6 +117,14 @@ class Channels:
     def proxies(self) -> Iterator[ChannelProxy]:
         """The channels that are open now."""
         return iter(tuple(self._proxies))
+
+    @property
+    def carried(self) -> tuple[Traffic, Traffic]:
+        """What has gone into the container so far, and out of it; by what has ended, too."""
+        inbound, outbound = self._past
+        for proxy in self._proxies:
+            inbound, outbound = inbound + proxy.inbound, outbound + proxy.outbound
+        return inbound, outbound
 
     def notices(self, name: str) -> Noticed:
         """
@@ -246,6 +256,8 @@ class Channels:
         extras: tuple[OpenCounter | None, Reports | None] = (None, None),
     ) -> None:
         kept, reports = extras
+        inbound, outbound = self._past
+        self._past = inbound + proxy.inbound, outbound + proxy.outbound
         self._proxies.discard(proxy)
         if reports is not None:
             reports.close()

@@ -93,6 +93,11 @@ class SocketAddress(Address):
         return ""
 
     @property
+    def near(self) -> bool:
+        """Whether only this machine can connect to what listens there."""
+        return True
+
+    @property
     def peerMode(self) -> int | None:
         """Permissions that who listens has to apply to peers; L{None}: the kernel does."""
         return None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 
-from chanproxy.endpoints.addresses import Address, Traits, split
+from chanproxy.endpoints.addresses import Address, SocketAddress, Traits, split
 from chanproxy.endpoints.paths import SeqpacketAddressSpec, UnixStreamAddressSpec
 from chanproxy.endpoints.systemd import parseSystemd
 from chanproxy.endpoints.tcp import parseTcp, parseTcp6
@@ -70,6 +70,21 @@ def parseAddress(description: str, listening: bool) -> Address:
             "as seqpacket:/run/a.sock, unix:/run/a.sock or tcp:8080 do"
         )
     return OtherAddressSpec(kind, description)
+
+
+def parseHttp(description: str) -> SocketAddress:
+    """
+    Read where to answer over HTTP.
+
+    @raise ValueError: what is wrong, a sentence for each.
+    """
+    address = parseAddress(description, listening=True)
+    if not isinstance(address, SocketAddress) or address.scheme not in ("unix", "tcp"):
+        raise ValueError(
+            f"{brief(description)} carries no HTTP here; "
+            "that takes unix:, as in unix:/run/chanproxy/http.sock, or tcp:, as in tcp:8080"
+        )
+    return address
 
 
 _PARSERS: dict[str, Callable[[Sequence[str], Mapping[str, str], bool], Address]] = {

@@ -21,6 +21,7 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocol,
     IProtocolFactory,
+    IReactorSocket,
     IReadDescriptor,
     ITransport,
 )
@@ -183,17 +184,19 @@ class ChannelPort:
             closeSocket(connected)
             return
         try:
-            peer = addressOf(connected.family, raw)
-            protocol = self._factory.buildProtocol(peer)
-            if protocol is None:
-                closeSocket(connected)
-            else:
-                addresses = (self.getHost(), peer)
-                serve(self._reactor, connected, self._buffer, protocol, *addresses, self._bare)
+            self._serve(connected, addressOf(connected.family, raw))
         except Exception:
             # It costs this connection, not the listener.
             self._log.failure("{path}: a connection could not be served", path=self._path)
             closeSocket(connected)
+
+    def _serve(self, connected: socket.socket, peer: IAddress) -> None:
+        protocol = self._factory.buildProtocol(peer)
+        if protocol is None:
+            closeSocket(connected)
+        else:
+            addresses = (self.getHost(), peer)
+            serve(self._reactor, connected, self._buffer, protocol, *addresses, self._bare)
 
     def _mayConnect(self, connected: socket.socket) -> bool:
         """An abstract address has no file mode: apply the mode to the peer's credentials."""
@@ -246,6 +249,20 @@ class ChannelPort:
         self._factory.doStop()
         if self._stopped is not None:
             self._stopped.callback(None)
+
+
+class StreamPort(ChannelPort):
+    """Likewise, of streams, for protocols that want a transport of Twisted's own."""
+
+    def _serve(self, connected: socket.socket, peer: IAddress) -> None:
+        with connected:
+            connected.setblocking(False)
+            # It takes a duplicate.
+            cast(IReactorSocket, self._reactor).adoptStreamConnection(
+                connected.fileno(),
+                socket.AddressFamily(connected.family),
+                self._factory,  # type: ignore[arg-type]  # any factory will do
+            )
 
 
 def serve(

@@ -57,6 +57,11 @@ class TcpAddressSpec(SocketAddress):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def near(self) -> bool:
+        """See L{SocketAddress}."""
+        return _isLoopback(self.host)
+
+    @property
     def _everywhere(self) -> tuple[int, bool] | None:
         """Port and family, where it listens on all addresses of this machine."""
         return (self.port, ":" in self.host) if self.host in _EVERYWHERE else None

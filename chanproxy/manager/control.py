@@ -38,7 +38,7 @@ from chanproxy.manager.crowds import Account, Crowd, Terms
 from chanproxy.manager.describe import fitting
 from chanproxy.manager.dispatch import Manager
 from chanproxy.manager.errors import CallTooLarge, InternalError, LimitExceeded, VarlinkError
-from chanproxy.manager.refusals import noAccess
+from chanproxy.manager.refusals import noAccess, notNow
 from chanproxy.manager.varlink import Call
 from chanproxy.words import listed
 
@@ -136,9 +136,7 @@ class ControlConnection(MessageProtocol):
         except VarlinkError as error:
             self._fail(call, error)
         except OSError as error:
-            # Out of descriptors or memory; the client may try again.
-            text = f"not now: {error.strerror}; raise the limit of open files (ulimit -n)"
-            self._fail(call, LimitExceeded("RLIMIT_NOFILE", text))
+            self._fail(call, notNow(error))
         except Exception:
             self._log.failure("control: {who}: a call failed", who=caller.who)
             self._fail(call, InternalError())

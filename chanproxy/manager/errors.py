@@ -102,11 +102,10 @@ class CallMalformed(VarlinkError):
 class CallTooLarge(VarlinkError):
     """The packet has too many bytes."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, key: str = "limits.control-bytes") -> None:
         super().__init__(
             f"{MANAGER}.CallTooLarge",
-            f"the call has more than {limit} bytes; write a shorter one, or raise "
-            "limits.control-bytes",
+            f"the call has more than {limit} bytes; write a shorter one, or raise {key}",
             {"limit": limit},
         )
 

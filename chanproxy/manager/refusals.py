@@ -28,6 +28,12 @@ def noAccess(who: str) -> PermissionDenied:
     )
 
 
+def notNow(error: OSError) -> LimitExceeded:
+    """Out of descriptors or memory; the client may try again."""
+    text = f"not now: {error.strerror}; raise the limit of open files (ulimit -n)"
+    return LimitExceeded("RLIMIT_NOFILE", text)
+
+
 def sourceError(field: str, name: str, error: WakeSourceError) -> Exception:
     if isinstance(error, WakeSourceExists):
         return errors.WakeSourceExists(name)

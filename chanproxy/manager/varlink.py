@@ -71,7 +71,7 @@ def parseCall(data: bytes) -> Call:
     @raise VarlinkError: L{CallMalformed}, whatever the packet holds.
     """
     try:
-        tree = _object(data)
+        tree = readObject(data)
         for key in tree:
             if key not in _CALL:
                 raise ValueError(f"there is no key {brief(key)}; known are {', '.join(_CALL)}")
@@ -92,7 +92,7 @@ def parseReply(data: bytes) -> Reply:
     @raise VarlinkError: it is an error; or L{ReplyMalformed}.
     """
     try:
-        tree = _object(data)
+        tree = readObject(data)
         parameters, continues = _parameters(tree), _flag(tree, "continues")
         if "error" not in tree:
             return Reply(parameters, continues)
@@ -135,7 +135,7 @@ def _encode(tree: Mapping[str, Any]) -> bytes:
     return json.dumps(tree, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def readObject(data: bytes) -> dict[str, Any]:
     """
     Read a JSON object.
 

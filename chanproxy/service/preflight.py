@@ -89,6 +89,9 @@ def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) ->
         taken = control.whyNotBindable()
         if taken is not None:
             problems.append(Problem("control", taken, passing=True))
+    http = configuration.http
+    if http is not None and (taken := http.whyNotBindable()):
+        problems.append(Problem("http", taken, passing=True))
     return problems
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.application.service import Service
@@ -44,6 +44,9 @@ from chanproxy.service.summary import Summary
 from chanproxy.wake.source import WakeSourceError
 from chanproxy.words import safe
 
+if TYPE_CHECKING:
+    from chanproxy.service.httpport import HttpPort
+
 
 def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
     """What limits a container, of its own keys and of those of all."""
@@ -59,6 +62,32 @@ def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
 def _closed(result: object) -> object:
     closer.finish()
     return result
+
+
+def _startHttp(
+    service: ChanproxyService,
+    configuration: config.Configuration,
+    reactor: ChanproxyReactor,
+    buffer: PeekBuffer,
+    problems: list[Problem],
+) -> HttpPort | None:
+    if configuration.http is None:
+        return None
+    # Not before: who does not ask for it does not pay for it.
+    from chanproxy.service.httpport import HttpPort
+
+    try:
+        access = Access(configuration.access)
+        port = HttpPort(reactor, configuration, access, lambda: service.containers, buffer)
+        port.start()
+    except AccessError as error:
+        # They may have been found for the control socket.
+        problems += [each for each in error.problems if each not in problems]
+    except CannotStart as error:
+        problems.append(Problem(error.key, str(error)))
+    else:
+        return port
+    return None
 
 
 class ChanproxyService(Service):
@@ -83,6 +112,7 @@ class ChanproxyService(Service):
         self._guests: list[GuestPort] = []
         self._control: ChannelPort | None = None
         self._clients: ControlFactory | None = None
+        self._http: HttpPort | None = None
         self._buffer: PeekBuffer | None = None
         self._signals = SignalTrace(reactor)
         self._guard = Guard(reactor, configuration.watchdog)
@@ -115,6 +145,7 @@ class ChanproxyService(Service):
             for container in self._configuration.containers:
                 self._startContainer(container, limits, buffer, problems)
             self._startControl(buffer, problems)
+            self._http = _startHttp(self, self._configuration, self._reactor, buffer, problems)
             if problems:
                 raise StartError(problems)
         except BaseException:
@@ -267,7 +298,10 @@ class ChanproxyService(Service):
         # Before the control socket is closed: who waits for a resume is answered.
         self._thaw(containers.values())
         self._buffer = None
-        control: list[Deferred[None]] = []
+        control: list[Deferred[Any]] = []
+        if self._http is not None:
+            control.append(self._http.stop())
+            self._http = None
         if self._control is not None and self._clients is not None:
             control.append(self._control.stopListening())
             self._clients.closeAll()
@@ -288,7 +322,7 @@ class ChanproxyService(Service):
         self,
         containers: list[Container],
         listeners: Sequence[ChannelListener | GuestPort],
-        others: Sequence[Deferred[None]] = (),
+        others: Sequence[Deferred[Any]] = (),
     ) -> Deferred[object]:
         self._thaw(containers)
         stopped = DeferredList([*others, *(listener.stop() for listener in listeners)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections import deque
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorFDSet
@@ -20,14 +21,23 @@ class TooManyAlarms(Exception):
     """As many as are allowed are set."""
 
 
+LATEST = 16
+"""Names of alarms that went off which are remembered."""
+
+
 class Alarms:
-    """The alarms of one container, by name; each goes off once."""
+    """
+    The alarms of one container, by name; each goes off once.
+
+    @ivar latest: the names of those that went off last.
+    """
 
     def __init__(self, reactor: IReactorFDSet, limit: int, wentOff: Callable[[str], None]) -> None:
         self._limit = limit
         self._wentOff = wentOff
         self._poller = Poller(reactor)
         self._timers: dict[str, tuple[int, float]] = {}
+        self.latest: deque[str] = deque(maxlen=LATEST)
 
     def __len__(self) -> int:
         return len(self._timers)
@@ -60,6 +70,7 @@ class Alarms:
 
     def _expired(self, name: str) -> None:
         self.cancel(name)
+        self.latest.append(name)
         self._wentOff(name)
 
     def cancel(self, name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import define, evolve, field, frozen
 
@@ -102,6 +102,8 @@ class SuspendStatistics:
     @ivar breathTime: nanoseconds that these took.
     @ivar histogram: how many times asleep fell into each bucket; see L{bucketLimit}.
     @ivar events: the latest L{EVENTS_KEPT} events, oldest first.
+    @ivar listeners: called with each event as it is added, and again when its reason is known
+        better.
     """
 
     since: int = field(factory=bootNanoseconds)
@@ -118,11 +120,20 @@ class SuspendStatistics:
     breathTime: int = 0
     histogram: list[int] = field(factory=lambda: [0] * BUCKETS)
     events: deque[SuspendEvent] = field(factory=lambda: deque(maxlen=EVENTS_KEPT))
+    listeners: list[Callable[[SuspendEvent], object]] = field(factory=list)
+
+    def _add(self, event: SuspendEvent) -> None:
+        self.events.append(event)
+        self._tell(event)
+
+    def _tell(self, event: SuspendEvent) -> None:
+        for listener in self.listeners:
+            listener(event)
 
     def attempted(self, now: int) -> None:
         """A suspend was asked for."""
         self.attempts += 1
-        self.events.append(SuspendEvent(now, "attempt"))
+        self._add(SuspendEvent(now, "attempt"))
 
     def succeeded(self, now: int, asleep: int, reason: str) -> None:
         """It slept, and something woke it."""
@@ -132,12 +143,13 @@ class SuspendStatistics:
         self.lastReason = self.wokenBy = reason
         self.lastWake = now
         self.histogram[bucketOf(asleep)] += 1
-        self.events.append(SuspendEvent(now, "resume", reason))
+        self._add(SuspendEvent(now, "resume", reason))
 
     def explained(self, reason: str) -> None:
         """What woke it last is known better now."""
         self.lastReason = self.wokenBy = reason
         self.events[-1] = evolve(self.events[-1], reason=reason)
+        self._tell(self.events[-1])
 
     def breathed(self, lasted: int) -> None:
         """It ran for a moment."""
@@ -149,7 +161,7 @@ class SuspendStatistics:
         self.failures += 1
         self.lastFailure = reason
         self.lastReason = f"Abort: {reason}"
-        self.events.append(SuspendEvent(now, "fail", reason, tuple(sources)))
+        self._add(SuspendEvent(now, "fail", reason, tuple(sources)))
 
 
 def bucketOf(asleep: int) -> int:

@@ -199,7 +199,7 @@ def test_unknownKeyLikeNoOther() -> None:
         "limits.zzz: is not known; known are message-bytes, message-descriptors, connect-timeout, "
         "control-bytes, control-connections, wake-sources, wake-locks, wake-watchers, containers, "
         "trace-bytes, endpoint-buffer, container-descriptors, user-descriptors, log-lines, "
-        "cgroups, cgroup-depth, processes"
+        "cgroups, cgroup-depth, processes, http-bytes, http-connections, http-streams and 1 more"
     ]
 
 

@@ -23,29 +23,33 @@ from tests.shared.station import Client, Station
 
 _CONNECT = """
 import os, socket, sys
-path, count, user, *groups = sys.argv[1:]
+path, count, kind, user, *groups = sys.argv[1:]
 # Where it may not go by the whole path.
 os.chdir(os.path.dirname(path))
 os.setgroups([int(group) for group in groups])
 os.setgid(int(user))
 os.setuid(int(user))
 for _ in range(int(count)):
-    connected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connected = socket.socket(socket.AF_UNIX, int(kind))
     connected.connect(os.path.basename(path))
     socket.send_fds(socket.socket(fileno=os.dup(0)), [b"x"], [connected.fileno()])
 """
 
 
 def connectedAs(
-    path: str, user: int, groups: Sequence[int] = (), count: int = 1
+    path: str,
+    user: int,
+    groups: Sequence[int] = (),
+    count: int = 1,
+    kind: int = socket.SOCK_SEQPACKET,
 ) -> list[socket.socket]:
-    """Connections to a control socket that another user has made, in a process of its own."""
+    """Connections to a socket that another user has made, in a process of its own."""
     os.chmod(os.path.dirname(path), 0o711)
     os.chmod(path, 0o666)
     here, there = socket.socketpair()
     with here, there:
         here.settimeout(20)
-        arguments = [path, str(count), str(user), *map(str, groups)]
+        arguments = [path, str(count), str(int(kind)), str(user), *map(str, groups)]
         program = [sys.executable, "-I", "-S", "-c", _CONNECT]
         subprocess.run([*program, *arguments], stdin=there.fileno(), check=True, timeout=20)
         received = [socket.recv_fds(here, 1, 1)[1][0] for _ in range(count)]

@@ -1,0 +1,92 @@
+"""
+HttpPort: the service over HTTP.  Loaded only where the configuration has the key C{http}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+from chanproxy import config
+from chanproxy.channels.buffers import PeekBuffer
+from chanproxy.container import Container
+from chanproxy.endpoints.ports import StreamPort
+from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.kernel.descriptors import limit
+from chanproxy.kernel.fewlines import FewLines
+from chanproxy.manager.access import Access
+from chanproxy.manager.crowds import Crowd, Terms
+from chanproxy.manager.dispatch import Manager
+from chanproxy.manager.http.doors import IDoor, TcpDoor, UnixDoor, readToken
+from chanproxy.manager.http.events import Feed
+from chanproxy.manager.http.resources import Resources, Tools
+from chanproxy.manager.http.server import Bounds, HttpFactory
+from chanproxy.service.listener import CannotStart
+
+
+class HttpPort:
+    """Listens for requests."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: ChanproxyReactor,
+        configuration: config.Configuration,
+        access: Access,
+        containers: Callable[[], Mapping[str, Container]],
+        buffer: PeekBuffer,
+    ) -> None:
+        """
+        @param containers: those of the service at this moment, by name.
+        @param buffer: shared by the channels.
+        @raise CannotStart: what is wrong with the token.
+        """
+        assert configuration.http is not None
+        address = configuration.http
+        limits = configuration.limits
+        terms = Terms(limits.httpConnections, limits.userDescriptors or limit() // 16)
+        crowd = Crowd(reactor, terms)
+        self._feed = Feed(reactor, containers)
+        manager = Manager(reactor, containers, buffer)
+        door: IDoor = UnixDoor(access, crowd)
+        if not address.traits.credentials:
+            door = TcpDoor(_token(configuration), crowd)
+        self._clients = clients = HttpFactory(
+            reactor,
+            Resources(Tools(manager, self._feed, containers, limits.httpStreams, reactor)),
+            door,
+            crowd,
+            Bounds(limits.httpBytes, limits.httpTimeout),
+            FewLines(self._log, reactor, "http", limits.logLines),
+        )
+        self._port = StreamPort(reactor, address, clients, buffer, lines=limits.logLines)
+
+    def start(self) -> None:
+        """
+        Listen.
+
+        @raise CannotStart: what is wrong, and what to do; nothing is left behind.
+        """
+        try:
+            self._port.startListening()
+        except CannotListenError as error:
+            raise CannotStart("http", str(error.socketError)) from error
+
+    def stop(self) -> Deferred[None]:
+        """Accept no more, and end the connections."""
+        self._feed.close()
+        self._clients.closeAll()
+        return self._port.stopListening()
+
+
+def _token(configuration: config.Configuration) -> bytes | None:
+    if configuration.httpTokenFile is None:
+        return None
+    try:
+        return readToken(configuration.httpTokenFile)
+    except ValueError as error:
+        raise CannotStart("http-token-file", str(error)) from error
