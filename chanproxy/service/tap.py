@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from chanproxy import config
-from chanproxy.config import StartError, channels, containers, reading
+from chanproxy.config import Problem, StartError, channels, containers, reading
 from chanproxy.config.options import helpOf, written
 from chanproxy.freezers import isOurs
 from chanproxy.freezers.frozen import thawRecorded
@@ -32,10 +32,11 @@ def _reactor() -> ChanproxyReactor:
     return cast(ChanproxyReactor, reactor)
 
 
-def _refuse(text: str) -> None:
-    """Exit with status 1 and without a traceback."""
-    lines = "\n".join(f"chanproxy: {line}" for line in text.splitlines())
-    sys.exit(lines)
+def _refuse(*reasons: str | Problem) -> None:
+    """Exit with status 1 and without a traceback; what has a file begins with it."""
+    located = [isinstance(reason, Problem) and bool(reason.file) for reason in reasons]
+    lines = zip(map(str, reasons), located, strict=True)
+    sys.exit("\n".join(line if file else f"chanproxy: {line}" for line, file in lines))
 
 
 _SHORT = {"listen": "l", "connect": "t", "freezer": "f"}
@@ -86,10 +87,10 @@ class Options(usage.Options):
             else:
                 self.configuration = self._fromWords()
         except config.ConfigurationError as error:
-            _refuse(str(error))
+            _refuse(*error.problems)
         problems = preflight(self.configuration, _reactor())
         if problems:
-            _refuse("\n".join(map(str, problems)))
+            _refuse(*problems)
 
     def _fromWords(self) -> config.Configuration:
         """@raise ConfigurationError: with all problems."""
@@ -110,7 +111,7 @@ class _Command(ChanproxyService):
         try:
             super().startService()
         except StartError as error:
-            _refuse(str(error))
+            _refuse(*self._configuration.located(error.problems))
         Ending(self._reactor).install()
 
     def _confine(self) -> None:
