@@ -12,6 +12,7 @@ import click
 
 COMMANDS = {
     "call": "call:command",
+    "check": "check:command",
     "demo": "demo:demo",
     "hold": "run:hold",
     "run": "run:run",
