@@ -13,7 +13,7 @@ QUICK = {
     "carry": "answered handled policies proxy",
     "channels": "adapter framed kinds streams transport",
     "commands": "call operators showing",
-    "config": "access reading",
+    "config": "access places reading unwise",
     "container": "cadence suspension watchers",
     "endpoints": "addresses dialling seldom",
     "guest": "guest socket waking",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "call": "call:command",
+    "check": "check:command",
     "demo": "demo:demo",
     "events": "events:events",
     "hold": "run:hold",

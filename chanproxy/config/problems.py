@@ -1,5 +1,6 @@
 """
-What is wrong with a configuration, or keeps a service from starting: each with its key.
+What is wrong with a configuration, or keeps a service from starting: each with its key, and its
+line where that is known.
 
 Knows no key of ours.
 """
@@ -16,17 +17,34 @@ class Problem:
     """
     One thing that is wrong: where, what, and what to do.
 
+    @ivar path: the key; empty: the file itself.
     @ivar remedy: empty, where C{wrong} says that, too.
     @ivar passing: somebody else has it, perhaps a predecessor that is on its way out.
+    @ivar file: its name, on one line; empty: it is not about a file.
+    @ivar line: of the file, from 1 on; L{None}: no line is about it.
+    @ivar column: likewise.
     """
 
     path: str
     wrong: str
     remedy: str = ""
     passing: bool = False
+    file: str = ""
+    line: int | None = None
+    column: int | None = None
+
+    @property
+    def where(self) -> str:
+        """The file and the line, as compilers write them; empty without a file."""
+        return f"{self.file}:{self.line}" if self.file and self.line else self.file
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, and what to do."""
+        return self.wrong + (f"; {self.remedy}" if self.remedy else "")
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.wrong}" + (f"; {self.remedy}" if self.remedy else "")
+        return ": ".join(part for part in (self.where, self.path, self.sentence) if part)
 
 
 class ConfigurationError(Exception):
@@ -39,6 +57,10 @@ class ConfigurationError(Exception):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
+
+
+class Unreadable(ConfigurationError):
+    """There is no such file, or it may not be read."""
 
 
 class StartError(Exception):

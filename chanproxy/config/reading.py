@@ -12,14 +12,16 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import attrs
 from attrs import Factory, frozen
 
 from chanproxy.channels.framed import FRAME_BYTES, HEADER_BYTES
 from chanproxy.config.access import AccessEntry, readAccess
 from chanproxy.config.containers import Container, checkTogether, readContainer
+from chanproxy.config.file import File, onOneLine
 from chanproxy.config.keys import LONGEST, Choice, Flag, Number, Text, key, keysOf
 from chanproxy.config.limits import Limits, readLimits
-from chanproxy.config.problems import ConfigurationError, Problem
+from chanproxy.config.problems import ConfigurationError, Problem, Unreadable
 from chanproxy.config.scheduling import Scheduling, readScheduling
 from chanproxy.config.tables import Table
 from chanproxy.endpoints.addresses import SocketAddress
@@ -46,6 +48,7 @@ class Configuration:
         looks.
     @ivar confine: as a program of its own it gives up rights that it has no use for.
     @ivar log: C{auto}, C{plain}, C{json} or C{journal}: the form of its log, likewise.
+    @ivar file: where all of this was read; L{None}: from elsewhere.
     """
 
     limits: Limits = Factory(Limits)
@@ -72,6 +75,11 @@ class Configuration:
     )
     confine: bool = key(True, Flag(), "Whether to give up rights that are not needed.")
     log: str = key("auto", Choice("auto", "plain", "json", "journal"), "What form the log has.")
+    file: File | None = attrs.field(default=None, eq=False, repr=False)
+
+    def located(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+        """The same problems, each with its line, if there is a file."""
+        return tuple(problems) if self.file is None else self.file.locate(problems)
 
 
 KEYS = keysOf(Configuration)
@@ -167,47 +175,68 @@ def load(text: str) -> Configuration:
 
     @raise ConfigurationError: with all problems; of a syntax error, the first only.
     """
-    return _load(text, "file")
-
-
-def _load(text: str, source: str) -> Configuration:
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        line = re.search(r"at line (\d+)", str(error))
-        path = f"line {line[1]}" if line else source
-        remedy = "see https://toml.io for the language"
-        raise ConfigurationError([Problem(path, str(error), remedy)]) from None
-    # Python's own limits, which it reports without a line.
-    except ValueError:
-        problem = Problem(source, "a number has thousands of digits", "write a smaller one")
-        raise ConfigurationError([problem]) from None
-    except RecursionError:
-        problem = Problem(source, "lists are nested too deeply", "no key takes a list of lists")
-        raise ConfigurationError([problem]) from None
-    return fromTree(tree)
+    return fromTree(_parsed(text))
 
 
 def loadFile(path: str | os.PathLike[str]) -> Configuration:
     """
     Read a file.
 
-    @raise ConfigurationError: with all problems; also when there is no such file.
+    @raise ConfigurationError: with all problems, each with its line; L{Unreadable} when there is no
+        such file.
     """
-    name = os.fspath(path)
-    # A name may hold a line break; a problem has one line.
-    name = name if name.isprintable() else repr(name)
+    name = onOneLine(path)
     try:
-        with open(path, "rb") as file:
-            text = file.read().decode()
-    except UnicodeDecodeError as error:
-        raise ConfigurationError([Problem(name, str(error), "write the file in UTF-8")]) from None
+        with open(path, "rb") as opened:
+            raw = opened.read()
     # ValueError: a zero byte in the name.
     except (OSError, ValueError) as error:
         wrong = (isinstance(error, OSError) and error.strerror) or str(error)
-        remedy = "give --config a file that can be read"
-        raise ConfigurationError([Problem(name, wrong, remedy)]) from None
-    return _load(text, name)
+        remedy = "give a file that can be read"
+        raise Unreadable([Problem("", wrong, remedy, file=name)]) from None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        problem = Problem("", str(error), "write the file in UTF-8", file=name, line=line)
+        raise ConfigurationError([problem]) from None
+    tree = _parsed(text, name)
+    file = File(path, text)
+    try:
+        return attrs.evolve(fromTree(tree), file=file)
+    except ConfigurationError as error:
+        raise ConfigurationError(file.locate(error.problems)) from None
+
+
+def _parsed(text: str, file: str = "") -> dict[str, Any]:
+    """
+    What a text holds.
+
+    @param file: its name, for problems.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        wrong, remedy = str(error), "see https://toml.io for the language"
+        line, column = _whereOf(wrong, text)
+    # Python's own limits, which it reports without a line.
+    except ValueError:
+        wrong, remedy = "a number has thousands of digits", "write a smaller one"
+        line, column = None, None
+    except RecursionError:
+        wrong, remedy = "lists are nested too deeply", "no key takes a list of lists"
+        line, column = None, None
+    path = "" if file else "file" if line is None else f"line {line}"
+    problem = Problem(path, wrong, remedy, file=file, line=line, column=column)
+    raise ConfigurationError([problem])
+
+
+def _whereOf(error: str, text: str) -> tuple[int, int | None]:
+    """Line and column of a syntax error; the end of the file has no column."""
+    found = re.search(r"\(at line (\d+), column (\d+)\)", error)
+    if found is None:
+        return text.rstrip("\n").count("\n") + 1, None
+    return int(found[1]), int(found[2])
 
 
 def fromOptions(

@@ -83,14 +83,23 @@ class Address(ABC):
         """Whether who connects to it comes to what listens on another one."""
         return False
 
-
-class SocketAddress(Address):
-    """One whose sockets are made by us."""
-
     @property
     def file(self) -> str:
         """The file that stands for what listens there; empty: none does."""
         return ""
+
+    def openTo(self) -> tuple[str, str] | None:
+        """
+        Whom it lets in who listens on it, where that is more than the users who were meant.
+
+        @return: who that is, and what to write so that it does not; L{None}: nobody, or it is not
+            known.
+        """
+        return None
+
+
+class SocketAddress(Address):
+    """One whose sockets are made by us."""
 
     @property
     def near(self) -> bool:

@@ -46,6 +46,16 @@ class OtherAddressSpec(Address):
         """See L{Address}."""
         return self.description
 
+    def openTo(self) -> tuple[str, str] | None:
+        """See L{Address}: of Twisted's own kinds, where they listen is known."""
+        interface = split(self.description)[2].get("interface", "")
+        if self.scheme.lower() not in _PLAIN or interface.startswith("127.") or interface == "::1":
+            return None
+        return (
+            "everybody who reaches this machine over the network",
+            "write interface=127.0.0.1, unless its certificates or a firewall say who may",
+        )
+
 
 def parseAddress(description: str, listening: bool) -> Address:
     """

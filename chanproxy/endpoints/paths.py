@@ -128,6 +128,12 @@ class PathSpec(SocketAddress):
         # The kernel wants write permission; where we apply the mode ourselves, any bit will do.
         return bool(self.mode & (0o066 if self.abstract else 0o022))
 
+    def openTo(self) -> tuple[str, str] | None:
+        """See L{Address}."""
+        if not self.mode & (0o007 if self.abstract else 0o002):
+            return None
+        return f"every user of this machine (mode {self.mode:03o})", "write mode=660 or less"
+
     def written(self, mode: int) -> str:
         """The endpoint string, in the quotes of TOML, of the same path with another mode."""
         path = "".join(f"\\{c}" if c in "\\:=" else c for c in self.path)

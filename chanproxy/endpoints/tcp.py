@@ -84,6 +84,17 @@ class TcpAddressSpec(SocketAddress):
         same = self.host in (other.host, "localhost") or other.host in _EVERYWHERE
         return self.host == other.host or (near and here and same)
 
+    def openTo(self) -> tuple[str, str] | None:
+        """See L{Address}."""
+        if _isLoopback(self.host):
+            return None
+        where = "this machine" if self.host in _EVERYWHERE else self.host
+        remedy = (
+            "leave interface out, so that it is loopback, and let something that asks (TLS with "
+            "certificates, a firewall) stand before it"
+        )
+        return f"everybody who reaches {where} over the network", remedy
+
     def _tried(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         # With the scope of a link-local address, fe80::1%eth0.

@@ -56,6 +56,12 @@ class VsockAddressSpec(SocketAddress):
         """See L{Address}."""
         return f"vsock {self.cid}:{self.port}"
 
+    def openTo(self) -> tuple[str, str] | None:
+        """See L{Address}."""
+        if self.cid == _CIDS["local"]:
+            return None
+        return "other machines, the host or its guests", "leave cid out, so that it is local"
+
     def _tried(self) -> socket.socket:
         made = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | CLOEXEC)
         try:

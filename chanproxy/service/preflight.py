@@ -32,13 +32,13 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
 
     Waits for up to C{PREDECESSOR} seconds for what may pass.
 
-    @return: all problems found.
+    @return: all problems found; with their lines, if the configuration is from a file.
     """
     end = time.monotonic() + PREDECESSOR
     while True:
         problems = _problems(configuration, reactor)
         if time.monotonic() > end or not any(each.passing for each in problems):
-            return problems
+            return list(configuration.located(problems))
         time.sleep(0.02)
 
 

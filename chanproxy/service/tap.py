@@ -17,7 +17,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from chanproxy import config
-from chanproxy.config import StartError, channels, containers, reading
+from chanproxy.config import Problem, StartError, channels, containers, reading
 from chanproxy.config.options import helpOf, written
 from chanproxy.freezers import isOurs
 from chanproxy.freezers.frozen import thawRecorded
@@ -39,10 +39,11 @@ def _reactor() -> ChanproxyReactor:
     return cast(ChanproxyReactor, reactor)
 
 
-def _refuse(text: str) -> NoReturn:
-    """Exit with status 1 and without a traceback."""
-    lines = "\n".join(f"chanproxy: {line}" for line in text.splitlines())
-    sys.exit(lines)
+def _refuse(*reasons: str | Problem) -> NoReturn:
+    """Exit with status 1 and without a traceback; what has a file begins with it."""
+    located = [isinstance(reason, Problem) and bool(reason.file) for reason in reasons]
+    lines = zip(map(str, reasons), located, strict=True)
+    sys.exit("\n".join(line if file else f"chanproxy: {line}" for line, file in lines))
 
 
 _SHORT = {"listen": "l", "connect": "t", "freezer": "f"}
@@ -94,11 +95,11 @@ class Options(usage.Options):
             else:
                 self.configuration = self._fromWords()
         except config.ConfigurationError as error:
-            _refuse(str(error))
+            _refuse(*error.problems)
         self._checkLog()
         problems = preflight(self.configuration, _reactor())
         if problems:
-            _refuse("\n".join(map(str, problems)))
+            _refuse(*problems)
 
     def _checkLog(self) -> None:
         """What the command line says of the log goes before the file."""
@@ -150,7 +151,7 @@ class _Command(ChanproxyService):
         try:
             super().startService()
         except StartError as error:
-            _refuse(str(error))
+            _refuse(*self._configuration.located(error.problems))
         Ending(self._reactor).install()
         self._notices.status(self.summary.text)
         # The reactor is not turning yet.
