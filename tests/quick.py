@@ -11,7 +11,7 @@ from pathlib import Path
 
 QUICK = {
     "carry": "answered handled policies proxy",
-    "channels": "adapter framed kinds streams transport",
+    "channels": "adapter framed kinds sending streams transport",
     "commands": "call",
     "config": "access reading",
     "container": "cadence suspension watchers",
