@@ -15,7 +15,7 @@ QUICK = {
     "commands": "call",
     "config": "access reading",
     "container": "cadence suspension watchers",
-    "endpoints": "addresses dialling seldom",
+    "endpoints": "addresses dialling plain seldom",
     "guest": "guest socket waking",
     "kernel": "poller",
     "manager": (

@@ -12,7 +12,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionAborted
@@ -261,10 +261,24 @@ class MessageProtocol(Protocol):
 
     _TURN = 64
 
-    def makeConnection(self, transport: object) -> None:
-        """The transport is ready."""
+    def makeConnection(self, transport: Any) -> None:
+        """
+        The transport is ready.
+
+        @raise TypeError: it carries no packets.
+        """
+        if not hasattr(transport, "waitReadable"):
+            raise TypeError(
+                f"{type(self).__name__} speaks in packets, which {type(transport).__name__} does "
+                "not carry: listen at an endpoint seqpacket:PATH, or connect to one"
+            )
+        # Before C{connectionMade}, which may pause it.
+        transport.waitReadable(True)
         Protocol.makeConnection(self, transport)
-        self.transport.waitReadable(True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """A packet arrived at a protocol around this one, which knows nothing of descriptors."""
+        self.messageReceived(data, [])
 
     def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
         """

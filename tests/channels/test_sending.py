@@ -166,8 +166,8 @@ async def test_noBytes(reactor: ChanproxyReactor, full: bool) -> None:
     protocol, other = connect(reactor, Keeper())
     if full:
         fill(protocol)
-    wrong: Any = 5
-    for each in (wrong, "text"):
+    wrong: list[Any] = [5, "text"]
+    for each in wrong:
         with pytest.raises(TypeError, match="bytes-like"):
             protocol.transport.sendMessage(each)
     protocol.transport.abortConnection()
