@@ -14,7 +14,7 @@ QUICK = {
     "channels": "adapter framed kinds sending streams transport",
     "commands": "call",
     "config": "access reading",
-    "container": "cadence suspension watchers",
+    "container": "cadence closed suspension watchers",
     "endpoints": "addresses dialling plain seldom",
     "guest": "guest socket waking",
     "kernel": "poller",

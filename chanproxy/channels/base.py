@@ -150,6 +150,10 @@ class SocketChannel(WatchedSocket):
             self._cookie = calls.socketCookie(self._socket)
         return self._cookie
 
+    def _cannotTake(self, error: OSError) -> ChannelBroken:
+        why = "the channel is closed" if self._closed else error.strerror
+        return ChannelBroken(f"taking: {why}")
+
     # Descriptors.
 
     def _roomFor(self, heaviest: int, most: int) -> int:
