@@ -11,11 +11,11 @@ from pathlib import Path
 
 QUICK = {
     "carry": "answered handled policies proxy",
-    "channels": "adapter framed kinds streams transport",
+    "channels": "adapter framed kinds sending streams transport",
     "commands": "call operators showing",
     "config": "access places reading unwise",
-    "container": "cadence suspension watchers",
-    "endpoints": "addresses dialling seldom",
+    "container": "cadence closed suspension watchers",
+    "endpoints": "addresses dialling plain seldom",
     "guest": "guest socket waking",
     "kernel": "poller",
     "manager": (

@@ -28,7 +28,19 @@ _CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 LOST = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 """The peer, or the way to it, has vanished."""
 
-_LATER = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
+SCARCE = (errno.ENOBUFS, errno.ENOMEM)
+"""The kernel has no memory for it: for now, or never."""
+
+_LATER = (errno.ETOOMANYREFS, *SCARCE)
+
+_SKB_OVERHEAD = 32
+"""C{unix_dgram_sendmsg}, C{net/unix/af_unix.c}: what a packet takes besides in the send buffer."""
+
+MOST_BYTES = (1024 + 45) * os.sysconf("SC_PAGESIZE")
+"""
+Larger packets are never sent, whatever the buffer is: the kernel allocates one in one piece
+(C{MAX_PAGE_ORDER}, C{include/linux/mmzone.h}), and the rest of it in some pages (C{MAX_SKB_FRAGS}).
+"""
 
 
 class SocketChannel(WatchedSocket):
@@ -102,14 +114,29 @@ class SocketChannel(WatchedSocket):
         if number in _CLOSED:
             self._reset = self._reset or number == errno.ECONNRESET
             raise ChannelClosed(os.strerror(number))
-        if number in _LATER:
+        hopeless = size > MOST_BYTES and self.family == "packets"
+        if number in _LATER and not (hopeless and number in SCARCE):
             self._retrySend = True
             return False
-        if number == errno.EMSGSIZE and not enlarged:
+        if number == errno.EMSGSIZE and not enlarged and not hopeless:
             self._enlargeSendBuffer(size)
             return True
         self._reset = self._reset or number in LOST
-        raise ChannelBroken(_explain(number, size, rights))
+        raise ChannelBroken(whyNotSent(number, size, rights))
+
+    def _expectSendable(self, size: int, rights: int) -> None:
+        """
+        See that the kernel would take such a packet, if all before it were gone.
+
+        @raise ChannelBroken: it never would.
+        """
+        if rights > calls.SCM_MAX_FD:
+            self._mayRetry(errno.EINVAL, size, rights, True)
+        for enlarged in (False, True):
+            room = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            if size + _SKB_OVERHEAD <= room and size <= MOST_BYTES:
+                return
+            self._mayRetry(errno.EMSGSIZE, size, rights, enlarged)
 
     def _enlargeSendBuffer(self, size: int) -> None:
         for option in (SO_SNDBUFFORCE, socket.SO_SNDBUF):
@@ -122,6 +149,10 @@ class SocketChannel(WatchedSocket):
         if not self._cookie:
             self._cookie = calls.socketCookie(self._socket)
         return self._cookie
+
+    def _cannotTake(self, error: OSError) -> ChannelBroken:
+        why = "the channel is closed" if self._closed else error.strerror
+        return ChannelBroken(f"taking: {why}")
 
     # Descriptors.
 
@@ -138,9 +169,31 @@ class SocketChannel(WatchedSocket):
         )
 
 
-def _explain(number: int, size: int, rights: int) -> str:
+def whyNotSent(number: int, size: int, rights: int) -> str:
+    """
+    What is wrong with a message, by the error of sending it, and what to do.
+
+    @param rights: how many descriptors go with it.
+    """
+    if number in (errno.EMSGSIZE, *SCARCE) and size > MOST_BYTES:
+        most = f"{MOST_BYTES >> 20} MiB"
+        return (
+            f"a packet of {size} bytes is more than the kernel takes ({most}); send it in several"
+        )
+    if number in SCARCE:
+        return f"the kernel has no memory for a packet of {size} bytes; send it in several"
     if number == errno.EMSGSIZE:
-        return f"a packet of {size} bytes is too large to send; raise net.core.wmem_max"
+        # The kernel gives twice of what is asked for, and of what may be asked for.
+        needed = (size + _SKB_OVERHEAD + 1) // 2
+        return (
+            f"a packet of {size} bytes is too large to send; send it in several, or raise the "
+            f"kernel's limit: sysctl net.core.wmem_max={needed}"
+        )
+    if number == errno.EINVAL and rights > calls.SCM_MAX_FD:
+        most = f"{calls.SCM_MAX_FD} with a message"
+        return f"{rights} descriptors are more than the kernel takes ({most}); send several"
+    if number == errno.EBADF and rights:
+        return "one of the descriptors that are to go with the message is not open"
     if number == errno.EPERM and rights:
         return "the receiver refuses descriptors (SO_PASSRIGHTS is off)"
     return f"sending: {os.strerror(number)}"

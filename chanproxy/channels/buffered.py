@@ -228,7 +228,7 @@ class EndpointChannel:
 
         Where the transport cannot close one direction alone, as TLS, it closes both.
         """
-        if self._finished or self._gone:
+        if self._finished or self._gone or self._closed:
             return
         self._finished = True
         self._transport.unregisterProducer()
@@ -242,7 +242,7 @@ class EndpointChannel:
 
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
-        return self._gone
+        return self._gone or self._closed
 
     def wasReset(self) -> bool:
         """See L{IChannel.wasReset}."""

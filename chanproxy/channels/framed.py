@@ -153,7 +153,9 @@ class FramedChannel:
             if len(data) > FRAME_BYTES:
                 if sizes:
                     break
-                raise ChannelBroken(f"a packet of {len(data)} bytes exceeds {FRAME_BYTES}")
+                raise ChannelBroken(
+                    f"a packet of {len(data)} bytes exceeds a frame ({FRAME_BYTES})"
+                )
             pieces += (_LENGTH.pack(len(data)), data)
             sizes.append(HEADER_BYTES + len(data))
             total += sizes[-1]

@@ -235,7 +235,7 @@ class SeqpacketChannel(SocketChannel):
                 while done < count:
                     done += takeFrom(self.fileno(), headers, done, count - done)
             except OSError as error:
-                raise ChannelBroken(f"taking: {error.strerror}") from error
+                raise self._cannotTake(error) from error
             if headers.lengths[0] != lengths[0] or (
                 count > 1 and headers.lengths[:count].tolist() != lengths[:count]
             ):
@@ -252,9 +252,9 @@ class SeqpacketChannel(SocketChannel):
         """
         Drop the packet at the head, of whatever size, and its descriptors; nothing is received.
 
-        For a packet that L{peek} refused.  Harmless when there is none.
+        For a packet that L{peek} refused.  Harmless when there is none, and after L{close}.
         """
-        while True:
+        while not self._closed:
             with contextlib.suppress(BlockingIOError):
                 try:
                     # Without room for them the kernel would close the descriptors, and wait here.

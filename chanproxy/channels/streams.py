@@ -91,7 +91,7 @@ class StreamChannel(SocketChannel):
             try:
                 takeRun(self.fileno(), record.run, 0, count, self._scratch())
             except OSError as error:
-                raise ChannelBroken(f"taking: {error.strerror}") from error
+                raise self._cannotTake(error) from error
         record.end()
 
     def _scratch(self) -> int:

@@ -7,11 +7,12 @@ proxies, counters or containers, which have no use for such a queue.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionAborted
@@ -26,6 +27,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chanproxy.channels.base import SCARCE, whyNotSent
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.packets import SeqpacketChannel
 from chanproxy.interfaces import (
@@ -35,7 +37,11 @@ from chanproxy.interfaces import (
     IChannelUser,
     MessageRefused,
 )
+from chanproxy.kernel.calls import closeAll
 from chanproxy.kernel.foreign import closeForeign
+
+PATIENCE = 10.0
+"""Seconds that the kernel may have no memory for a packet until its connection is lost."""
 
 
 @implementer(IUNIXTransport, IConsumer, IPushProducer)
@@ -64,6 +70,7 @@ class SeqpacketTransport(SeqpacketChannel):
         self._nextDescriptors: list[int] = []
         self._producer: IPushProducer | IPullProducer | None = None
         self._streaming = False
+        self._scarceSince: float | None = None
 
     @property
     def pending(self) -> int:
@@ -72,21 +79,31 @@ class SeqpacketTransport(SeqpacketChannel):
 
     def sendMessage(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
         """
-        Send one packet, after all that were sent before.
+        Send one packet, after all that were sent before; nothing after L{loseConnection}, but for a
+        producer that is registered still.
+
+        One of which it shows only later that it can never be sent ends the connection, and
+        C{connectionLost} says why.
 
         @param descriptors: they stay the caller's, and may be closed when this returns.
         @raise ChannelBroken: the packet can never be sent; nothing else is affected.
+        @raise OSError: it has to wait, and there are no descriptors left to duplicate its own;
+            likewise.
         """
-        if self._closed or self.disconnecting:
+        if self._closed or (self.disconnecting and self._producer is None):
             return
-        if not self._queue:
+        view = memoryview(data).cast("B")
+        if self._queue:
+            # The kernel would not say so before it is its turn.
+            self._expectSendable(len(view), len(descriptors))
+        else:
             try:
-                if self._sendOne(data, descriptors) is not None:
+                if self._sendOne(view, descriptors) is not None:
                     return
             except ChannelClosed:
                 # Our read side finds the end, after all that came before it.
                 return
-        self._queue.append((bytes(data), [os.dup(fd) for fd in descriptors]))
+        self._queue.append((bytes(view), self._duplicates(descriptors)))
         self.waitWritable()
         if self._producer is not None and self._streaming:
             cast(IPushProducer, self._producer).pauseProducing()
@@ -105,7 +122,32 @@ class SeqpacketTransport(SeqpacketChannel):
 
     def sendFileDescriptor(self, descriptor: int) -> None:
         """Attach a duplicate of the descriptor to the next L{write}."""
-        self._nextDescriptors.append(os.dup(descriptor))
+        if not self._closed:
+            self._nextDescriptors.append(os.dup(descriptor))
+
+    def _duplicates(self, descriptors: Sequence[int]) -> list[int]:
+        """All of them or, when one cannot be, none."""
+        made: list[int] = []
+        try:
+            for fd in descriptors:
+                made.append(os.dup(fd))
+        except OSError as error:
+            # Nothing can wait in that: theirs are open still.
+            closeAll(made)
+            if error.errno == errno.EBADF:
+                raise ChannelBroken(whyNotSent(error.errno, 0, len(descriptors))) from error
+            raise
+        return made
+
+    def _mayRetry(self, number: int, size: int, rights: int, enlarged: bool) -> bool:
+        # Memory has no event; and a large packet needs so much in one piece that it may never come.
+        if number not in SCARCE:
+            self._scarceSince = None
+        elif self._scarceSince is None:
+            self._scarceSince = self._reactor.seconds()
+        elif self._reactor.seconds() - self._scarceSince > PATIENCE:
+            raise ChannelBroken(whyNotSent(number, size, rights))
+        return super()._mayRetry(number, size, rights, enlarged)
 
     def _becameWritable(self) -> None:
         while self._queue:
@@ -121,14 +163,23 @@ class SeqpacketTransport(SeqpacketChannel):
             except ChannelBroken as error:
                 self._shut(Failure(error))
                 return
+            self._scarceSince = None
             self._queue.popleft()
             closeForeign(descriptors)
         if self._producer is not None:
-            self._producer.resumeProducing()
+            self._produce(self._producer)
         elif self.disconnecting:
             self.close()
         else:
             self._user().channelWritable()
+
+    def _produce(self, producer: IPushProducer | IPullProducer) -> None:
+        """There is room for more."""
+        producer.resumeProducing()
+        if not self._streaming and self._producer is producer:
+            # It is asked each time: the kernel may have taken all that it gave, and then nothing
+            # else would.
+            self.waitWritable()
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """See L{IConsumer}."""
@@ -140,7 +191,7 @@ class SeqpacketTransport(SeqpacketChannel):
         self._producer = cast("IPushProducer | IPullProducer", producer)
         self._streaming = streaming
         if not streaming:
-            self._producer.resumeProducing()
+            self._produce(self._producer)
 
     def unregisterProducer(self) -> None:
         """See L{IConsumer}."""
@@ -210,10 +261,24 @@ class MessageProtocol(Protocol):
 
     _TURN = 64
 
-    def makeConnection(self, transport: object) -> None:
-        """The transport is ready."""
+    def makeConnection(self, transport: Any) -> None:
+        """
+        The transport is ready.
+
+        @raise TypeError: it carries no packets.
+        """
+        if not hasattr(transport, "waitReadable"):
+            raise TypeError(
+                f"{type(self).__name__} speaks in packets, which {type(transport).__name__} does "
+                "not carry: listen at an endpoint seqpacket:PATH, or connect to one"
+            )
+        # Before C{connectionMade}, which may pause it.
+        transport.waitReadable(True)
         Protocol.makeConnection(self, transport)
-        self.transport.waitReadable(True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """A packet arrived at a protocol around this one, which knows nothing of descriptors."""
+        self.messageReceived(data, [])
 
     def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
         """

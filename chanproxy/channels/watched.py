@@ -82,7 +82,7 @@ class WatchedSocket:
 
     def nothingFollows(self) -> bool:
         """Whether the end comes right after what is in the queue."""
-        return bool(calls.hungUp(self.fileno()))
+        return self._closed or bool(calls.hungUp(self.fileno()))
 
     def waitWritable(self) -> None:
         """See L{IChannel.waitWritable}."""
@@ -174,6 +174,8 @@ class WatchedSocket:
 
     def finishSending(self) -> None:
         """See L{IChannel.finishSending}."""
+        if self._closed:
+            return
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -188,7 +190,7 @@ class WatchedSocket:
 
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
-        return bool(calls.hungUp(self.fileno()) & select.POLLHUP)
+        return self._closed or bool(calls.hungUp(self.fileno()) & select.POLLHUP)
 
     def close(self) -> None:
         """See L{IChannel.close}."""

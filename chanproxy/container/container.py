@@ -209,6 +209,8 @@ class Container:
     @property
     def why(self) -> str:
         """Why it is awake, in words; empty while it is not."""
+        if self.sources.closed:
+            return "it was stopped"
         state = self.suspension.state
         if state != "awake":
             return ""
@@ -220,7 +222,8 @@ class Container:
         return names or f"it is suspended only when asked (suspend = {self.mode})"
 
     def start(self) -> None:
-        """Begin to suspend it when idle, if it is to be suspended by itself."""
+        """Begin to suspend it when idle, if it is to be suspended by itself; not after L{stop}."""
+        self.sources.expectOpen()
         if self._adopter is not None:
             self._adopter.stateChanged("awake")
         if self.mode in ("auto", "dry-run"):

@@ -306,14 +306,21 @@ class Attempt:
         connecting, self._connecting = self._connecting, None
         assert connecting is not None
         address = addressOf(connecting.family, place)
-        protocol = self._factory.buildProtocol(address)
+        try:
+            protocol = self._factory.buildProtocol(address)
+            if protocol is not None:
+                addresses = (_NOWHERE, address)
+                serve(self._reactor, connecting, self._buffer, protocol, *addresses, self._bare)
+        except Exception:
+            closeSocket(connecting)
+            if not self.result.called:
+                self.result.errback(Failure())
+            return
         if protocol is None:
             closeSocket(connecting)
             self._failed(None, "the factory made no protocol")
-            return
-        addresses = (_NOWHERE, address)
-        serve(self._reactor, connecting, self._buffer, protocol, *addresses, self._bare)
-        self.result.callback(protocol)
+        else:
+            self.result.callback(protocol)
 
     def _callAtDeadline(self, why: str) -> IDelayedCall:
         def late() -> None:
@@ -375,7 +382,8 @@ class ChannelClientEndpoint:
         self, protocolFactory: IProtocolFactory, identity: Identity | None = None
     ) -> Deferred[IProtocol]:
         """
-        Fires with the protocol, or fails with L{ConnectError}.  Cancellable.
+        Fires with the protocol, or fails with L{ConnectError}, or with what the factory or its
+        protocol raises.  Cancellable.
 
         @param identity: connect as this user and group, to a Unix socket.
         """

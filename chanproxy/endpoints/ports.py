@@ -23,7 +23,6 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorSocket,
     IReadDescriptor,
-    ITransport,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -32,7 +31,7 @@ from zope.interface import implementer
 from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.kinds import attach, kindOf
-from chanproxy.channels.transport import SeqpacketTransport
+from chanproxy.channels.plain import DeafProtocol, OpenTransport
 from chanproxy.endpoints.addresses import SocketAddress
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.descriptors import whyScarce
@@ -185,6 +184,11 @@ class ChannelPort:
             return
         try:
             self._serve(connected, addressOf(connected.family, raw))
+        except DeafProtocol as error:
+            self._lines.warn(
+                "{path}: connection closed: {error}", path=self._path, error=str(error)
+            )
+            closeSocket(connected)
         except Exception:
             # It costs this connection, not the listener.
             self._log.failure("{path}: a connection could not be served", path=self._path)
@@ -280,11 +284,10 @@ def serve(
     @param connected: of a kind that is carried; owned by the transport when it is made.
     @param bare: an L{IChannel} and no more, for those that need no queue and no addresses.  Where
         it is not asked for, the socket keeps packets.
+    @raise DeafProtocol: the protocol would hear of no packet; the socket is closed then.
     """
     if bare:
         attach(reactor, connected, buffer, protocol)
         return
     unix = cast(UNIXAddress, host), cast(UNIXAddress, peer)
-    transport = SeqpacketTransport(reactor, connected, buffer, *unix)
-    transport.protocol = protocol
-    protocol.makeConnection(cast(ITransport, transport))
+    OpenTransport(reactor, connected, buffer, *unix).begin(protocol)

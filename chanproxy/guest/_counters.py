@@ -142,7 +142,8 @@ class Counter:
 
         @raise CounterError: on a counter of the kind C{handled}, and after L{close}.
         """
-        if self.kind == "handled" or self._descriptor < 0:
+        self._expectOpen()
+        if self.kind == "handled":
             raise CounterError("it cannot be added to here; take a wake lock instead")
         os.write(self._descriptor, count.to_bytes(8, sys.byteorder))
 
@@ -152,7 +153,12 @@ class Counter:
 
         @raise CounterError: there is no C{/proc}, or it is closed.
         """
+        self._expectOpen()
         return int(_information(self._descriptor)["eventfd-count"], 16)
+
+    def _expectOpen(self) -> None:
+        if self._descriptor < 0:
+            raise CounterError("the counter is closed")
 
     def close(self) -> None:
         """Let go of the descriptor; the count stays as it is.  Idempotent."""
@@ -161,6 +167,7 @@ class Counter:
             os.close(descriptor)
 
     def __enter__(self) -> Counter:
+        self._expectOpen()
         return self
 
     def __exit__(

@@ -51,20 +51,23 @@ class Watch:
     """
     The container's state, then each change of it; iterate, or C{next} when readable.
 
-    Raises L{ServiceGone} when the service has gone, or drops a watcher that does not read.
+    Raises L{ServiceGone} when the service has gone, or drops a watcher that does not read, and
+    L{GuestError} after L{close}.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def fileno(self) -> int:
-        """Readable when there is a change to read."""
+        """Readable when there is a change to read; -1 after L{close}."""
         return self._connection.fileno()
 
     def __iter__(self) -> Iterator[Change]:
         return self
 
     def __next__(self) -> Change:
+        if self._connection.fileno() < 0:
+            raise GuestError("the watch is closed; ask for another one")
         parameters, descriptors = self._connection.receive()
         closeAll(descriptors)
         return Change(parameters["state"], tuple(parameters["reasons"]))

@@ -151,11 +151,15 @@ class IChannel(Interface):
         """
 
     def peerGone() -> bool:
-        """Whether the peer has closed both directions: nothing that is sent can arrive."""
+        """
+        Whether the peer has closed both directions, or this end is closed: nothing that is sent can
+        arrive.
+        """
 
     def close() -> None:
         """
-        Close at once.  C{connectionLost} follows in a later reactor turn.  Idempotent.
+        Close at once.  C{connectionLost} follows in a later reactor turn.  Idempotent.  Afterwards
+        nothing is there to peek, and whatever else is asked for does nothing.
 
         What was sent stays readable for the peer; what was not taken is lost.
         """

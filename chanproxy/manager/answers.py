@@ -46,7 +46,8 @@ class Connection(MessageProtocol):
 
     def send(self, data: bytes, descriptors: Sequence[int]) -> Deferred[Answer]:
         if self._lost or self.transport.disconnecting:
-            return fail(ConnectionDone())
+            why = "this client was closed, or its service has gone; connect another one"
+            return fail(ConnectionDone(why))
         try:
             self.transport.sendMessage(data, descriptors)
         except (ChannelBroken, OSError) as error:

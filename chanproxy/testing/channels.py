@@ -65,12 +65,23 @@ class ChannelConformance:
 
     @_asynchronous
     async def test_interface(self, kind: ChannelKind) -> None:
-        """It provides the interface, and closes once, however often it is told."""
+        """It provides the interface, and closes once; then it does nothing, which is no error."""
         ends = Ends(kind)
-        assert verifyObject(IChannel, ends.channel)
-        assert ends.channel.family in ("packets", "bytes")
-        ends.channel.close()
+        channel = ends.channel
+        assert verifyObject(IChannel, channel)
+        assert channel.family in ("packets", "bytes")
+        ends.peer.send(b"unread")
+        await ends.peeked(1)
+        channel.close()
         assert ends.listener.lost == 0
+        channel.waitReadable(True)
+        channel.waitWritable()
+        channel.waitGone()
+        for end in (channel.finishSending, channel.finishReceiving, channel.close, channel.abort):
+            end()
+        assert len(channel.peek()) == 0
+        channel.take(0)
+        assert (channel.fileno(), channel.peerGone(), channel.wasReset()) == (-1, True, False)
         await ends.close()
 
     @_asynchronous

@@ -186,7 +186,7 @@ class MemoryChannel:
 
     def peerGone(self) -> bool:
         """See L{IChannel.peerGone}."""
-        return self._incoming.ended and self._outgoing.deaf
+        return self._closed or (self._incoming.ended and self._outgoing.deaf)
 
     def close(self) -> None:
         """See L{IChannel.close}."""

@@ -17,7 +17,11 @@ from chanproxy.kernel import calls
 from chanproxy.kernel.poller import Poller
 
 
-class TooManyAlarms(Exception):
+class AlarmError(Exception):
+    """An alarm cannot be set; those that are set stay."""
+
+
+class TooManyAlarms(AlarmError):
     """As many as are allowed are set."""
 
 
@@ -38,6 +42,7 @@ class Alarms:
         self._poller = Poller(reactor)
         self._timers: dict[str, tuple[int, float]] = {}
         self.latest: deque[str] = deque(maxlen=LATEST)
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._timers)
@@ -55,8 +60,11 @@ class Alarms:
 
         @param at: Unix time, seconds; what is past goes off at once.
         @raise TooManyAlarms: as many as are allowed are set.
+        @raise AlarmError: they are closed.
         @raise OSError: out of descriptors; an alarm of the same name stays as it was.
         """
+        if self._closed:
+            raise AlarmError(f"the alarm {name!r} cannot be set: its container has stopped")
         if name not in self._timers and len(self._timers) >= self._limit:
             raise TooManyAlarms(f"{self._limit} alarms are set already; cancel some")
         timer = calls.timerAt(at)
@@ -83,6 +91,7 @@ class Alarms:
         return True
 
     def close(self) -> None:
-        """Forget all."""
+        """Forget all; none can be set any more.  Idempotent."""
+        self._closed = True
         for name in list(self._timers):
             self.cancel(name)

@@ -98,7 +98,12 @@ class MessageCounter:
         return self._fd
 
     def duplicate(self) -> int:
-        """A duplicate of the descriptor, to hand out; the caller closes it."""
+        """
+        A duplicate of the descriptor, to hand out; the caller closes it.
+
+        @raise CounterError: the counter is closed.
+        """
+        self._expectOpen()
         return os.dup(self._fd)
 
     def add(self, count: int) -> None:
@@ -107,8 +112,7 @@ class MessageCounter:
 
         @raise CounterError: the count would overflow or is negative, or the counter is closed.
         """
-        if self._fd < 0:
-            raise CounterError("the counter is closed")
+        self._expectOpen()
         if not 0 <= count <= MAXIMUM:
             raise CounterError(f"adding {count}: a number from 0 to {MAXIMUM} can be added")
         try:
@@ -120,6 +124,10 @@ class MessageCounter:
             raise CounterError(f"adding {count} would overflow the counter") from None
         except OSError as error:
             raise CounterError(f"adding {count}: {error.strerror}") from error
+
+    def _expectOpen(self) -> None:
+        if self._fd < 0:
+            raise CounterError("the counter is closed")
 
     def _hasRoom(self, count: int) -> bool:
         """Whether adding would not have to wait, on an eventfd that may be a blocking one."""
@@ -133,7 +141,9 @@ class MessageCounter:
         Take off handled messages, never below zero.
 
         @return: how many were taken off.
+        @raise CounterError: the counter is closed.
         """
+        self._expectOpen()
         taken = 0
         while taken < count and calls.readEventfd(self._fd):
             taken += 1
@@ -146,17 +156,31 @@ class MessageCounter:
         return taken
 
     def value(self) -> int:
-        """The count, unchanged by looking."""
+        """
+        The count, unchanged by looking.
+
+        @raise CounterError: the counter is closed.
+        """
+        self._expectOpen()
         return int(calls.eventfdInfo(self._fd)["eventfd-count"], 16)
 
     def positive(self) -> bool:
-        """Whether any message is not handled yet."""
+        """
+        Whether any message is not handled yet.
+
+        @raise CounterError: the counter is closed.
+        """
+        self._expectOpen()
         poller = select.poll()
         poller.register(self._fd, select.POLLIN)
         return bool(poller.poll(0))
 
     def whenPositive(self) -> Deferred[None]:
-        """Wait until the count is positive; fires at once if it is.  Cancellable."""
+        """
+        Wait until the count is positive; fires at once if it is.  Cancellable.
+
+        @raise CounterError: the counter is closed.
+        """
         return self._wait(self._waitingPositive, True)
 
     def whenZero(self) -> Deferred[None]:
@@ -164,6 +188,8 @@ class MessageCounter:
         Wait until the count is zero; fires at once if it is.  Cancellable.
 
         While somebody waits, each read of the counter by anybody costs one event here.
+
+        @raise CounterError: the counter is closed.
         """
         return self._wait(self._waitingZero, False)
 
@@ -172,8 +198,7 @@ class MessageCounter:
             waiting.remove(waiter)
             self._rearm()
 
-        if self._fd < 0:
-            raise CounterError("the counter is closed")
+        self._expectOpen()
         result: Deferred[None] = Deferred(cancel)
         if self.positive() == positive:
             result.callback(None)
@@ -214,7 +239,7 @@ class MessageCounter:
         """
         Let go of the descriptor; duplicates live on.  Idempotent.
 
-        Those who wait get a L{CounterError}.
+        Those who wait get a L{CounterError}, as does whoever uses it afterwards.
         """
         if self._fd < 0:
             return

@@ -158,7 +158,10 @@ class WakeLocks:
         @param holder: who holds it; each holder's hold is its own.
         @param taker: who that is, for people.
         @raise TooManyWakeLocks: as many as are allowed are held.
+        @raise WakeLockError: they are closed.
         """
+        if self._fd < 0:
+            raise WakeLockError(f"the wake lock {name!r} cannot be held: its container has stopped")
         lock = self.held.get(name) or self._idle.get(name)
         if lock is None:
             self._makeRoom()
@@ -225,7 +228,7 @@ class WakeLocks:
             waiter.callback(None)
 
     def close(self) -> None:
-        """Release all, and give back the descriptor.  Idempotent."""
+        """Release all, and give back the descriptor; none can be held any more.  Idempotent."""
         if self._fd < 0:
             return
         for lock in list(self.held.values()):

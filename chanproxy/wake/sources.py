@@ -40,12 +40,33 @@ _GLANCE = 64
 """Events asked for at first; only when there are as many, all are asked for."""
 
 
+class _Figures:
+    """Keeps the statistics of sources, by what was signalled at the last look at them."""
+
+    def __init__(self, nanoseconds: Callable[[], int]) -> None:
+        self._nanoseconds = nanoseconds
+        self.active: set[WakeSource] = set()
+
+    def observe(self, found: Iterable[Source]) -> None:
+        """Keep the figures of what was not looked at before as it is now."""
+        now = self._nanoseconds()
+        # What is adopted is gone at the next look, and has no figures that last.
+        active = {s for s in found if isinstance(s, WakeSource) and not s.adopted}
+        for source in active - self.active:
+            source.statistics.activated(now)
+            source.statistics.eventCount += 1
+        for source in self.active - active:
+            source.statistics.deactivated(now)
+        self.active = active
+
+
 @implementer(IReadDescriptor)
 class WakeSources:
     """
     The wake sources of one container, found by kernel identity, and its wake locks.
 
-    Counters stay their owners': L{remove} one before closing it.
+    Counters stay their owners': L{remove} one before closing it.  After L{close} all that asks or
+    changes something raises L{WakeSourceError}.
 
     @ivar locks: acquire and release wake locks here.
     """
@@ -63,7 +84,7 @@ class WakeSources:
         """
         self._reactor = reactor
         self._limit = limit
-        self._nanoseconds = nanoseconds
+        self._figures = _Figures(nanoseconds)
         self.locks = WakeLocks(reactor, lockLimit, nanoseconds)
         self._epoll = select.epoll()
         self._epoll.register(self.locks.fileno(), select.EPOLLIN)
@@ -72,7 +93,6 @@ class WakeSources:
         self._reading = False
         self._byDescriptor: dict[int, WakeSource] = {}
         self._byIdentity: ByIdentity[WakeSource] = ByIdentity()
-        self._active: set[WakeSource] = set()
         self._callback: Callable[[list[Source]], None] | None = None
         self._group: SourceGroup | None = None
 
@@ -87,8 +107,10 @@ class WakeSources:
         Register a counter.
 
         @raise WakeSourceExists: it is registered already, under this or another name.
-        @raise WakeSourceError: there are too many.
+        @raise WakeSourceError: there are too many, or it is closed.
         """
+        if counter.fileno() < 0:
+            raise WakeSourceError(f"{name}: the counter is closed")
         return self._register(WakeSource(name, counter.fileno(), select.EPOLLIN, counter))
 
     def addDescriptor(self, name: str, descriptor: int, events: int) -> WakeSource:
@@ -111,7 +133,18 @@ class WakeSources:
             closeForeign([source.descriptor])
             raise
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be done with it any more."""
+        return self._epoll.closed
+
+    def expectOpen(self) -> None:
+        """@raise WakeSourceError: it is closed."""
+        if self.closed:
+            raise WakeSourceError("the container of these wake sources has stopped: make another")
+
     def _register(self, source: WakeSource) -> WakeSource:
+        self.expectOpen()
         if len(self) >= self._limit:
             raise TooManyWakeSources(
                 f"{source.name}: {self._limit} wake sources are registered already; "
@@ -137,6 +170,7 @@ class WakeSources:
 
         @raise WakeSourceError: the descriptor is not open.
         """
+        self.expectOpen()
         try:
             return self._byIdentity.find(descriptor)
         except OSError as error:
@@ -146,9 +180,12 @@ class WakeSources:
         """
         Remove a source, by itself, its counter, or any duplicate of its descriptor.
 
-        @raise WakeSourceError: it is not registered.
+        @raise WakeSourceError: it is not registered, or its counter is closed.
         """
+        self.expectOpen()
         source: WakeSource | None
+        if isinstance(which, MessageCounter) and which.fileno() < 0:
+            raise WakeSourceError("the counter is closed; remove it before that")
         if isinstance(which, WakeSource):
             source = which if self._byDescriptor.get(which.descriptor) is which else None
         else:
@@ -159,7 +196,7 @@ class WakeSources:
             raise WakeSourceError("it is not registered as a wake source")
         self._byIdentity.remove(source)
         del self._byDescriptor[source.descriptor]
-        self._active.discard(source)
+        self._figures.active.discard(source)
         self._epoll.unregister(source.descriptor)
         if source.counter is None:
             closeForeign([source.descriptor])
@@ -169,8 +206,9 @@ class WakeSources:
 
     def signalled(self) -> list[Source]:
         """What keeps the container awake at this instant: one look at all of them."""
+        self.expectOpen()
         found = self._look()
-        self._observe(found)
+        self._figures.observe(found)
         return found
 
     def _look(self) -> list[Source]:
@@ -194,6 +232,7 @@ class WakeSources:
         The group stays its owner's.  Attach it while it is empty: whatever is nested too deeply can
         then be told by name.
         """
+        self.expectOpen()
         self.detach()
         self._gate.register(group.epoll.fileno(), self._gateEvents)
         self._group = group
@@ -229,20 +268,9 @@ class WakeSources:
         if self._group is not None and not self._group.epoll.closed:
             self._gate.modify(self._group.epoll.fileno(), self._gateEvents)
 
-    def _observe(self, found: Iterable[Source]) -> None:
-        """Keep the figures of what was not looked at before as it is now."""
-        now = self._nanoseconds()
-        # What is adopted is gone at the next look, and has no figures that last.
-        active = {s for s in found if isinstance(s, WakeSource) and not s.adopted}
-        for source in active - self._active:
-            source.statistics.activated(now)
-            source.statistics.eventCount += 1
-        for source in self._active - active:
-            source.statistics.deactivated(now)
-        self._active = active
-
     def arm(self, callback: Callable[[list[Source]], None]) -> None:
         """Call C{callback(sources)} once, from the reactor, as soon as any source is signalled."""
+        self.expectOpen()
         self._callback = callback
         self._openGate()
         if not self._reading:
@@ -256,8 +284,8 @@ class WakeSources:
             self._openGate()
 
     def fileno(self) -> int:
-        """The gate's descriptor."""
-        return self._gate.fileno()
+        """The gate's descriptor; -1 when closed."""
+        return -1 if self._gate.closed else self._gate.fileno()
 
     def logPrefix(self) -> str:
         """For the reactor's log lines."""
@@ -271,7 +299,7 @@ class WakeSources:
             self.disarm()
             callback(found)
             # Only now: the wake comes before all book-keeping.
-            self._observe(source for source in found if not _isGone(self, source))
+            self._figures.observe(source for source in found if not _isGone(self, source))
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor is being torn down; nothing to give back."""

@@ -177,6 +177,20 @@ def test_blockingCounter() -> None:
         assert counter.value() == 0
 
 
+@pytest.mark.parametrize("kind", ["shared", "handled"])
+def test_closedCounter(kind: str) -> None:
+    """What a closed counter cannot do any more says that; marking as handled stays harmless."""
+    counter = Counter.make(0, kind)
+    counter.close()
+    asked: list[Callable[[], object]] = [counter.value, counter.add, counter.__enter__]
+    for ask in asked:
+        with pytest.raises(CounterError, match=r"^the counter is closed$"):
+            ask()
+    for mark in (counter.handled, counter.handledAll, counter.giveUp, counter.close):
+        mark()
+    assert counter.fileno() == -1
+
+
 def test_noCounter() -> None:
     """What is no counter is refused, and stays the caller's."""
     reading, writing = os.pipe()
@@ -456,6 +470,9 @@ async def test_watch(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             station.factory.closeAll()
             with pytest.raises(ServiceGone, match="has gone or was restarted"):
                 await away(next, watch)
+        assert watch.fileno() == -1
+        with pytest.raises(GuestError, match="the watch is closed; ask for another one"):
+            next(watch)
 
 
 @asynchronous

@@ -55,6 +55,23 @@ async def fails(deferred: Deferred[Any], error: str) -> VarlinkError:
 
 
 @asynchronous
+async def test_closed(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """A client that was closed, or whose service has gone, says that another one is needed."""
+    says = "this client was closed, or its service has gone; connect another one"
+    async with connected(reactor, tmp_path) as (station, client, _):
+        client.close()
+        with pytest.raises(ConnectionClosed, match=says):
+            await client.listContainers()
+        other = await ManagerClient.connect(reactor, station.path)
+        await other.listContainers()
+        station.factory.closeAll()
+        await turns(reactor)
+        with pytest.raises(ConnectionClosed, match=says):
+            await other.listContainers()
+        other.close()
+
+
+@asynchronous
 async def test_channels(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """A channel and its counter; what was passed stays the caller's."""
     async with connected(reactor, tmp_path) as (_, client, box):
