@@ -14,6 +14,7 @@ COMMANDS = {
     "call": "call:command",
     "check": "check:command",
     "demo": "demo:demo",
+    "doctor": "doctor.command:command",
     "hold": "run:hold",
     "run": "run:run",
     "thaw": "thaw:thaw",
