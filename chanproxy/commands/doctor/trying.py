@@ -189,7 +189,7 @@ class Trial:
                 "doctor",
                 makeFreezer(self._spec, self._reactor),
                 "manual",
-                Bounds(freezeLimit=PATIENCE),
+                Bounds(),
                 read.adoption,
                 Surroundings(recorded=False),
             )
