@@ -18,6 +18,7 @@ COMMANDS = {
     "call": "call:command",
     "check": "check:command",
     "demo": "demo:demo",
+    "doctor": "doctor.command:command",
     "events": "events:events",
     "hold": "run:hold",
     "locks": "locks:locks",

@@ -7,11 +7,9 @@ Blocking, without a reactor; what they tell the service, they tell it as a guest
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +19,7 @@ from chanproxy.commands.asking import containerNames
 from chanproxy.commands.call import defaultSocket
 from chanproxy.commands.children import CannotRun, runChild
 from chanproxy.commands.options import containerOptions, said
+from chanproxy.commands.removing import removeCgroup
 from chanproxy.freezers.mounts import cgroupMounts, findCgroup
 from chanproxy.guest import CallRefused, Guest, GuestError, ServiceGone
 from chanproxy.interfaces import FreezerError
@@ -31,9 +30,6 @@ FAILED = 125
 
 SIGNAL_HOLD = 1.0
 """Seconds that a signal keeps its container awake, so that it can act."""
-
-EMPTYING = 5.0
-"""Seconds to wait until the killed rest of a cgroup has left it; the kernel takes milliseconds."""
 
 MAKING = 1000
 """So many other runs may each remove the cgroup above just before one is made in it."""
@@ -209,7 +205,9 @@ def ownCgroup(below: str | None, name: str) -> Iterator[str]:
             _fail(f"{directory} is in no cgroup v2; give --below the directory of one")
         yield directory
     finally:
-        _remove(directory)
+        left = removeCgroup(directory)
+        if left:
+            click.echo(f"chanproxy: {left}", err=True)
         if below is None:
             # Only if no other run uses it.
             with contextlib.suppress(OSError):
@@ -223,22 +221,3 @@ def _make(directory: str) -> None:
             os.makedirs(directory)
             return
     os.makedirs(directory)
-
-
-def _remove(directory: str) -> None:
-    with contextlib.suppress(OSError):
-        for file, text in (("cgroup.kill", b"1"), ("cgroup.freeze", b"0")):
-            with open(os.path.join(directory, file), "wb", buffering=0) as opened:
-                opened.write(text)
-    deadline = time.monotonic() + EMPTYING
-    for inner, _, _ in os.walk(directory, topdown=False):
-        while True:
-            try:
-                os.rmdir(inner)
-                break
-            except OSError as error:
-                # What was killed leaves a moment later.
-                if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                    click.echo(f"chanproxy: {inner}: is left: {error.strerror}", err=True)
-                    return
-                time.sleep(0.002)

@@ -6,7 +6,7 @@ Pure; knows single tables and not the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import field, frozen
 
@@ -94,6 +94,30 @@ def readContainer(name: str, table: Table) -> Container:
     channels = [readChannel(each, content) for each, content in table.tables("channels")]
     table.end()
     return Container(name, channels=tuple(channels), **values)
+
+
+def unwiseBounds(path: str, container: Container) -> Iterator[Problem]:
+    """What is legal and unwise of what limits a freeze, and what is watched while it sleeps."""
+    if container.freezeWarning >= container.freezeLimit:
+        yield Problem(
+            f"{path}.freeze-warning",
+            f"a freeze fails after {container.freezeLimit:g} s, before the log names the tasks "
+            "that hold it up",
+            "write less than freeze-limit",
+        )
+    if container.signalInterval == 0:
+        yield Problem(
+            f"{path}.signal-interval",
+            "0: a signal wakes nothing, so whoever stops this container with SIGTERM waits until "
+            "something else does, or kills it",
+            "leave it out",
+        )
+    if container.watchedProcesses == 0:
+        yield Problem(
+            f"{path}.watched-processes",
+            "0: neither the end of a process nor a signal wakes it while it sleeps",
+            "leave it out",
+        )
 
 
 def checkTogether(

@@ -16,7 +16,7 @@ from chanproxy.adopt.settings import BREATH, Adoption
 from chanproxy.channels.framed import FRAME_BYTES
 from chanproxy.config.access import AccessEntry
 from chanproxy.config.channels import Channel
-from chanproxy.config.containers import Container
+from chanproxy.config.containers import Container, unwiseBounds
 from chanproxy.config.problems import Problem
 from chanproxy.config.reading import Configuration
 from chanproxy.config.scheduling import Scheduling
@@ -211,26 +211,7 @@ def _container(path: str, container: Container, asked: bool) -> Iterator[Problem
                 "though nothing has come: it is awake for most of the time",
                 "write some minutes, or never",
             )
-    if container.freezeWarning >= container.freezeLimit:
-        yield Problem(
-            f"{path}.freeze-warning",
-            f"a freeze fails after {container.freezeLimit:g} s, before the log names the tasks "
-            "that hold it up",
-            "write less than freeze-limit",
-        )
-    if container.signalInterval == 0:
-        yield Problem(
-            f"{path}.signal-interval",
-            "0: a signal wakes nothing, so whoever stops this container with SIGTERM waits until "
-            "something else does, or kills it",
-            "leave it out",
-        )
-    if container.watchedProcesses == 0:
-        yield Problem(
-            f"{path}.watched-processes",
-            "0: neither the end of a process nor a signal wakes it while it sleeps",
-            "leave it out",
-        )
+    yield from unwiseBounds(path, container)
     if container.control is not None:
         yield from _abstract(f"{path}.control", container.control)
 

@@ -32,7 +32,7 @@ class Taken(Exception):
     def __init__(self, fd: int) -> None:
         super().__init__()
         self.shared = tryLock(fd, fcntl.LOCK_SH)
-        self.holders = _holders(os.fstat(fd))
+        self.holders = holdersOf(os.fstat(fd))
 
 
 def _lockFile(directory: int) -> tuple[str, int]:
@@ -84,7 +84,7 @@ def _lock(directory: int, how: int) -> int:
     raise taken
 
 
-def _holders(found: os.stat_result, kinds: tuple[str, ...] = ("READ", "WRITE")) -> list[int]:
+def holdersOf(found: os.stat_result, kinds: tuple[str, ...] = ("READ", "WRITE")) -> list[int]:
     """
     Which processes have a lock on a file, as far as it can be seen from here; C{proc_locks(5)}.
 
@@ -186,7 +186,7 @@ def inHands(directory: str) -> bool:
     try:
         name, _ = _lockFile(opened)
         # Those that have claimed one inside it share it.
-        return bool(_holders(os.stat(name, dir_fd=opened), ("WRITE",)))
+        return bool(holdersOf(os.stat(name, dir_fd=opened), ("WRITE",)))
     finally:
         os.close(opened)
 

@@ -14,7 +14,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 
-from chanproxy.freezers.claims import inHands, tryLock
+from chanproxy.freezers.claims import holdersOf, inHands, tryLock
 from chanproxy.freezers.marks import markedCgroups
 from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.rundirectory import BadFile, isAt, openDirectory, openFile, runtimeDirectory
@@ -151,6 +151,11 @@ def _specOf(fd: int) -> str:
     return spec
 
 
+def _passedOver(place: str, name: str, why: str) -> str:
+    # A name that somebody else gave is not to break the line.
+    return f"{os.path.join(place, name if name.isprintable() else brief(name))}: {why}"
+
+
 def thawRecorded(
     thawNow: Callable[[str], None], everything: bool, directory: str | None = None
 ) -> tuple[list[str], list[str]]:
@@ -172,8 +177,7 @@ def thawRecorded(
         return [], [f"the records: {error}"]
 
     def passOver(name: str, why: str) -> None:
-        # A name that somebody else gave is not to break the line.
-        failed.append(f"{os.path.join(place, name if name.isprintable() else brief(name))}: {why}")
+        failed.append(_passedOver(place, name, why))
 
     try:
         for name, fd in _records(opened, passOver):
@@ -200,6 +204,58 @@ def thawRecorded(
     finally:
         os.close(opened)
     return thawed, failed
+
+
+def leftRecorded(directory: str | None = None) -> tuple[list[str], list[str]]:
+    """
+    What a dead service has written down as frozen; it may have been thawed since.
+
+    Changes nothing, and takes no lock, which would be in the way of a service that starts: who
+    holds one is what the kernel tells, as far as it can be seen from here.
+
+    @return: specifications, and what is no record (sentences).
+    @raise FreezerError: the directory cannot be used.
+    """
+    place = directory or runtimeDirectory()
+    found: list[str] = []
+    strange: list[str] = []
+    try:
+        opened = openDirectory(place, make=False)
+    except FileNotFoundError:
+        return [], []
+
+    def passOver(name: str, why: str) -> None:
+        strange.append(_passedOver(place, name, why))
+
+    try:
+        for name, fd in _records(opened, passOver):
+            if holdersOf(os.fstat(fd), ("WRITE",)):
+                continue
+            try:
+                spec = _specOf(fd)
+            except (OSError, ValueError) as error:
+                passOver(name, f"is no record: {error}; remove it")
+                continue
+            if spec:
+                found.append(spec)
+    finally:
+        os.close(opened)
+    return found, strange
+
+
+def leftMarked(enough: Callable[[], bool]) -> Iterator[str]:
+    """
+    What is frozen with our mark, and in nobody's hands, as far as that can be seen from here.
+
+    Changes nothing.  May take some time where there are many cgroups.
+
+    @param enough: asked before each of them: whether to look no further.
+    @return: directories.
+    """
+    for directory in markedCgroups(enough=enough):
+        with contextlib.suppress(OSError):
+            if not inHands(directory):
+                yield directory
 
 
 def thawMarked(

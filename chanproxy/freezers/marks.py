@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from chanproxy.freezers.files import cgroupsFrom, readOnce
 from chanproxy.freezers.guardian import MARK
@@ -74,18 +74,19 @@ def isPaused(directory: str) -> bool:
         return False
 
 
-def markedCgroups(below: str = "") -> Iterator[str]:
+def markedCgroups(below: str = "", enough: Callable[[], bool] = lambda: False) -> Iterator[str]:
     """
     The directories of all cgroups that can be seen, are frozen, and have our mark.
 
     @param below: a cgroup, as a configuration names it: it, and those inside it only.
+    @param enough: asked before each is looked at: whether to look no further.
     @raise FreezerError: it cannot be one.
     """
     seen: set[tuple[int, int]] = set()
     mounts = cgroupMounts()
     tops = [mount.point for mount in mounts if mount.kind == "cgroup2"]
     for top in [findCgroup(below, mounts)[0]] if below else tops:
-        for directory in cgroupsFrom(top):
+        for directory in cgroupsFrom(top, skip=lambda directory: enough()):
             freeze = os.path.join(directory, "cgroup.freeze")
             try:
                 if not marked(freeze) or readOnce(freeze).strip() != b"1":

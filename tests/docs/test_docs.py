@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from chanproxy.service.tap import Options
 from support.cgroups import TemporaryCgroup, unifiedMount, unusable
 from support.live import until
 from support.places import DOCS, EXAMPLES, ROOT
+from support.rooms import modules
 
 pytestmark = pytest.mark.lasts(60)
 
@@ -33,7 +35,9 @@ PATIENCE = 180.0
 
 def blocks(file: Path, language: str) -> list[str]:
     """The fenced blocks of a Markdown file in one language, in their order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", file.read_text(), re.MULTILINE | re.DOTALL)
+    fenced = re.compile(rf"^( *)```{language}\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+    # Those in a list are indented.
+    return [textwrap.dedent(inner) for _, inner in fenced.findall(file.read_text())]
 
 
 @contextmanager
@@ -137,6 +141,33 @@ def test_watchAndHold(tmp_path: Path) -> None:
     assert reasons == ["timeout", "breakfast", "lunch", "timeout"], output
     assert answers[0]["suspend_time"] >= 500_000_000
     assert "asleep for 0.1 s, until: example" in lines, output
+
+
+def gist(line: str) -> str:
+    """A line without what is another one each time: numbers, and where files are."""
+    return re.sub(r"\d+", "N", re.sub(r"\S*/(?=\w)", "", line))
+
+
+@pytest.mark.cgroup
+@pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
+def test_trouble(tmp_path: Path) -> None:
+    """Its blocks do what it says, print what it shows, and leave nothing behind."""
+    page = DOCS / "trouble.md"
+    output, _ = runs(page, "chanproxy-trouble", tmp_path)
+    printed = set(map(gist, output.splitlines()))
+    shown = [line for block in blocks(page, "text") for line in block.splitlines()]
+    assert len(shown) > 10
+    missing = [line for line in shown if gist(line) not in printed]
+    assert missing == [], output
+
+
+def test_sentences() -> None:
+    """What the page about trouble has of sentences is what the package says."""
+    text = (DOCS / "trouble.md").read_text()
+    words = re.findall(r"`([^`]+)`", "".join(re.findall(r"(?m)^\| (`.*?) \|", text)))
+    assert len(words) > 15
+    source = "".join(path.read_text() for _, path in modules())
+    assert [each for each in words if each not in source] == []
 
 
 def test_useEndpoint(tmp_path: Path) -> None:
