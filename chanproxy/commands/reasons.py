@@ -24,6 +24,9 @@ SIGNALS = {
 }
 """How signals are noticed, by the manager's word for it."""
 
+ON_ITS_WAY = {"suspending": "It is about to sleep.", "resuming": "It is being woken."}
+"""States that last for some milliseconds, as a rule."""
+
 Tree = Mapping[str, Any]
 
 
@@ -70,12 +73,15 @@ class Reasons:
         All of it; parts of a list begin with two spaces.
         """
         its = self._its
+        state = "asleep" if self._sleeps else "awake"
         begun = f"for {self._for(its['since'])}, since {self._at(its['since'])}"
-        first = [f"{its['name']} is {its['state']}: {begun}."]
+        first = [f"{its['name']} has been {state} {begun}."]
+        if its["state"] in ON_ITS_WAY:
+            first.append(ON_ITS_WAY[its["state"]])
         if its["mode"] == "dry_run":
             first.append("That is a dry run (suspend = dry-run): nothing is stopped.")
-        state = self._whyAsleep() if self._sleeps else self._whyAwake()
-        return [*first, *state, *self._past()]
+        why = self._whyAsleep() if self._sleeps else self._whyAwake()
+        return [*first, *why, *self._past()]
 
     def _for(self, since: int) -> str:
         return duration(self._moment.ago(since))
@@ -93,9 +99,7 @@ class Reasons:
             yield f"So do {len(self._active) - SHOWN} other wake sources."
         if not self._active and self._its["why_awake"]:
             yield f"It stays awake: {self._its['why_awake']}."
-        elif self._its["state"] == "suspending":
-            yield "It is about to sleep."
-        elif not self._active:
+        elif not self._active and self._its["state"] == "awake":
             yield "Nothing is known that keeps it awake: it has just been looked at."
         if self._active and self._its["mode"] in ("manual", "off"):
             word = self._its["mode"]

@@ -85,7 +85,7 @@ async def test_whyAwake(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """What keeps it awake, and who holds it; in sentences, and in fields."""
     async with stationed(reactor, tmp_path) as (station, client, box):
         said = "\n".join(await lines(station, "why", "editor"))
-        assert "editor is awake: for " in said
+        assert "editor has been awake for " in said
         assert "It stays awake: it is suspended only when asked (suspend = manual)." in said
         assert "It has not been woken so far." in said
         for lifetime in ("connection", "service"):
@@ -115,7 +115,7 @@ async def test_whyAwake(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         assert (holder["pid"], holder["uid"]) == (os.getpid(), os.geteuid())
         assert holder["since"] < time.time() < holder["until"] < time.time() + 1000
         assert found["wakes_by"] == found["times"] == []
-        assert "editor is awake: for " in found["sentences"][0]
+        assert "editor has been awake for " in found["sentences"][0]
 
 
 @asynchronous
@@ -132,7 +132,7 @@ async def test_whyAsleep(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         accepted(await client.call("WakeAt", alarm))
         station.editor.suspend().addErrback(lambda _: None)
         said = "\n".join(await lines(station, "why", "editor"))
-        assert "editor is asleep: for " in said
+        assert "editor has been asleep for " in said
         for waker in ("rpc (messages)", "bell (a descriptor)"):
             assert f"\n  {waker}\n" in said
         assert "It is woken in 1 h 59 min, at " in said
