@@ -52,14 +52,10 @@ def holderOf(holder: Tree) -> str:
 class Reasons:
     """What is known of one container at one moment."""
 
-    def __init__(self, description: Tree, unix: float | None = None) -> None:
-        """
-        @param description: as C{Describe} gives it.
-        @param unix: the Unix time of that; None: now.
-        """
+    def __init__(self, description: Tree) -> None:
+        """@param description: as C{Describe} gives it, just now."""
         self._its = description
-        now = description["now"]
-        self._moment = Moment(now) if unix is None else Moment(now, unix)
+        self._moment = Moment(description["now"])
         self._active = [source for source in description["sources"] if source["active"]]
 
     @property

@@ -126,6 +126,12 @@ def test_follow(stage: Stage) -> None:
                 assert lines(following, 1)[0]["kind"] == "attempt"
                 stage.ask("resume", "editor", "--reason", "first")
                 assert lines(following, 1)[0]["reason"] == "first"
+                stage.ask("call", "AcquireWakeLock", "container=editor", "name=lock")
+                stage.ask("suspend", "editor", status=1)
+                tried, failed = lines(following, 2)
+                assert (tried["kind"], failed["kind"], failed["reason"]) == (
+                    *("attempt", "fail", "lock"),
+                )
                 stage.end()
                 stage.start()
                 stage.ask("suspend", "editor")
@@ -158,6 +164,7 @@ def test_top(stage: Stage) -> None:
     """All containers on a screen; keys sort, choose, suspend, wake and explain; q quits."""
     with stage.screen("top", "--interval", "0.2") as screen:
         frame = screen.shows("3 containers, ")
+        assert re.search(rb"\x1b\[[\d;]*3[0-7]m", screen.output)
         assert fits(frame, 80, 24)
         assert rows(frame) == ["editor", "indexer", "web"]
         screen.press("i")
@@ -198,8 +205,9 @@ def given(screen: Screen) -> None:
 
 def test_topRestart(stage: Stage) -> None:
     """It says when the service is gone, keeps what it knew, and goes on with the next one."""
-    with stage.screen("top", "--interval", "0.2") as screen:
+    with stage.screen("top", "--interval", "0.2", NO_COLOR="1") as screen:
         screen.shows("3 containers, ")
+        assert not re.search(rb"\x1b\[[\d;]*3[0-7]m", screen.output)
         stage.end()
         frame = screen.shows("no service, trying again; 3 containers before")
         assert rows(frame) == ["editor", "indexer", "web"]

@@ -155,6 +155,32 @@ async def test_whyAsleep(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_dryRun(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Nothing is stopped in a dry run, and nobody is told that something is."""
+    async with stationed(reactor, tmp_path, mode="dry-run") as (station, _, _):
+        station.editor.suspend().addErrback(lambda _: None)
+        said = await lines(station, "why", "editor")
+        assert said[1] == "That is a dry run (suspend = dry-run): nothing is stopped."
+        (_, row, _) = await lines(station, "ps")
+        assert row.startswith("editor  asleep, dry  ")
+        station.editor.suspension.resume("end")
+
+
+@asynchronous
+async def test_letters(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """What others have named in letters that an output has not is shown all the same."""
+    async with stationed(reactor, tmp_path) as (station, client, _):
+        accepted(await client.call("AcquireWakeLock", {"container": "editor", "name": "Tür 5 €"}))
+        argv = [sys.executable, "-m", "chanproxy", "ps", "--socket", station.path]
+        environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+        done = await deferToThread(
+            lambda: subprocess.run(argv, env=environment, capture_output=True, timeout=60)
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert "Tür 5 ?" in done.stdout.decode("latin-1")
+
+
+@asynchronous
 async def test_whyFailed(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """The last try to suspend it, if that failed, is said with its reason."""
     async with stationed(reactor, tmp_path) as (station, _, _):
@@ -273,6 +299,14 @@ async def test_locks(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         ]
         assert f"no limit  {Path('/proc/self/comm').read_text().strip()} (process " in rows[0]
         assert "nobody any more; acquired by " in rows[1]
+        for number in range(20):
+            station.editor.sources.locks.acquire("crowd", None, number)
+        rows = [row for row in await lines(station, "locks") if " crowd " in row]
+        assert len(rows) == 17
+        assert rows[-1].endswith("  4 others")
+        assert len(await fields(station, "locks", "editor")) == 2 + 16
+        for number in range(20):
+            station.editor.sources.locks.release("crowd", number)
         (shop,) = await fields(station, "locks", "shop")
         assert (shop["name"], shop["lock"], shop["lifetime"]) == ("shop", "job", "service")
         assert shop["until"] - shop["since"] == pytest.approx(1000, abs=0.001)

@@ -105,9 +105,9 @@ class Stage(LiveService):
         """What it says to programs."""
         return [json.loads(line) for line in self.ask(*words, "--json").splitlines()]
 
-    def screen(self, *words: str) -> Screen:
+    def screen(self, *words: str, **environment: str) -> Screen:
         """A command in a terminal of its own."""
-        return Screen([*PROGRAM, *words], environment=self.environment)
+        return Screen([*PROGRAM, *words], environment={**self.environment, **environment})
 
     def watchers(self, name: str) -> int:
         """How many are told of a container."""
