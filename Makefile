@@ -81,9 +81,11 @@ attack: $(VENV)/.tested $(VENV)/.programs
 house: $(VENV)/.tested
 	$(BIN)/python -m tests.docs.house
 
-# What the configuration's keys are, into the documentation and the manager's interface.
+# What the configuration's keys are, and the commands' options, into the documentation, the man page
+# and the manager's interface.
 keys: $(VENV)/.installed
 	$(BIN)/python -m docs.write_keys
+	$(BIN)/python -m docs.write_commands
 
 # Which lines no quick test reaches; COVERED=tests for all tests, which takes twice as long as they.
 # Tests that count descriptors may fail while they are traced; the report comes all the same.
@@ -137,6 +139,7 @@ wheel: $(VENV)/.developed
 	build/wheel/venv/bin/pip install --quiet build/wheel/*.whl
 	cd / && $(CURDIR)/build/wheel/venv/bin/twistd chanproxy --help
 	cd / && $(CURDIR)/build/wheel/venv/bin/chanproxy demo --cycles 20
+	test -s build/wheel/venv/share/man/man1/chanproxy.1
 	cp docs/examples/test_with_*.py build/wheel
 	cd build/wheel && venv/bin/python -P venv/bin/trial $(CURDIR)/build/wheel/test_with_trial.py
 	build/wheel/venv/bin/pip install --quiet pytest pytest-twisted

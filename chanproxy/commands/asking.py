@@ -11,6 +11,7 @@ import contextlib
 import select
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import TextIOWrapper
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -111,7 +112,10 @@ class Service:
     """
 
     def __init__(self, path: str | None = None, patience: float = PATIENCE) -> None:
-        """@param path: None: where it is by default."""
+        """
+        @param path: None: where it is by default.
+        @param patience: seconds to wait for an answer.
+        """
         self.path = path or defaultSocket()
         # Its calls are about other containers: this name is never sent.
         self._guest = Guest("-", self.path, patience)
@@ -182,14 +186,20 @@ class NoSuchContainer(Exception):
 
 
 @contextlib.contextmanager
-def asking(path: str | None, name: str | None = None) -> Iterator[Service]:
+def asking(
+    path: str | None, name: str | None = None, patience: float = PATIENCE
+) -> Iterator[Service]:
     """
     Ask a service; exits with a sentence when it does not answer, or says no.
 
     @param path: what C{--socket} says.
     @param name: the container that it is about, if it is one.
+    @param patience: see L{Service}.
     """
-    service = Service(path)
+    service = Service(path, patience)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names may have letters that a terminal has not.
+        sys.stdout.reconfigure(errors="replace")
     try:
         yield service
     except NoSuchContainer as error:

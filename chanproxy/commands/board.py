@@ -27,6 +27,8 @@ ORDERS: dict[str, tuple[str, Callable[[Row], Any], bool]] = {
 
 HELP = "↑↓ choose  ⏎ why  s suspend  r resume  n t f a sort  i invert  q quit"
 
+HELP_INSIDE = "↑↓ scroll  s suspend  r resume  Esc back  q quit"
+
 COLOURS = {"asleep": "cyan", "awake": "green", "suspending": "yellow", "resuming": "yellow"}
 
 MESSAGE = 10.0
@@ -45,7 +47,7 @@ class Board:
 
     def __init__(self, path: str) -> None:
         """@param path: of the control socket, to be shown."""
-        self._path = path
+        self._path = safe(path)
         self._rows: list[Row] = []
         self._moment = Moment(0)
         self._gone = ""
@@ -132,9 +134,9 @@ class Board:
         body += [Text("")] * (room + 1 - filled)
         said = self._gone or self._message
         message = Text(safe(said), no_wrap=True, overflow="ellipsis", style="bold red")
-        words = HELP if self.opened is None else "↑↓ scroll  s suspend  r resume  Esc back  q quit"
-        help = Text(words, no_wrap=True, overflow="ellipsis", style="dim")
-        return Group(title, *body, message, help)
+        words = HELP if self.opened is None else HELP_INSIDE
+        keys = Text(words, no_wrap=True, overflow="ellipsis", style="dim")
+        return Group(title, *body, message, keys)
 
     def _title(self) -> str:
         asleep = sum(row.state == "asleep" for row in self._rows)

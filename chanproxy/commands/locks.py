@@ -4,7 +4,6 @@ C{chanproxy locks}: which wake locks are held, and by whom.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -34,29 +33,27 @@ def locks(path: str | None, asJson: bool, names: tuple[str, ...]) -> None:
     rows = []
     for description in described:
         moment = Moment(description["now"])
-        for lock, holder in _held(description):
+        for lock in (each for each in description["sources"] if each["kind"] == "lock"):
+            place = description["name"], lock["name"]
             if asJson:
-                (fields,) = holderFields([holder], moment)
-                jsonLine({"name": description["name"], "lock": lock, **fields})
-                continue
-            until = holder.get("until")
-            rows.append(
-                (
-                    *(description["name"], lock, duration(moment.ago(holder["since"]))),
-                    "no limit" if until is None else moment.local(moment.unixOf(until)),
-                    _by(holder),
-                )
-            )
+                for fields in holderFields(lock["holders"], moment):
+                    jsonLine({"name": place[0], "lock": place[1], **fields})
+            rows += [(*place, *_cells(holder, moment)) for holder in lock["holders"]]
+            more = lock["holder_count"] - len(lock["holders"])
+            if more:
+                rows.append((*place, "", "", f"{more} others"))
+    if asJson:
+        return
     if rows:
         table(HEAD, rows, right=("FOR",))
-    elif not asJson:
+    else:
         click.echo("no wake lock is held")
 
 
-def _held(description: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for source in description["sources"]:
-        if source["kind"] == "lock":
-            yield from ((source["name"], holder) for holder in source["holders"])
+def _cells(holder: dict[str, Any], moment: Moment) -> tuple[str, str, str]:
+    until = holder.get("until")
+    end = "no limit" if until is None else moment.local(moment.unixOf(until))
+    return duration(moment.ago(holder["since"])), end, _by(holder)
 
 
 def _by(holder: dict[str, Any]) -> str:

@@ -24,6 +24,9 @@ SIGNALS = {
 }
 """How signals are noticed, by the manager's word for it."""
 
+ON_ITS_WAY = {"suspending": "It is about to sleep.", "resuming": "It is being woken."}
+"""States that last for some milliseconds, as a rule."""
+
 Tree = Mapping[str, Any]
 
 
@@ -49,14 +52,10 @@ def holderOf(holder: Tree) -> str:
 class Reasons:
     """What is known of one container at one moment."""
 
-    def __init__(self, description: Tree, unix: float | None = None) -> None:
-        """
-        @param description: as C{Describe} gives it.
-        @param unix: the Unix time of that; None: now.
-        """
+    def __init__(self, description: Tree) -> None:
+        """@param description: as C{Describe} gives it, just now."""
         self._its = description
-        now = description["now"]
-        self._moment = Moment(now) if unix is None else Moment(now, unix)
+        self._moment = Moment(description["now"])
         self._active = [source for source in description["sources"] if source["active"]]
 
     @property
@@ -70,12 +69,15 @@ class Reasons:
         All of it; parts of a list begin with two spaces.
         """
         its = self._its
+        state = "asleep" if self._sleeps else "awake"
         begun = f"for {self._for(its['since'])}, since {self._at(its['since'])}"
-        first = [f"{its['name']} is {its['state']}: {begun}."]
+        first = [f"{its['name']} has been {state} {begun}."]
+        if its["state"] in ON_ITS_WAY:
+            first.append(ON_ITS_WAY[its["state"]])
         if its["mode"] == "dry_run":
             first.append("That is a dry run (suspend = dry-run): nothing is stopped.")
-        state = self._whyAsleep() if self._sleeps else self._whyAwake()
-        return [*first, *state, *self._past()]
+        why = self._whyAsleep() if self._sleeps else self._whyAwake()
+        return [*first, *why, *self._past()]
 
     def _for(self, since: int) -> str:
         return duration(self._moment.ago(since))
@@ -93,9 +95,7 @@ class Reasons:
             yield f"So do {len(self._active) - SHOWN} other wake sources."
         if not self._active and self._its["why_awake"]:
             yield f"It stays awake: {self._its['why_awake']}."
-        elif self._its["state"] == "suspending":
-            yield "It is about to sleep."
-        elif not self._active:
+        elif not self._active and self._its["state"] == "awake":
             yield "Nothing is known that keeps it awake: it has just been looked at."
         if self._active and self._its["mode"] in ("manual", "off"):
             word = self._its["mode"]

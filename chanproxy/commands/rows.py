@@ -42,7 +42,6 @@ class Row:
     why: str
     woken: float | None
     wokenBy: str
-    attempts: int
 
     @classmethod
     def of(cls, entry: Mapping[str, Any], moment: Moment) -> Row:
@@ -59,7 +58,6 @@ class Row:
             why=details["why_awake"],
             woken=moment.unixOf(details["last_wake"]) if details["last_wake"] else None,
             wokenBy=details["last_wake_reason"],
-            attempts=details["attempt_count"],
         )
 
     @property

@@ -79,6 +79,7 @@ class Terminal:
         self._keyboard = sys.stdin.fileno()
         self._before: list[Any] = []
         self.ending = False
+        self._stopping = False
         # A signal is a byte here, so that it ends a wait.
         self._heard, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -120,12 +121,18 @@ class Terminal:
             termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._before)
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
+        # It may come in the middle of what is drawn: done about it is something in the next wait.
         if number == signal.SIGTSTP:
-            self._leave()
-            os.kill(os.getpid(), signal.SIGSTOP)
-            self._enter()
+            self._stopping = True
         elif number != signal.SIGWINCH:
             self.ending = True
+
+    def _stop(self) -> None:
+        """Give the terminal to the shell, until this program is to go on."""
+        self._stopping = False
+        self._leave()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._enter()
 
     def draw(self, what: RenderableType) -> None:
         """Show something; what does not go onto the screen is cut off."""
@@ -149,6 +156,8 @@ class Terminal:
         for descriptor, _ in poller.poll(max(timeout, 0) * 1000):
             if descriptor == self._heard:
                 os.read(self._heard, 4096)
+                if self._stopping:
+                    self._stop()
             elif descriptor == self._keyboard:
                 keys += self._keys()
             else:
@@ -156,9 +165,11 @@ class Terminal:
         return keys
 
     def _keys(self) -> list[str]:
-        data = os.read(self._keyboard, 4096)
-        if not data:
-            self.ending = True
+        data = b""
+        with contextlib.suppress(OSError):
+            data = os.read(self._keyboard, 4096)
+        # Who has hung up types no more.
+        self.ending = self.ending or not data
         if data.endswith((b"\x1b", b"\x1b[", b"\x1bO")):
             poller = select.poll()
             poller.register(self._keyboard, select.POLLIN)

@@ -19,6 +19,9 @@ from chanproxy.commands.sleep import resumeReason
 from chanproxy.guest import CallRefused, GuestError, ServiceGone
 from chanproxy.words import listed
 
+PATIENCE = 3.0
+"""Seconds without an answer, after which there is said to be none; no key is heard meanwhile."""
+
 
 class _Top:
     """Somebody looks at the board, and types."""
@@ -175,7 +178,7 @@ def top(path: str | None, asJson: bool, interval: float, count: int | None) -> N
     Keys suspend, wake and explain them; they are on the last line.  The service may end: the next
     one is shown when it is there.
     """
-    with asking(path) as service:
+    with asking(path, patience=PATIENCE) as service:
         if asJson:
             _print(service, interval, count)
             return

@@ -250,3 +250,27 @@ def test_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         subject.process.wait()
         assert found.explain(sources, at) == [f"{label} epoll"]
         assert found.explain([], at) == []
+
+
+def test_inside() -> None:
+    """While it sleeps, what is in an epoll is told: the first ones, as long as it takes no time."""
+    with loop(SERVER) as subject:
+        port = subject.line()
+        assert subject.line() == "ready"
+        found = asleep(subject)
+        (epoll,) = (source for source in found.sources if source.name.endswith(" epoll"))
+        before = len(openFiles())
+        inside, count = found.inside(epoll, time.thread_time() + 60)
+        # Those whose other end has gone it has closed.
+        assert count == 21
+        assert len(inside) == explaining.MOST_TOLD
+        assert set(inside) <= {f"tcp *:{port} listening", "eventfd"}
+        assert found.inside(epoll, 0) == ([], 21)
+        # Others are what they are.
+        (ended,) = (source for source in found.sources if source is not epoll)
+        assert found.inside(ended, time.thread_time() + 60) == ([], 0)
+        subject.process.kill()
+        subject.process.wait()
+        assert found.inside(epoll, time.thread_time() + 60) == ([], 21)
+        assert len(openFiles()) == before
+        assert not found.epoll.closed

@@ -85,7 +85,7 @@ async def test_whyAwake(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """What keeps it awake, and who holds it; in sentences, and in fields."""
     async with stationed(reactor, tmp_path) as (station, client, box):
         said = "\n".join(await lines(station, "why", "editor"))
-        assert "editor is awake: for " in said
+        assert "editor has been awake for " in said
         assert "It stays awake: it is suspended only when asked (suspend = manual)." in said
         assert "It has not been woken so far." in said
         for lifetime in ("connection", "service"):
@@ -115,7 +115,7 @@ async def test_whyAwake(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         assert (holder["pid"], holder["uid"]) == (os.getpid(), os.geteuid())
         assert holder["since"] < time.time() < holder["until"] < time.time() + 1000
         assert found["wakes_by"] == found["times"] == []
-        assert "editor is awake: for " in found["sentences"][0]
+        assert "editor has been awake for " in found["sentences"][0]
 
 
 @asynchronous
@@ -132,7 +132,7 @@ async def test_whyAsleep(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         accepted(await client.call("WakeAt", alarm))
         station.editor.suspend().addErrback(lambda _: None)
         said = "\n".join(await lines(station, "why", "editor"))
-        assert "editor is asleep: for " in said
+        assert "editor has been asleep for " in said
         for waker in ("rpc (messages)", "bell (a descriptor)"):
             assert f"\n  {waker}\n" in said
         assert "It is woken in 1 h 59 min, at " in said
@@ -152,6 +152,32 @@ async def test_whyAsleep(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         assert found["keeps_awake"] == []
         assert found["last_wake_reason"] == "dawn"
         station.editor.suspension.resume("end")
+
+
+@asynchronous
+async def test_dryRun(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Nothing is stopped in a dry run, and nobody is told that something is."""
+    async with stationed(reactor, tmp_path, mode="dry-run") as (station, _, _):
+        station.editor.suspend().addErrback(lambda _: None)
+        said = await lines(station, "why", "editor")
+        assert said[1] == "That is a dry run (suspend = dry-run): nothing is stopped."
+        (_, row, _) = await lines(station, "ps")
+        assert row.startswith("editor  asleep, dry  ")
+        station.editor.suspension.resume("end")
+
+
+@asynchronous
+async def test_letters(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """What others have named in letters that an output has not is shown all the same."""
+    async with stationed(reactor, tmp_path) as (station, client, _):
+        accepted(await client.call("AcquireWakeLock", {"container": "editor", "name": "Tür 5 €"}))
+        argv = [sys.executable, "-m", "chanproxy", "ps", "--socket", station.path]
+        environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+        done = await deferToThread(
+            lambda: subprocess.run(argv, env=environment, capture_output=True, timeout=60)
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert "Tür 5 ?" in done.stdout.decode("latin-1")
 
 
 @asynchronous
@@ -273,6 +299,14 @@ async def test_locks(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         ]
         assert f"no limit  {Path('/proc/self/comm').read_text().strip()} (process " in rows[0]
         assert "nobody any more; acquired by " in rows[1]
+        for number in range(20):
+            station.editor.sources.locks.acquire("crowd", None, number)
+        rows = [row for row in await lines(station, "locks") if " crowd " in row]
+        assert len(rows) == 17
+        assert rows[-1].endswith("  4 others")
+        assert len(await fields(station, "locks", "editor")) == 2 + 16
+        for number in range(20):
+            station.editor.sources.locks.release("crowd", number)
         (shop,) = await fields(station, "locks", "shop")
         assert (shop["name"], shop["lock"], shop["lifetime"]) == ("shop", "job", "service")
         assert shop["until"] - shop["since"] == pytest.approx(1000, abs=0.001)
