@@ -14,7 +14,7 @@ QUICK = {
     "channels": "adapter framed kinds streams transport",
     "commands": "call",
     "config": "access reading",
-    "container": "cadence suspension watchers",
+    "container": "cadence changes suspension watchers",
     "endpoints": "addresses dialling seldom",
     "guest": "guest socket waking",
     "kernel": "poller",
@@ -22,7 +22,7 @@ QUICK = {
         "client control control_access control_interface control_sequences "
         "describe locks sources suspend trace varlink watchers"
     ),
-    "service": "framing tls",
+    "service": "framing journal notices tls",
     "wake": "counter sources",
     "whole": "wake_kinds",
 }
