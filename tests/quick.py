@@ -14,7 +14,7 @@ QUICK = {
     "channels": "adapter framed kinds sending streams transport",
     "commands": "call operators showing",
     "config": "access places reading unwise",
-    "container": "cadence closed suspension watchers",
+    "container": "cadence changes closed suspension watchers",
     "endpoints": "addresses dialling plain seldom",
     "guest": "guest socket waking",
     "kernel": "poller",
@@ -22,7 +22,7 @@ QUICK = {
         "client control control_access control_interface control_sequences "
         "describe facts http locks sources suspend trace varlink watchers"
     ),
-    "service": "framing tls",
+    "service": "framing journal notices tls",
     "wake": "counter sources",
     "whole": "wake_kinds",
 }

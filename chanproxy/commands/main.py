@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": "doctor.command:command",
     "events": "events:events",
     "hold": "run:hold",
+    "install": "install:install",
     "locks": "locks:locks",
     "ps": "ps:ps",
     "resume": "sleep:resume",

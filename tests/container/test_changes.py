@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ LINGER = 0.5
 
 
 @pytest.fixture
-def events() -> Iterator[list[LogEvent]]:
+def events() -> Iterator[Sequence[LogEvent]]:
     """What is logged."""
     with capturedLogs() as found:
         yield found
@@ -72,7 +72,7 @@ def world() -> Iterator[World]:
     world.close()
 
 
-def texts(events: list[LogEvent]) -> list[str]:
+def texts(events: Sequence[LogEvent]) -> list[str]:
     """In words."""
     return [formatEvent(event) or "" for event in events]
 
@@ -83,7 +83,7 @@ def fields(event: LogEvent) -> dict[str, Any]:
     return {name: event[name] for name in names if name in event}
 
 
-def test_slept(world: World, events: list[LogEvent]) -> None:
+def test_slept(world: World, events: Sequence[LogEvent]) -> None:
     """A line when it sleeps, one when it wakes, with what there is to know."""
     world.changes.stays("")
     world.sleep(41.26, "10.0.0.7:5123 on tcp :80")
@@ -110,7 +110,7 @@ def test_slept(world: World, events: list[LogEvent]) -> None:
     assert {event["log_level"] for event in events} == {LogLevel.info}
 
 
-def test_afterTheWake(world: World, events: list[LogEvent]) -> None:
+def test_afterTheWake(world: World, events: Sequence[LogEvent]) -> None:
     """Nothing is said before the thaw, nor in its turn, nor in those that follow at once."""
     heard: list[tuple[str, int]] = []
     world.suspension.addWatcher(lambda state, reasons: heard.append((state, len(events))))
@@ -127,7 +127,7 @@ def test_afterTheWake(world: World, events: list[LogEvent]) -> None:
     assert texts(events)[1:] == ["web awake: bell; slept 1 s"]
 
 
-def test_attempts(world: World, events: list[LogEvent]) -> None:
+def test_attempts(world: World, events: Sequence[LogEvent]) -> None:
     """What does not come to a sleep is no change."""
     world.freezer.manual = True
     world.suspension.suspend().addErrback(lambda failure: None)
@@ -139,9 +139,9 @@ def test_attempts(world: World, events: list[LogEvent]) -> None:
     assert events == []
 
 
-def test_breaths(tmp_path: Path, events: list[LogEvent]) -> None:
+def test_breaths(tmp_path: Path, events: Sequence[LogEvent]) -> None:
     """A breath is none either."""
-    breathing = Breathing(str(tmp_path))
+    breathing = Breathing(tmp_path)
     changes = Changes(
         "web", breathing.reactor, breathing.suspension, lambda: "", Bounds(linger=LINGER)
     )
@@ -157,9 +157,9 @@ def test_breaths(tmp_path: Path, events: list[LogEvent]) -> None:
         breathing.close()
 
 
-def test_stays(world: World, events: list[LogEvent]) -> None:
+def test_stays(world: World, events: Sequence[LogEvent]) -> None:
     """Why it stays awake: after a while, and again less and less often, whatever the numbers."""
-    said = []
+    said: list[int] = []
     for number in range(1000):
         world.stays(f"node[12] uses {number} % of a processor")
         world.reactor.run(1)
@@ -176,7 +176,7 @@ def test_stays(world: World, events: list[LogEvent]) -> None:
     }
 
 
-def test_staysForMoreThanOne(world: World, events: list[LogEvent]) -> None:
+def test_staysForMoreThanOne(world: World, events: Sequence[LogEvent]) -> None:
     """Each reason has its own time; short ones are not told, and none while it sleeps."""
     world.stays("bell")
     world.reactor.run(LINGER + GRACE / 2)
@@ -192,7 +192,7 @@ def test_staysForMoreThanOne(world: World, events: list[LogEvent]) -> None:
     assert texts(events)[2:] == ["web stays awake: backup", "web stays awake: bell"]
 
 
-def test_manyReasons(world: World, events: list[LogEvent]) -> None:
+def test_manyReasons(world: World, events: Sequence[LogEvent]) -> None:
     """No more of them are remembered than is useful."""
     world.reactor.run(10)
     for first in "abcdefghij":
@@ -202,7 +202,7 @@ def test_manyReasons(world: World, events: list[LogEvent]) -> None:
     assert len(events) == 60
 
 
-def test_again(world: World, events: list[LogEvent]) -> None:
+def test_again(world: World, events: Sequence[LogEvent]) -> None:
     """After a sleep a reason is told within a minute again, and not sooner."""
     world.reactor.run(10)
     for _ in range(200):
@@ -211,7 +211,7 @@ def test_again(world: World, events: list[LogEvent]) -> None:
     assert len(events) == 3
     world.changes.stays("")
     world.sleep(1, "bell")
-    said = []
+    said: list[int] = []
     for second in range(200):
         world.stays("bell")
         world.reactor.run(1)
@@ -221,7 +221,7 @@ def test_again(world: World, events: list[LogEvent]) -> None:
 
 
 @pytest.mark.parametrize("most", [0, 3])
-def test_limit(most: int, events: list[LogEvent]) -> None:
+def test_limit(most: int, events: Sequence[LogEvent]) -> None:
     """So many lines in a minute, and how many there were beside them."""
     world = World(Bounds(linger=LINGER, logLines=most))
     try:
@@ -234,7 +234,7 @@ def test_limit(most: int, events: list[LogEvent]) -> None:
         world.close()
 
 
-def test_dryRun(events: list[LogEvent]) -> None:
+def test_dryRun(events: Sequence[LogEvent]) -> None:
     """What would be is said as such."""
     world = World(Bounds(linger=LINGER), dryRun=True)
     try:
@@ -249,7 +249,7 @@ def test_dryRun(events: list[LogEvent]) -> None:
         world.close()
 
 
-def test_close(events: list[LogEvent]) -> None:
+def test_close(events: Sequence[LogEvent]) -> None:
     """What has happened is said at the end at last, and nothing after it."""
     world = World(Bounds(linger=LINGER))
     world.stays("bell")
@@ -261,7 +261,7 @@ def test_close(events: list[LogEvent]) -> None:
     assert texts(events) == lines
 
 
-def test_forged(world: World, events: list[LogEvent]) -> None:
+def test_forged(world: World, events: Sequence[LogEvent]) -> None:
     """Names that others chose do not end a line."""
     world.sleep(1, "a\nweb awake: me")
     world.reactor.run(10)
@@ -310,7 +310,9 @@ class TestContainer:
         made.stop()
         assert reactor.getDelayedCalls() == []
 
-    def test_idle(self, container: Container, reactor: FakeReactor, events: list[LogEvent]) -> None:
+    def test_idle(
+        self, container: Container, reactor: FakeReactor, events: Sequence[LogEvent]
+    ) -> None:
         """It is idle, then something keeps it awake, then it is asked for."""
         container.start()
         reactor.run(2)
@@ -334,7 +336,7 @@ class TestContainer:
         container: Container,
         reactor: FakeReactor,
         freezer: FakeFreezer,
-        events: list[LogEvent],
+        events: Sequence[LogEvent],
     ) -> None:
         """It waits for what is not there yet, and says so once."""
         freezer.ready = False
@@ -347,7 +349,7 @@ class TestContainer:
         container: Container,
         reactor: FakeReactor,
         freezer: FakeFreezer,
-        events: list[LogEvent],
+        events: Sequence[LogEvent],
     ) -> None:
         """A freezer that fails is told of by itself, and not twice."""
         freezer.manual = True

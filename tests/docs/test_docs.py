@@ -20,6 +20,7 @@ import pytest
 
 from chanproxy import config
 from chanproxy.adopt.settings import Adoption
+from chanproxy.commands.units import unit
 from chanproxy.kernel.keepalive import Keepalive
 from chanproxy.service.tap import Options
 from support.cgroups import TemporaryCgroup, unifiedMount, unusable
@@ -267,3 +268,21 @@ def test_security() -> None:
     for directive in re.findall(r"^(\w+)=", blocks(DOCS / "security.md", "ini")[0], re.MULTILINE):
         # Argued, each of them.
         assert directive == "ExecStart" or f"`{directive}=" in text
+
+
+def test_systemd() -> None:
+    """Each directive of the units has its reason, as has each that is not in them; files load."""
+    page = DOCS / "howto-systemd.md"
+    there, _, missing = page.read_text().partition("What is not there, ")
+    for user in (False, True):
+        text = unit("/t", "/c", "/f", user)
+        directives = set(re.findall(r"^(\w+)=", text, re.MULTILINE)) - {"Description"}
+        assert len(directives) > 12
+        for directive in directives:
+            assert f"`{directive}=" in there, directive
+        left = re.findall(r"`(\w+)=(\w*)`[^|]* \| ", missing)
+        assert len(left) > 8
+        for directive, value in left:
+            assert f"\n{directive}={value}" not in text
+    for block in blocks(page, "toml"):
+        config.load(block)

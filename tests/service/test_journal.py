@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.logger import Logger, LogLevel
@@ -153,9 +154,9 @@ def test_change(observer: JournalObserver, journal: Journal) -> None:
         (LogLevel.critical, b"2"),
     ],
 )
-def test_levels(log: Logger, journal: Journal, level: LogLevel, priority: bytes) -> None:
+def test_levels(log: Logger, journal: Journal, level: Any, priority: bytes) -> None:
     """As syslog numbers them."""
-    log.emit(level, "web/http#3 is {name}", name="web/http#3")  # type: ignore[arg-type]  # a LogLevel
+    log.emit(level, "web/http#3 is {name}", name="web/http#3")
     entry = journal.take()
     assert entry["PRIORITY"] == priority
     # Lines about a connection of a container belong to it, too.
