@@ -110,7 +110,7 @@ def test_status(manager: Manager) -> None:
     notices.stopping()
 
 
-@pytest.mark.parametrize("pid", ["", str(os.getpid())])
+@pytest.mark.parametrize("pid", ["", str(os.getpid())], ids=["anybody", "ours"])
 def test_watchdog(manager: Manager, pid: str) -> None:
     """At half of its time, from when it is ready until it stops."""
     more = {"WATCHDOG_PID": pid} if pid else {}
