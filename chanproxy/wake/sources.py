@@ -234,15 +234,14 @@ class WakeSources:
         """
         self.expectOpen()
         self.detach()
-        self._gate.register(group.epoll.fileno(), self._gateEvents)
+        self._gate.register(group.epoll.fileno(), 0)
         self._group = group
+        self._openGate()
 
     def detach(self) -> None:
         """Forget the group, before it is closed or after.  Idempotent."""
         group, self._group = self._group, None
-        if group is None:
-            return
-        if not group.epoll.closed:
+        if group is not None and not group.epoll.closed:
             self._gate.unregister(group.epoll.fileno())
 
     @property
@@ -259,14 +258,11 @@ class WakeSources:
         """How many there are for all sources, those of the group as well."""
         return len(self) + (0 if self._group is None else len(self._group))
 
-    @property
-    def _gateEvents(self) -> int:
-        return 0 if self._callback is None else select.EPOLLIN
-
     def _openGate(self) -> None:
-        self._gate.modify(self._epoll.fileno(), self._gateEvents)
+        events = 0 if self._callback is None else select.EPOLLIN
+        self._gate.modify(self._epoll.fileno(), events)
         if self._group is not None and not self._group.epoll.closed:
-            self._gate.modify(self._group.epoll.fileno(), self._gateEvents)
+            self._gate.modify(self._group.epoll.fileno(), events)
 
     def arm(self, callback: Callable[[list[Source]], None]) -> None:
         """Call C{callback(sources)} once, from the reactor, as soon as any source is signalled."""

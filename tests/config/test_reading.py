@@ -718,7 +718,7 @@ def test_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = DOCS / "configuration.md"
     blocks = re.findall(r"^```(?:toml|text)\n(.*?)^```$", reference.read_text(), re.M | re.S)
     everything = blocks[0]
-    (lines,) = (block for block in blocks if block.startswith("chanproxy: "))
+    (lines,) = (block for block in blocks if re.match(r"[^ ]+\.toml:[0-9]+: ", block))
     read = config.load(everything)
     assert read.limits == Limits()
     (entry,) = read.access
