@@ -148,7 +148,8 @@ async def test_formats(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     async with Web(reactor, tmp_path) as web:
         answer = await web.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
-        names = {family.name for family in openMetrics(answer.body.decode())}
+        parsed = openMetrics(answer.body.decode())  # type: ignore[no-untyped-call]
+        names = {family.name for family in parsed}
         assert {"chanproxy_wakes", "process_cpu_seconds", "chanproxy_build_info"} <= names
         plain = {name for name, _ in await scraped(web)}
         assert {"chanproxy_asleep_seconds_total", "process_resident_memory_bytes"} <= plain
