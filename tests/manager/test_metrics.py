@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from chanproxy.adopt.naming import WORDS
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager import kinds
+from chanproxy.manager.http.metrics import FIGURES
 from support.cgroups import TemporaryCgroup, unusable
 from support.live import PATIENCE
 from support.places import DOCS
@@ -233,6 +234,15 @@ async def test_alarm(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 def test_words() -> None:
     """The kinds of descriptors are those that there are."""
     assert set(kinds.SOCKETS) == set(WORDS)
+
+
+def test_documented() -> None:
+    """Each figure stands in the documentation, and each kind of reason."""
+    text = (DOCS / "howto-monitoring.md").read_text()
+    for figure in FIGURES:
+        assert f"`chanproxy_{figure.name}{'_total' * figure.counts}`" in text
+    for kind in kinds.KINDS:
+        assert f"`{kind}`" in text
 
 
 def _names(tree: object) -> set[str]:

@@ -284,7 +284,8 @@ class Resources:
             # With its errors.
             self._dispatch(peer, "Describe", {"container": wanted})
         feed = self._tools.feed
-        if len(feed) >= self._tools.streams:
+        most, mine = self._tools.streams, feed.of(peer.account)
+        if len(feed) >= most or (mine >= max(most // 8, 1) and not peer.account.owner):
             raise LimitExceeded("limits.http-streams")
         last = (asked.getHeader(b"Last-Event-ID") or b"").decode("latin-1")
         if last and not (last.isascii() and last.isdigit() and len(last) < 20):
@@ -294,6 +295,7 @@ class Resources:
             asked,
             lambda name: peer.rights.allows(name) and wanted in (None, name),
             asked.drop,
+            peer.account,
         )
         asked.begin(200, "text/event-stream", {"X-Accel-Buffering": "no"})
         asked.notifyFinish().addBoth(lambda _: feed.remove(stream))
