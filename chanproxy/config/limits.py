@@ -101,7 +101,7 @@ class Limits:
         65536, Whole(64, LARGEST_MESSAGE, "bytes"), "The largest body of a request over HTTP."
     )
     httpConnections: int = key(256, Whole(1, 65536), "The most connections by HTTP.")
-    httpStreams: int = key(32, Whole(0, 65536), "Streams of events at a time.")
+    httpStreams: int = key(64, Whole(0, 65536), "Streams of events; an eighth for each user.")
     httpTimeout: float = key(
         30.0, Number(0.1, LONGEST, "seconds"), "How long a request may take to arrive."
     )

@@ -439,6 +439,24 @@ async def test_streams(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_shareOfStreams(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """One user takes an eighth of them; what is more is for others."""
+    more = "[limits]\nhttp-streams = 16"
+    async with Web(reactor, tmp_path, f"tcp:{freePort()}", more) as web:
+        listeners = [Listener(web.address) for _ in range(2)]
+        for each in listeners:
+            await each.until("containers")
+        (await web.get("/events")).refused(429, "limits.http-streams")
+        for each in listeners:
+            each.close()
+    async with Web(reactor, tmp_path, more=more) as web:
+        listeners = [Listener(web.address) for _ in range(5)]
+        for each in listeners:
+            await each.until("containers")
+            each.close()
+
+
+@asynchronous
 async def test_passedDescriptors(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """Descriptors that come with a request are closed: nobody asked for them."""
     async with Web(reactor, tmp_path) as web:

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from chanproxy.adopt.naming import WORDS
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager import kinds
+from chanproxy.manager.http.metrics import FIGURES
 from support.cgroups import TemporaryCgroup, unusable
 from support.live import PATIENCE
 from support.places import DOCS
@@ -148,7 +149,8 @@ async def test_formats(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     async with Web(reactor, tmp_path) as web:
         answer = await web.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
-        names = {family.name for family in openMetrics(answer.body.decode())}
+        parsed = openMetrics(answer.body.decode())  # type: ignore[no-untyped-call]
+        names = {family.name for family in parsed}
         assert {"chanproxy_wakes", "process_cpu_seconds", "chanproxy_build_info"} <= names
         plain = {name for name, _ in await scraped(web)}
         assert {"chanproxy_asleep_seconds_total", "process_resident_memory_bytes"} <= plain
@@ -232,6 +234,15 @@ async def test_alarm(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 def test_words() -> None:
     """The kinds of descriptors are those that there are."""
     assert set(kinds.SOCKETS) == set(WORDS)
+
+
+def test_documented() -> None:
+    """Each figure stands in the documentation, and each kind of reason."""
+    text = (DOCS / "howto-monitoring.md").read_text()
+    for figure in FIGURES:
+        assert f"`chanproxy_{figure.name}{'_total' * figure.counts}`" in text
+    for kind in kinds.KINDS:
+        assert f"`{kind}`" in text
 
 
 def _names(tree: object) -> set[str]:

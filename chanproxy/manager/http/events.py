@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.manager.crowds import Account
 from chanproxy.manager.describe import fitting, shortened, summary
 from chanproxy.wake.statistics import EVENTS_KEPT, SuspendEvent, bootNanoseconds
 from chanproxy.words import listed
@@ -66,15 +67,18 @@ class Stream:
         sink: ISink,
         allows: Callable[[str], bool],
         drop: Callable[[], object],
+        account: Account,
     ) -> None:
         """
         @param allows: of which containers it is told.
         @param drop: ends its connection.
+        @param account: whose it is.
         """
         self._reactor = reactor
         self._sink = sink
         self._drop = drop
         self.allows = allows
+        self.account = account
         self._old: Iterator[bytes] = iter(())
         self._waiting: deque[bytes] = deque()
         self._paused = self._turning = False
@@ -155,6 +159,10 @@ class Feed:
     def __len__(self) -> int:
         """How many streams there are."""
         return len(self._streams)
+
+    def of(self, account: Account) -> int:
+        """How many are of one user."""
+        return sum(stream.account is account for stream in self._streams)
 
     def add(self, stream: Stream, last: int | None) -> None:
         """

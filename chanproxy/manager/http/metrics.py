@@ -96,7 +96,7 @@ class Figure:
     labels: tuple[str, ...] = ()
     counts: bool = True
 
-    def family(self) -> Metric:
+    def family(self) -> CounterMetricFamily | GaugeMetricFamily:
         """Without any container."""
         made = CounterMetricFamily if self.counts else GaugeMetricFamily
         return made(f"chanproxy_{self.name}", self.text, labels=("container", *self.labels))
@@ -259,7 +259,7 @@ class Metrics:
                 if family is None:
                     return
                 # The end of all of them, which OpenMetrics wants.
-                parts.append(encode(_Alone(family)).removesuffix(END))  # type: ignore[arg-type]  # it has what is used
+                parts.append(encode(_Alone(family)).removesuffix(END))
                 charge(time.thread_time() - began)
                 yield
 

@@ -131,6 +131,7 @@ OPERATIONS = (
         kind="text/event-stream",
     ),
     Operation("GET", "/metrics", "Figures of all containers, for Prometheus.", kind="text/plain"),
+    Operation("GET", "/", "A page for people.", public=True, kind="text/html; charset=utf-8"),
     Operation("GET", "/openapi.json", "This description.", public=True, answers="OpenAPI"),
 )
 """All of them."""
@@ -160,6 +161,7 @@ class Resources:
         self._measured: Metrics | None = None
         self._answers: dict[str, Callable[[HttpRequest, Peer, dict[str, Any]], None]] = {
             "/events": self._events,
+            "/": self._page,
             "/metrics": self._metrics,
             "/openapi.json": self._openapi,
             f"{_ONE}/statistics": self._statistics,
@@ -247,6 +249,12 @@ class Resources:
         description = reply.parameters["description"]
         asked.reply({key: description[key] for key in ("statistics", "histogram")})
 
+    def _page(self, asked: HttpRequest, peer: Peer, parameters: dict[str, Any]) -> None:
+        from chanproxy.manager.http.page import page
+
+        text, headers = page()
+        asked.succeed(200, "text/html; charset=utf-8", text, headers)
+
     def _metrics(self, asked: HttpRequest, peer: Peer, parameters: dict[str, Any]) -> None:
         try:
             from chanproxy.manager.http.metrics import Metrics
@@ -261,7 +269,7 @@ class Resources:
         accept = (asked.getHeader(b"Accept") or b"").decode("latin-1")
         found = self._measured.text(accept, peer.rights.allows, peer.account.charge)
         found.addCallbacks(
-            lambda text: asked.succeed(200, *text, {}),
+            lambda text: asked.succeed(200, text[0], text[1], {}),
             lambda failure: self._failed(asked, failure),
         )
 
@@ -276,7 +284,8 @@ class Resources:
             # With its errors.
             self._dispatch(peer, "Describe", {"container": wanted})
         feed = self._tools.feed
-        if len(feed) >= self._tools.streams:
+        most, mine = self._tools.streams, feed.of(peer.account)
+        if len(feed) >= most or (mine >= max(most // 8, 1) and not peer.account.owner):
             raise LimitExceeded("limits.http-streams")
         last = (asked.getHeader(b"Last-Event-ID") or b"").decode("latin-1")
         if last and not (last.isascii() and last.isdigit() and len(last) < 20):
@@ -286,6 +295,7 @@ class Resources:
             asked,
             lambda name: peer.rights.allows(name) and wanted in (None, name),
             asked.drop,
+            peer.account,
         )
         asked.begin(200, "text/event-stream", {"X-Accel-Buffering": "no"})
         asked.notifyFinish().addBoth(lambda _: feed.remove(stream))

@@ -1,0 +1,268 @@
+"""The page, in a real browser: what is seen, heard and pressed, while containers sleep and wake."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.manager.http.page import page
+from support.places import DOCS
+from support.ports import freePort
+from tests.shared.browser import Browser
+from tests.shared.running import thread
+from tests.shared.sides import asynchronous, until
+from tests.shared.web import Web
+
+T = TypeVar("T")
+
+TOKEN = "0123456789abcdef-page"
+
+pytestmark = pytest.mark.lasts(30)
+
+STATE = "document.querySelector('[data-name=editor] .state')?.textContent"
+LABELS = "[...document.querySelectorAll('[data-name=editor] .line button')]"
+LABELS += ".map(b => b.getAttribute('aria-label'))"
+
+
+class Seen:
+    """A browser that shows the page of a service that answers by TCP, with a token."""
+
+    def __init__(self, reactor: ChanproxyReactor, directory: Path) -> None:
+        self._reactor = reactor
+        self._directory = directory
+        self._token = directory / "token"
+        self._token.write_text(TOKEN)
+        self._token.chmod(0o600)
+        self.port = freePort()
+
+    def web(self) -> Web:
+        """A service, always at the same place."""
+        more = f"http-token-file = '{self._token}'"
+        return Web(self._reactor, self._directory, f"tcp:{self.port}", more)
+
+    async def open(self) -> Browser:
+        """The page, with the token that is asked for."""
+        browser = await thread(Browser, self._directory)
+        try:
+            await thread(self._enter, browser)
+        except BaseException:
+            await thread(browser.close)
+            raise
+        return browser
+
+    def _enter(self, browser: Browser) -> None:
+        browser.shape(1000, 700)
+        browser.go(f"http://127.0.0.1:{self.port}/")
+        browser.until("document.querySelector('#ask') && !document.querySelector('#ask').hidden")
+        browser.value(f"document.querySelector('#token').value = '{TOKEN}'")
+        browser.value("document.querySelector('#ask button').click()")
+        browser.until(f"{STATE} == 'awake'")
+
+
+async def closing(browser: Browser, look: Callable[[], T]) -> T:
+    """Do what blocks with a browser, and close it."""
+    try:
+        return await thread(look)
+    finally:
+        await thread(browser.close)
+
+
+def _later(reactor: Any, function: Callable[..., object], *arguments: object) -> None:
+    """Call it in the reactor's thread."""
+    reactor.callFromThread(function, *arguments)
+
+
+def paint(reactor: ChanproxyReactor, browser: Browser, web: Web) -> None:
+    """The picture in the documentation: half a minute of sleeps."""
+
+    def sleep(name: str, seconds: float) -> None:
+        container = web.service.containers[name]
+        container.suspend(seconds).addErrback(lambda _: None)
+
+    _later(reactor, web.editor.sources.locks.release, "backup")
+    for number in range(10):
+        _later(reactor, sleep, "editor", 1 + number % 3 * 0.7)
+        _later(reactor, sleep, "shop", 60.0)
+        time.sleep(3)
+        if number % 4 == 3:
+            _later(reactor, web.service.containers["shop"].suspension.resume, "breakfast")
+    chosen = "document.querySelector('#span')"
+    browser.value(f"{chosen}.value = '60'; {chosen}.dispatchEvent(new Event('change'))")
+    times = "[...document.querySelectorAll('[data-name=editor] .line .asleep')]"
+    browser.value(f"{times}.at(-2).focus()")
+    browser.shape(960, 360)
+    browser.picture(DOCS / "page.png")
+
+
+@asynchronous
+async def test_seen(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """What is seen changes when a container falls asleep and wakes, by buttons and by others."""
+    seen = Seen(reactor, tmp_path)
+    async with seen.web() as web:
+        browser = await seen.open()
+
+        def look() -> None:
+            suspend = "document.querySelector('[aria-label=\"suspend editor\"]')"
+            browser.value(f"{suspend}.click()")
+            browser.until(f"{STATE} == 'asleep'")
+            assert browser.value(f"{suspend}.disabled")
+            browser.until(f"{LABELS}.some(each => /^asleep from .* until now/.test(each))")
+            said = "document.querySelector('#said').textContent"
+            browser.until(f"{said} == 'editor is asleep'")
+            browser.value("document.querySelector('[aria-label=\"resume editor\"]').click()")
+            browser.until(f"{STATE} == 'awake'")
+            browser.until(f"{LABELS}.some(each => /^asleep .*woken by the page$/.test(each))")
+            browser.until(f"{said} == 'editor is awake, woken by the page'")
+            wakes = "document.querySelector('[data-name=editor] .why').innerText"
+            browser.until(f"/the page\\s+1/.test({wakes})")
+            # What is refused is said.
+            _later(reactor, web.editor.sources.locks.acquire, "backup")
+            browser.value(f"{suspend}.click()")
+            browser.until("document.querySelector('[data-name=editor] .bad')")
+            about = browser.value("document.querySelector('[data-name=editor] .about').textContent")
+            assert "'backup'" in about
+            # Others act, too.
+            shop = web.service.containers["shop"]
+            _later(reactor, lambda: shop.suspend(0.05).addErrback(lambda _: None))
+            browser.until(
+                "document.querySelector('[data-name=shop] .why').innerText.match(/timeout/)"
+            )
+            assert browser.complaints() == []
+            if os.environ.get("CHANPROXY_TEST_PICTURE"):
+                paint(reactor, browser, web)
+
+        await closing(browser, look)
+        assert web.editor.suspension.statistics.successes >= 1
+
+
+@asynchronous
+async def test_restart(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """It goes on when the service has been started again."""
+    seen = Seen(reactor, tmp_path)
+    async with seen.web():
+        browser = await seen.open()
+    link = "document.querySelector('#link').textContent"
+    try:
+        await thread(browser.until, f"{link}.startsWith('not connected')")
+        async with seen.web() as web:
+            await thread(browser.until, f"{link} == 'connected' && {STATE} == 'awake'")
+            web.editor.suspend().addErrback(lambda _: None)
+            await until(reactor, lambda: web.editor.suspension.state == "asleep")
+            await thread(browser.until, f"{STATE} == 'asleep'")
+    finally:
+        await thread(browser.close)
+
+
+@asynchronous
+async def test_keyboard(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """All can be reached by keys, the times by arrows, with what led to each; all has a name."""
+    seen = Seen(reactor, tmp_path)
+    async with seen.web() as web:
+        for _ in range(3):
+            await web.post(
+                "/containers/editor/suspend", {"timeout": 0.05}, Authorization=f"Bearer {TOKEN}"
+            )
+        browser = await seen.open()
+
+        def look() -> None:
+            browser.until(f"{LABELS}.length >= 6")
+            active = "(document.activeElement.getAttribute('aria-label') || '')"
+            visited = []
+            for _ in range(12):
+                browser.press("Tab")
+                visited.append(browser.value(active))
+                if " until now" in visited[-1]:
+                    break
+            assert "suspend editor" in visited, visited
+            browser.press("ArrowLeft")
+            assert "woken by timeout" in browser.value(active)
+            about = "document.querySelector('[data-name=editor] .about').textContent"
+            assert browser.value(about) == browser.value(active)
+            browser.press("Home")
+            browser.press("ArrowRight")
+            assert browser.value(active).startswith("asleep from")
+            # One stop for Tab, however many times there are.
+            browser.press("Tab")
+            assert "shop" in browser.value(active)
+            tree = browser.call("Accessibility.getFullAXTree")["nodes"]
+            named = [
+                (node["role"]["value"], node.get("name", {}).get("value", ""))
+                for node in tree
+                if not node.get("ignored")
+            ]
+            unnamed = [role for role, name in named if role in ("button", "textbox") and not name]
+            assert unnamed == []
+            assert ("button", "suspend shop") in named
+            assert [role for role, _ in named].count("status") >= 2
+
+        await closing(browser, look)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [320, 768, 1600])
+@asynchronous
+async def test_shapes(reactor: ChanproxyReactor, tmp_path: Path, width: int, dark: bool) -> None:
+    """Nothing sticks out, from 320 pixels to wide, and text can be read on its ground."""
+    seen = Seen(reactor, tmp_path)
+    async with seen.web() as web:
+        web.editor.sources.locks.acquire("a" * 200)
+        browser = await seen.open()
+        right = {"Authorization": f"Bearer {TOKEN}"}
+        await web.post("/containers/shop/suspend", {"timeout": 0.05}, **right)
+
+        def look() -> None:
+            browser.shape(width, 800, dark)
+            browser.value("document.querySelector('[aria-label=\"suspend editor\"]').click()")
+            browser.until("document.querySelector('[data-name=editor] .bad')")
+            assert browser.value("document.documentElement.scrollWidth") <= width
+            for place in (".state", ".about.bad", "#link", "h3", ".do:enabled"):
+                assert browser.value(CONTRAST.replace("PLACE", place)) >= 4.5, place
+
+        await closing(browser, look)
+
+
+CONTRAST = """(() => {
+    const light = color => color.match(/[\\d.]+/g).slice(0, 3).map(each => each / 255)
+        .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    let ground = document.querySelector("PLACE");
+    const text = light(getComputedStyle(ground).color);
+    const none = "rgba(0, 0, 0, 0)";
+    while (getComputedStyle(ground).backgroundColor === none) ground = ground.parentElement;
+    const back = light(getComputedStyle(ground).backgroundColor);
+    return (Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05);
+})()"""
+
+
+@asynchronous
+async def test_alone(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """It is one file, which loads nothing from elsewhere, and in which nothing else may run."""
+    text, headers = page()
+    async with Web(reactor, tmp_path) as web:
+        answer = await web.get("/", Host="any.example")
+        assert (answer.status, answer.body) == (200, text)
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy == headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+    for word in (b"http://", b"https://", b"innerHTML", b"eval(", b"style=", b"onclick"):
+        assert word not in text, word
+    seen = Seen(reactor, tmp_path)
+    async with seen.web():
+        browser = await seen.open()
+
+        def look() -> None:
+            browser.value(
+                "document.body.append(Object.assign(document.createElement('script'), "
+                "{textContent: 'window.ran = 1'}))"
+            )
+            assert browser.value("window.ran") is None
+            assert "Content Security Policy" in str(browser.complaints())
+
+        await closing(browser, look)
