@@ -13,7 +13,7 @@ QUICK = {
     "carry": "answered handled policies proxy",
     "channels": "adapter framed kinds sending streams transport",
     "commands": "call",
-    "config": "access reading",
+    "config": "access reading remedies",
     "container": "cadence closed suspension watchers",
     "endpoints": "addresses dialling plain seldom",
     "guest": "guest socket waking",

@@ -9,17 +9,24 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from attrs import Factory, frozen
 
 from chanproxy.channels.framed import FRAME_BYTES, HEADER_BYTES
+from chanproxy.config import syntax
+from chanproxy.config.access import ALL as ACCESS
 from chanproxy.config.access import AccessEntry, readAccess
+from chanproxy.config.channels import ALL as CHANNEL
+from chanproxy.config.containers import ALL as CONTAINER
 from chanproxy.config.containers import Container, checkTogether, readContainer
-from chanproxy.config.keys import LONGEST, Flag, Number, Text, key, keysOf
+from chanproxy.config.keys import Key, key, keysOf
+from chanproxy.config.kinds import LONGEST, Flag, Number, Text
+from chanproxy.config.limits import KEYS as LIMITS
 from chanproxy.config.limits import Limits, readLimits
 from chanproxy.config.problems import ConfigurationError, Problem
+from chanproxy.config.scheduling import KEYS as SCHEDULING
 from chanproxy.config.scheduling import Scheduling, readScheduling
 from chanproxy.config.tables import Table
 from chanproxy.endpoints.parsing import OtherAddressSpec
@@ -54,6 +61,27 @@ class Configuration:
 
 
 KEYS = keysOf(Configuration)
+
+_TABLES: Mapping[str, Collection[Key]] = {
+    "at the beginning of the file, before all tables": KEYS.values(),
+    "into a table [access.NAME]": ACCESS,
+    "into the table [scheduling]": SCHEDULING.values(),
+    "into the table [limits]": LIMITS.values(),
+    "into a table [containers.NAME.channels.NAME]": CHANNEL,
+    "into a table [containers.NAME]": CONTAINER,
+}
+
+_PLACES = {key.name: place for place, keys in _TABLES.items() for key in keys}
+_PLACES["channels"] = "as a table [containers.NAME.channels.NAME]"
+_PLACES |= {name: f"as a table [{name}]" for name in ("limits", "scheduling")}
+_PLACES |= {name: f"as a table [{name}.NAME]" for name in ("containers", "access")}
+"""Where each key stands."""
+
+_KINDS = {
+    name: [key.kind for keys in _TABLES.values() for key in keys if key.name == name]
+    for name in _PLACES
+}
+"""What may be written for each, wherever it stands."""
 
 
 def _checkReach(top: Table, control: SeqpacketAddressSpec | None) -> None:
@@ -96,7 +124,7 @@ def fromTree(tree: Any) -> Configuration:
     @raise ConfigurationError: with all problems.
     """
     problems: list[Problem] = []
-    top = Table(tree, "", problems)
+    top = Table(tree, "", problems, places=_PLACES)
     own = top.readAll(KEYS)
     control = own["control"]
     limits = readLimits(top.table("limits"))
@@ -130,9 +158,12 @@ def _load(text: str, source: str) -> Configuration:
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        line = re.search(r"at line (\d+)", str(error))
-        path = f"line {line[1]}" if line else source
-        remedy = "see https://toml.io for the language"
+        found = re.search(r"at line (\d+)", str(error))
+        path = f"line {found[1]}" if found else source
+        # Where no line is named, it is the end.
+        lines = text.splitlines() if found else text.rstrip().splitlines()[-1:]
+        line = lines[int(found[1]) - 1 if found else 0] if lines else ""
+        remedy = syntax.remedy(str(error), line, _KINDS)
         raise ConfigurationError([Problem(path, str(error), remedy)]) from None
     # Python's own limits, which it reports without a line.
     except ValueError:
@@ -155,7 +186,7 @@ def loadFile(path: str | os.PathLike[str]) -> Configuration:
     name = name if name.isprintable() else repr(name)
     try:
         with open(path, "rb") as file:
-            text = file.read().decode()
+            text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError([Problem(name, str(error), "write the file in UTF-8")]) from None
     # ValueError: a zero byte in the name.
