@@ -7,6 +7,7 @@ Knows nothing of where the values are from.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -74,6 +75,60 @@ def brief(value: object) -> str:
     return written if len(written) <= 120 else f"{written[:100]}..."
 
 
+def written(value: object) -> str:
+    """A value as it is written in a TOML file; a text without backslashes before what it holds."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return str(value) if isinstance(value, int) else f"{value:.15g}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(written, value))}]"
+    text = str(value)
+    if text.isprintable() and "'" not in text:
+        return f"'{text}'"
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(character: str) -> str:
+    """A character of a text in double quotes."""
+    if character in '"\\':
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+class Wrong(ValueError):
+    """
+    What is wrong with a value, and which would do in its place; the text says both.
+
+    @ivar wrong: a clause, without the values.
+    @ivar better: what was meant most probably, the likeliest first.
+    @ivar examples: what would do, where nobody can know what was meant.
+    """
+
+    def __init__(self, wrong: str, *better: object, examples: Iterable[object] = ()) -> None:
+        self.wrong = wrong
+        self.better = better
+        self.examples = tuple(examples)
+        remedy = self.remedy()
+        super().__init__(f"{wrong}; {remedy}" if remedy else wrong)
+
+    def remedy(self, key: str = "") -> str:
+        """
+        What to write instead; empty, where it does not know any.
+
+        @param key: the value's, if it has one.
+        """
+        values = self.better or self.examples
+        if not values:
+            return ""
+        head = "write" if self.better else "write for example"
+        name = f"{key} = " if key else ""
+        return f"{head} {name}{', or '.join(map(written, values))}"
+
+
 def meant(word: str, known: Iterable[str], label: str = "known are") -> str:
     """What to do about a word that is not known: the nearest one, or all of them."""
     words = list(known)
@@ -84,6 +139,36 @@ def meant(word: str, known: Iterable[str], label: str = "known are") -> str:
         return "leave it out"
     shown, more = words[:20], len(words) - 20
     return f"{label} {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")
+
+
+_UNITS = {
+    **dict.fromkeys(("ms", "msec", "millisecond", "milliseconds"), 0.001),
+    **dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("d", "day", "days"), 86400.0),
+}
+
+_TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.ASCII | re.IGNORECASE)
+
+
+def secondsMeant(text: str) -> float | None:
+    """Seconds, of C{5m}, C{1 hour} or C{500ms}; L{None}: it is no time."""
+    found = _TIME.fullmatch(text)
+    unit = _UNITS.get(found[2].lower()) if found else None
+    return None if found is None or unit is None else float(found[1]) * unit
+
+
+def numberMeant(text: str) -> float | None:
+    """A number, of C{"0.5"}, C{5%} or C{1_000}; L{None}: it is none."""
+    share = text.strip().endswith("%")
+    try:
+        number = float(text.strip().removesuffix("%"))
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    return number / 100 if share else number
 
 
 def plainPath(path: str) -> str:

@@ -13,7 +13,7 @@ QUICK = {
     "carry": "answered handled policies proxy",
     "channels": "adapter framed kinds sending streams transport",
     "commands": "call operators showing",
-    "config": "access places reading unwise",
+    "config": "access places reading remedies unwise",
     "container": "cadence changes closed suspension watchers",
     "endpoints": "addresses dialling plain seldom",
     "guest": "guest socket waking",

@@ -7,12 +7,13 @@ look every 100 ms whether there is anything to do.  Knows threads and processes 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from attrs import evolve, frozen
 
 from chanproxy.kernel.processes import parentOf
+from chanproxy.words import Wrong, brief, secondsMeant
 
 _SECOND = 1_000_000_000
 
@@ -142,7 +143,7 @@ def parseTimeouts(text: str) -> float:
     Read C{10s}, C{all} or C{ignore}.
 
     @return: seconds, L{ALL} or L{IGNORE}.
-    @raise ValueError: it is none of these; the text is a clause.
+    @raise Wrong: it is none of these; the text is a clause, with what was meant.
     """
     words: Mapping[str, float] = {"all": ALL, "ignore": IGNORE}
     if text in words:
@@ -153,5 +154,20 @@ def parseTimeouts(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not text.endswith("s") or not 0 < seconds <= 86400:
-        raise ValueError(f"{text!r} is neither all nor ignore nor a time as 10s, a day at most")
+        raise Wrong(
+            f"{brief(text)} is neither 'all' nor 'ignore' nor a number of seconds as '10s', of "
+            "86400 at most",
+            *_meant(text),
+        )
     return seconds
+
+
+def _meant(text: str) -> Iterator[str]:
+    """What was meant by something else, if that is known."""
+    seconds = secondsMeant(text)
+    if text.lower() in ("all", "ignore"):
+        yield text.lower()
+    elif text.lower() in ("none", "never", "no", "off", "false"):
+        yield "ignore"
+    elif seconds is not None and 0 < seconds <= 86400:
+        yield f"{seconds:.15g}s"

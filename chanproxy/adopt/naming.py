@@ -7,17 +7,18 @@ process; never reads from them.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
 from chanproxy.kernel import calls
 from chanproxy.kernel.borrowed import borrowed
-from chanproxy.words import named
+from chanproxy.words import Wrong, brief, named
 
 _KINDS = {
     socket.SOCK_STREAM: "stream",
@@ -47,6 +48,11 @@ WORDS = (
 """The kinds there are."""
 
 _OURS = ("tcp", "udp", "vsock")
+
+_ADDRESSLESS = (
+    *("pipe", "netlink", "eventfd", "timerfd", "signalfd", "inotify", "pidfd", "epoll"),
+    "io_uring",
+)
 
 _ANONYMOUS = {
     "eventfd": "eventfd",
@@ -160,6 +166,27 @@ def pathOf(path: str | bytes) -> str:
     return f"@{text[1:]}" if text.startswith("\0") else text
 
 
+def _meant(kind: str, address: str) -> Iterator[str]:
+    """What was meant by a word of a kind that there is not, if that is known."""
+    for near in difflib.get_close_matches(kind.lower()[:40], WORDS, 1):
+        try:
+            _expectAddress(near, address)
+        except Wrong as error:
+            yield from map(str, error.better)
+        else:
+            yield f"{near}:{address}" if address else near
+
+
+def _expectAddress(kind: str, address: str) -> None:
+    """@raise Wrong: nothing of the kind has such an address."""
+    wild = "*" in address or "?" in address
+    if kind in _ADDRESSLESS and address.strip("*"):
+        raise Wrong(f"{brief(f'{kind}:{address}')} ignores nothing: {kind} has no address", kind)
+    if kind in _OURS and address and not wild and ":" not in address:
+        better = f"{kind}:*:{address}" if address.isdigit() else f"{kind}:{address}:*"
+        raise Wrong(f"{brief(f'{kind}:{address}')} ignores nothing: it lacks a port", better)
+
+
 class Ignored:
     """
     Descriptors that wake nobody.
@@ -168,13 +195,16 @@ class Ignored:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        """@raise ValueError: a word is of no known kind; the text is a sentence."""
+        """@raise Wrong: a word is of no known kind, or none could be like it."""
         self._patterns: list[tuple[str, re.Pattern[str]]] = []
         for word in words:
             kind, _, address = word.partition(":")
             if kind not in WORDS:
-                known = ", ".join(WORDS)
-                raise ValueError(f"{word!r} begins with no known kind; there are {known}")
+                raise Wrong(
+                    f"{brief(word)} begins with no known kind; there are {', '.join(WORDS)}",
+                    *_meant(kind, address),
+                )
+            _expectAddress(kind, address)
             # Not fnmatch: brackets belong to addresses.
             pattern = re.escape(address or "*").replace(r"\*", ".*").replace(r"\?", ".")
             self._patterns.append((kind, re.compile(pattern, re.DOTALL)))

@@ -10,7 +10,10 @@ from typing import Any
 import click
 
 from chanproxy.config.containers import ALL
-from chanproxy.config.keys import Items, Key
+from chanproxy.config.keys import Key
+from chanproxy.config.kinds import (
+    Items,
+)
 from chanproxy.config.options import helpOf
 
 KEYS = {key.name: key for key in ALL if key.option}

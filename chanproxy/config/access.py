@@ -6,15 +6,21 @@ Pure; who they are is looked up later.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection
 from typing import Any
 
 import attrs
 from attrs import NOTHING, frozen
 
-from chanproxy.config.keys import Flag, Items, Key, key, keysOf, sort
+from chanproxy.config.keys import Key, key, keysOf
+from chanproxy.config.kinds import (
+    Flag,
+    Items,
+    sort,
+)
 from chanproxy.config.tables import Table
-from chanproxy.words import brief, meant
+from chanproxy.words import Wrong, brief, meant, written
 
 _IDENTIFIERS = 2**32 - 2
 """The largest user or group; the kernel keeps the one after it for none."""
@@ -36,10 +42,12 @@ def _containers(there: Collection[str]) -> Items:
         # Without any container that is the problem, and reported.
         if there and value != "*" and value not in there:
             near = meant(value, there, "there are")
-            raise ValueError(f"holds {brief(value)}, which is no container ({near})")
+            better = difflib.get_close_matches(value.lower()[:200], there, 1)
+            raise Wrong(f"holds {brief(value)}, which is no container ({near})", *better)
         return value
 
-    return Items(container, '["editor"], or ["*"] for all')
+    named = f"{written([next(iter(there))])}, or " if there else ""
+    return Items(container, f"{named}['*'] for all")
 
 
 @frozen
@@ -55,10 +63,10 @@ class AccessEntry:
 
     name: str
     users: tuple[str | int, ...] = key(
-        (), Items(_identifier, '["alice", 1000]', "list of names and numbers"), "Who may."
+        (), Items(_identifier, "['root', 1000]", "list of names and numbers"), "Who may."
     )
     groups: tuple[str | int, ...] = key(
-        (), Items(_identifier, '["dev", 100]', "list of names and numbers"), "Whose members may."
+        (), Items(_identifier, "['root', 100]", "list of names and numbers"), "Whose members may."
     )
     containers: tuple[str, ...] = ()
     trusted: bool = key(False, Flag(), "Whether they may share a counter.")
@@ -83,6 +91,6 @@ def readAccess(name: str, table: Table, there: Collection[str]) -> AccessEntry:
     containers = attrs.evolve(_CONTAINERS, kind=_containers(there))
     entry = AccessEntry(name, containers=table.read(containers) or (), **values)
     if not entry.users and not entry.groups and table.noted == before:
-        table.note(None, "names no user and no group", 'write users = ["alice"], or groups')
+        table.note(None, "names no user and no group", "write for example users = ['root', 1000]")
     table.end()
     return entry

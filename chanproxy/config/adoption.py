@@ -11,16 +11,14 @@ from typing import Any
 from chanproxy.adopt.deadlines import parseTimeouts
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.settings import Adoption
-from chanproxy.config.keys import (
+from chanproxy.config.keys import Key, about, keysOf
+from chanproxy.config.kinds import (
     LONGEST,
     Choice,
     Items,
-    Key,
     Number,
     Seconds,
     Text,
-    about,
-    keysOf,
     sort,
 )
 from chanproxy.config.tables import Table

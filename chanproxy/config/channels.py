@@ -13,17 +13,14 @@ from attrs import Factory, field, frozen
 from chanproxy.carry.answered import UNANSWERED
 from chanproxy.carry.ledger import SILENCE
 from chanproxy.carry.policies import DEFAULT, POLICIES, pluginNames
-from chanproxy.config.keys import (
+from chanproxy.config.keys import Key, about, key, keysOf
+from chanproxy.config.kinds import (
     LONGEST,
     Choice,
-    Key,
     Number,
     Seconds,
     Text,
     Whole,
-    about,
-    key,
-    keysOf,
 )
 from chanproxy.config.tables import Table
 from chanproxy.endpoints.addresses import Address, Traits
@@ -115,7 +112,8 @@ def readChannel(name: str, table: Table) -> Channel:
     keepalive = Keepalive(**table.readAll(KEEPALIVE))
     for each, policy in (("silence", "idle"), ("unanswered", "answered")):
         if table.has(each) and values["handled"] != policy:
-            table.note(each, f"is for handled = {policy} only", "leave it out, or write that")
+            remedy = f"leave it out, or write handled = '{policy}'"
+            table.note(each, f"is for handled = {policy} only", remedy)
     if table.has("unanswered") and values["initiator"] == "container":
         wrong = "is for connections to the container; what comes in to one that dials is the answer"
         table.note("unanswered", wrong, "leave it out")

@@ -14,7 +14,15 @@ from chanproxy.adopt.settings import BREATH, Adoption
 from chanproxy.config.adoption import KEYS as ADOPTION
 from chanproxy.config.adoption import WAKE_ON, readAdoption
 from chanproxy.config.channels import Channel, readChannel
-from chanproxy.config.keys import LONGEST, Choice, Number, Seconds, Text, Whole, about, key, keysOf
+from chanproxy.config.keys import about, key, keysOf
+from chanproxy.config.kinds import (
+    LONGEST,
+    Choice,
+    Number,
+    Seconds,
+    Text,
+    Whole,
+)
 from chanproxy.config.problems import Problem
 from chanproxy.config.tables import Table, join
 from chanproxy.config.together import noteShared
@@ -45,7 +53,7 @@ class Container:
     name: str
     freezer: str = field(
         metadata=about(
-            Text(checkedSpec, "cgroup:/sys/fs/cgroup/{}"),
+            Text(checkedSpec, "cgroup:{}"),
             "What freezes the container: cgroup:PATH, or none.",
         )
     )
@@ -72,7 +80,12 @@ class Container:
     )
     control: SeqpacketAddressSpec | None = key(
         None,
-        Text(parseControl, "/run/chanproxy-guests/{}/guest.sock", "as [`control`](#control)"),
+        Text(
+            parseControl,
+            "/run/chanproxy-guests/{}/guest.sock",
+            "as [`control`](#control)",
+            "in a directory that is there",
+        ),
         "A control socket of its own, for who is inside.",
         option=False,
     )

@@ -10,7 +10,12 @@ from attrs import frozen
 
 from chanproxy.channels.buffered import BUFFER
 from chanproxy.channels.buffers import MESSAGE_BYTES
-from chanproxy.config.keys import LONGEST, Number, Whole, key, keysOf
+from chanproxy.config.keys import key, keysOf
+from chanproxy.config.kinds import (
+    LONGEST,
+    Number,
+    Whole,
+)
 from chanproxy.config.tables import Table
 from chanproxy.freezers.files import CGROUPS, DEPTH, PROCESSES
 from chanproxy.kernel.calls import SCM_MAX_FD

@@ -9,19 +9,26 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import attrs
 from attrs import Factory, frozen
 
 from chanproxy.channels.framed import FRAME_BYTES, HEADER_BYTES
+from chanproxy.config import syntax
+from chanproxy.config.access import ALL as ACCESS
 from chanproxy.config.access import AccessEntry, readAccess
+from chanproxy.config.channels import ALL as CHANNEL
+from chanproxy.config.containers import ALL as CONTAINER
 from chanproxy.config.containers import Container, checkTogether, readContainer
 from chanproxy.config.file import File, onOneLine
-from chanproxy.config.keys import LONGEST, Choice, Flag, Number, Text, key, keysOf
+from chanproxy.config.keys import Key, key, keysOf
+from chanproxy.config.kinds import LONGEST, Choice, Flag, Number, Text
+from chanproxy.config.limits import KEYS as LIMITS
 from chanproxy.config.limits import Limits, readLimits
 from chanproxy.config.problems import ConfigurationError, Problem, Unreadable
+from chanproxy.config.scheduling import KEYS as SCHEDULING
 from chanproxy.config.scheduling import Scheduling, readScheduling
 from chanproxy.config.tables import Table
 from chanproxy.endpoints.addresses import SocketAddress
@@ -84,6 +91,27 @@ class Configuration:
 
 KEYS = keysOf(Configuration)
 
+_TABLES: Mapping[str, Collection[Key]] = {
+    "at the beginning of the file, before all tables": KEYS.values(),
+    "into a table [access.NAME]": ACCESS,
+    "into the table [scheduling]": SCHEDULING.values(),
+    "into the table [limits]": LIMITS.values(),
+    "into a table [containers.NAME.channels.NAME]": CHANNEL,
+    "into a table [containers.NAME]": CONTAINER,
+}
+
+_PLACES = {key.name: place for place, keys in _TABLES.items() for key in keys}
+_PLACES["channels"] = "as a table [containers.NAME.channels.NAME]"
+_PLACES |= {name: f"as a table [{name}]" for name in ("limits", "scheduling")}
+_PLACES |= {name: f"as a table [{name}.NAME]" for name in ("containers", "access")}
+"""Where each key stands."""
+
+_KINDS = {
+    name: [key.kind for keys in _TABLES.values() for key in keys if key.name == name]
+    for name in _PLACES
+}
+"""What may be written for each, wherever it stands."""
+
 
 def _checkReach(
     top: Table, control: SeqpacketAddressSpec | None, http: SocketAddress | None
@@ -143,7 +171,7 @@ def fromTree(tree: Any) -> Configuration:
     @raise ConfigurationError: with all problems.
     """
     problems: list[Problem] = []
-    top = Table(tree, "", problems)
+    top = Table(tree, "", problems, places=_PLACES)
     own = top.readAll(KEYS)
     control = own["control"]
     limits = readLimits(top.table("limits"))
@@ -195,7 +223,7 @@ def loadFile(path: str | os.PathLike[str]) -> Configuration:
         remedy = "give a file that can be read"
         raise Unreadable([Problem("", wrong, remedy, file=name)]) from None
     try:
-        text = raw.decode()
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         problem = Problem("", str(error), "write the file in UTF-8", file=name, line=line)
@@ -217,8 +245,9 @@ def _parsed(text: str, file: str = "") -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        wrong, remedy = str(error), "see https://toml.io for the language"
+        wrong = str(error)
         line, column = _whereOf(wrong, text)
+        remedy = syntax.remedy(wrong, text.split("\n")[line - 1], _KINDS)
     # Python's own limits, which it reports without a line.
     except ValueError:
         wrong, remedy = "a number has thousands of digits", "write a smaller one"

@@ -10,7 +10,13 @@ from typing import Any
 
 from attrs import frozen
 
-from chanproxy.config.keys import Choice, Items, Whole, key, keysOf, sort
+from chanproxy.config.keys import key, keysOf
+from chanproxy.config.kinds import (
+    Choice,
+    Items,
+    Whole,
+    sort,
+)
 from chanproxy.config.tables import Table
 from chanproxy.words import brief
 
@@ -56,7 +62,9 @@ def readScheduling(table: Table) -> Scheduling:
     """What the configuration says; what is wrong with it is noted in the table."""
     values = table.readAll(KEYS)
     if table.has("priority") and values["policy"] not in _REAL:
-        table.note("priority", "is for the policies fifo and rr", "leave it out, or write one")
+        table.note(
+            "priority", "is for the policies fifo and rr", "leave it out, or write policy = 'fifo'"
+        )
     values["affinity"] = tuple(sorted(values["affinity"]))
     table.end()
     return Scheduling(**values)

@@ -10,9 +10,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from chanproxy.config.keys import Key, Several, sort
+from chanproxy.config.keys import Key
+from chanproxy.config.kinds import (
+    Several,
+    sort,
+)
 from chanproxy.config.problems import Problem
-from chanproxy.words import brief, meant
+from chanproxy.words import Wrong, brief, meant
+
+_NO_PLACES: Mapping[str, str] = {}
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -20,8 +26,19 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 class Table:
     """One table of the file: hands out checked values and notes what is wrong."""
 
-    def __init__(self, value: Any, path: str, problems: list[Problem], name: str = "") -> None:
-        """@param name: what it is called, in the table that it is in."""
+    def __init__(
+        self,
+        value: Any,
+        path: str,
+        problems: list[Problem],
+        name: str = "",
+        places: Mapping[str, str] = _NO_PLACES,
+    ) -> None:
+        """
+        @param name: what it is called, in the table that it is in.
+        @param places: in which table each key stands, for those that are in a wrong one.
+        """
+        self._places = places
         self._path = path
         self._name = name
         self._problems = problems
@@ -57,9 +74,11 @@ class Table:
         try:
             return key.kind.check(self._values[key.name])
         except ValueError as error:
-            remedy = key.kind.remedy(key.name, self._name)
-            for wrong in error.args if isinstance(error, Several) else (error,):
-                self.note(key.name, str(wrong), remedy)
+            for each in error.args if isinstance(error, Several) else (error,):
+                wrong, remedy = str(each), ""
+                if isinstance(each, Wrong):
+                    wrong, remedy = each.wrong, each.remedy(key.name)
+                self.note(key.name, wrong, remedy or key.kind.remedy(key.name, self._name))
             return default
 
     def readAll(self, keys: Mapping[str, Key]) -> dict[str, Any]:
@@ -76,7 +95,7 @@ class Table:
             return []
         found = []
         for name, content in value.items():
-            table = Table(content, join(path, name), self._problems, name)
+            table = Table(content, join(path, name), self._problems, name, self._places)
             if not _NAME.fullmatch(name):
                 table.note(None, "is no usable name", "use letters, digits, dot, - and _")
             found.append((name, table))
@@ -85,14 +104,19 @@ class Table:
     def table(self, key: str) -> Table:
         """The one of that name; an empty one, if it is not there."""
         self._known.append(key)
-        return Table(self._values.get(key, {}), join(self._path, key), self._problems, key)
+        path = join(self._path, key)
+        return Table(self._values.get(key, {}), path, self._problems, key, self._places)
 
     def end(self) -> None:
         """Whatever was not asked for is unknown."""
         for key in self._values:
             if key not in self._known:
                 dashed = key.lower().replace("_", "-")
-                self.note(key, "is not known", meant(dashed, self._known))
+                place = self._places.get(dashed)
+                if place is None or dashed in self._known:
+                    self.note(key, "is not known", meant(dashed, self._known))
+                else:
+                    self.note(key, "is not known here", f"write {dashed} {place}")
 
 
 def join(path: str, key: str) -> str:

@@ -7,16 +7,17 @@ Pure text; opens nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from attrs import frozen
 
 from chanproxy.endpoints.addresses import Address, SocketAddress, Traits, split
+from chanproxy.endpoints.guessing import EXAMPLES, guesses
 from chanproxy.endpoints.paths import SeqpacketAddressSpec, UnixStreamAddressSpec
 from chanproxy.endpoints.systemd import parseSystemd
 from chanproxy.endpoints.tcp import parseTcp, parseTcp6
 from chanproxy.endpoints.vsock import parseVsock
-from chanproxy.words import brief
+from chanproxy.words import Wrong, brief
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
@@ -61,11 +62,34 @@ def parseAddress(description: str, listening: bool) -> Address:
     """
     Read the address of a channel.
 
-    Of kinds that are not ours only the form is checked: what they mean Twisted knows, and its
-    plugins.
+    Of kinds that are not ours only the form is checked, and that there is such a kind: what they
+    mean Twisted knows, and its plugins.
 
-    @raise ValueError: what is wrong, a sentence for each.
+    @raise Wrong: what is wrong, a sentence for each, and what to write instead.
     """
+    try:
+        return _parse(description, listening)
+    except ValueError as error:
+        raise _explained(description, listening, str(error)) from None
+
+
+def _explained(description: str, listening: bool, wrong: str) -> Wrong:
+    meant: dict[str, str] = {}
+    for guess in guesses(description, listening, [*_PARSERS, *_PLAIN]):
+        try:
+            _parse(guess, listening)
+        except ValueError:
+            continue
+        meant.setdefault(guess.partition(":")[0], guess)
+    better = list(meant.values())
+    if description.strip()[:1] not in ("/", "@"):
+        # Of a path nobody can know whether it is for streams or for packets.
+        better = better[:1]
+    examples = EXAMPLES.get(description.partition(":")[0].lower())
+    return Wrong(wrong, *better, examples=[] if examples is None else [examples[not listening]])
+
+
+def _parse(description: str, listening: bool) -> Address:
     kind, arguments, options = split(description)
     parse = _PARSERS.get(kind)
     if parse is not None:
@@ -77,7 +101,13 @@ def parseAddress(description: str, listening: bool) -> Address:
     if not right:
         raise ValueError(
             f"{brief(description)} is no address; it begins with a kind and a colon, "
-            "as seqpacket:/run/a.sock, unix:/run/a.sock or tcp:8080 do"
+            f"as {', '.join(EXAMPLES[each][not listening] for each in ('seqpacket', 'unix'))} or "
+            f"{EXAMPLES['tcp'][not listening]} do"
+        )
+    if kind.lower() not in _PLAIN and kind.lower() not in (others := _others(listening)):
+        known = [name for name in (*_PARSERS, *_PLAIN, *others) if _has(name, listening)]
+        raise ValueError(
+            f"{brief(kind)} is no kind of address; there are {', '.join(dict.fromkeys(known))}"
         )
     return OtherAddressSpec(kind, description)
 
@@ -96,6 +126,19 @@ def parseHttp(description: str) -> SocketAddress:
         )
     return address
 
+
+def _others(listening: bool) -> Collection[str]:
+    """What Twisted and its plugins know besides."""
+    from chanproxy.plugins import endpointKinds
+
+    return endpointKinds(listening)
+
+
+def _has(kind: str, listening: bool) -> bool:
+    return listening or kind not in _FOR_LISTENING
+
+
+_FOR_LISTENING = ("tcp6", "systemd")
 
 _PARSERS: dict[str, Callable[[Sequence[str], Mapping[str, str], bool], Address]] = {
     "seqpacket": SeqpacketAddressSpec.parse,

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
 from attrs import frozen
@@ -27,7 +27,8 @@ from chanproxy.endpoints.addresses import (
     split,
     unknown,
 )
-from chanproxy.words import named, plainPath
+from chanproxy.endpoints.guessing import guesses
+from chanproxy.words import Wrong, named, plainPath
 
 PATH_BYTES = 107
 """C{unix(7)}: C{sun_path} is 108 bytes, one of them the terminator."""
@@ -147,7 +148,7 @@ class PathSpec(SocketAddress):
         path, shown = self.path, self.shown
         directory = os.path.dirname(path) or "."
         if not os.path.isdir(directory):
-            return f"there is no directory {named(directory)}; create it"
+            return f"there is no directory {named(directory)}; create it, or choose another path"
         if not os.access(directory, os.W_OK | os.X_OK):
             return (
                 f"no permission to create {shown}; run as another user, or chown {named(directory)}"
@@ -254,8 +255,29 @@ def parseControl(text: str) -> SeqpacketAddressSpec:
     """
     Read where to listen for calls: an endpoint string, or just a path.
 
-    @raise ValueError: what is wrong, a sentence for each.
+    @raise Wrong: what is wrong, a sentence for each, and what to write instead.
     """
+    try:
+        return _parseControl(text)
+    except ValueError as error:
+        raise Wrong(str(error), *_controls(text)) from None
+
+
+def _controls(text: str) -> Iterator[str]:
+    """The control socket that was meant by what is none."""
+    kind, colon, rest = text.strip().partition(":")
+    described = f"seqpacket:{rest}" if colon and kind in ("unix", "seqpacket") else text
+    for guess in guesses(described, True, ["seqpacket"]):
+        for better in (guess.removeprefix("seqpacket:"), guess):
+            try:
+                _parseControl(better)
+            except ValueError:
+                continue
+            yield better
+            return
+
+
+def _parseControl(text: str) -> SeqpacketAddressSpec:
     if not text.startswith(("/", "@")):
         # A relative path is refused as such, not as an unknown kind.
         return parseSeqpacket(text if ":" in text else f"seqpacket:{text}", listening=True)

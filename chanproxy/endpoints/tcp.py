@@ -161,7 +161,7 @@ def parseTcp6(
 ) -> TcpAddressSpec:
     """Likewise, of C{tcp6:}, which listens only."""
     if not listening:
-        raise ValueError("tcp6 is for listening; write tcp:HOST:PORT to connect")
+        raise ValueError("tcp6 is for listening; to connect, tcp:HOST:PORT is for both")
     return _listening(arguments, options, "::1")
 
 
@@ -199,7 +199,7 @@ def _connecting(arguments: Sequence[str], options: Mapping[str, str]) -> TcpAddr
             "; ".join([*wrong, r"it takes a host and a port, as in tcp:localhost:80, tcp:\:\:1:80"])
         )
     host, port = places[0], portOf(places[1], 1, wrong)
-    if not host or not host.isprintable() or len(host) > 253 or " " in host:
+    if not host or not host.isprintable() or len(host) > 253 or any(c in " /[]" for c in host):
         wrong.append(f"{brief(host)} is no name of a host and no IP address")
     if wrong or port is None:
         raise ValueError("; ".join(wrong))

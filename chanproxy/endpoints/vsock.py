@@ -91,7 +91,8 @@ def parseVsock(
     written = options.get("cid", "local") if listening else arguments[0]
     cid = _CIDS.get(written, number(written, 10, 0, 2**32 - 2))
     if cid is None or (cid == ANY_CID and not listening):
-        wrong.append(f"cid {brief(written)} is no number, and none of local, host, any")
+        names = "local, host, any" if listening else "local, host"
+        wrong.append(f"cid {brief(written)} is no number, and none of {names}")
     backlog = backlogOf(options, wrong)
     if wrong or port is None or cid is None or backlog is None:
         raise ValueError("; ".join(wrong))

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from chanproxy.freezers.files import cgroupsFrom, readLines
 from chanproxy.interfaces import FreezerError
+from chanproxy.words import Wrong, brief
 
 
 @frozen
@@ -55,6 +56,21 @@ def isBelow(path: str, top: str) -> bool:
     return path == top or path.startswith(top.rstrip("/") + "/")
 
 
+def expectCgroup(path: str) -> None:
+    """
+    See that a path could be that of a container's cgroup, wherever cgroups are mounted.
+
+    @raise Wrong: it could not.
+    """
+    if not path.isprintable() or path != path.strip():
+        clean = "".join(filter(str.isprintable, path)).strip()
+        better = [f"cgroup:{clean}"] if clean.strip("/.") else []
+        raise Wrong(f"{brief(path)} has a space around it, or holds what does not print", *better)
+    normal = os.path.normpath(path)
+    if normal in (".", "/", "//") or normal.split("/")[0] == "..":
+        raise Wrong(f"cgroup:{path} holds others as well; name a cgroup of the container alone")
+
+
 def findCgroup(path: str, mounts: list[CgroupMount]) -> tuple[str, CgroupMount]:
     """
     Where a configured path is.
@@ -84,9 +100,11 @@ def findCgroup(path: str, mounts: list[CgroupMount]) -> tuple[str, CgroupMount]:
                 rest = directory[len(top) :]
                 break
         points = ", ".join(mount.point for mount in unified)
+        name = rest.strip("/")
         raise FreezerError(
             f"cgroup:{path}: {directory} is not below a cgroup v2 mount ({points});"
-            f" write cgroup:{os.path.join(first, rest.lstrip('/'))}"
+            f" write cgroup:{os.path.join(first, name or 'NAME')}"
+            + ("" if name else ", with the name of the container's own")
         )
     return directory, max(holding, key=lambda mount: len(mount.point))
 
@@ -134,7 +152,8 @@ def cannotFreeze(spec: str, directory: str, mount: CgroupMount) -> FreezerError:
     if directory == mount.point:
         return FreezerError(
             f"{spec}: {directory} is the root cgroup, which cannot be frozen;"
-            " name a cgroup below it that holds the container alone"
+            f" write cgroup:{os.path.join(directory, 'NAME')}, with the name of one below it that"
+            " holds the container alone"
         )
     return FreezerError(
         f"{spec}: {directory} has no cgroup.freeze: it is not a cgroup v2 directory, or the kernel"

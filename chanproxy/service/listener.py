@@ -39,6 +39,7 @@ from chanproxy.container import Container
 from chanproxy.container.channels import Carriage
 from chanproxy.endpoints.addresses import Address, SocketAddress, Traits
 from chanproxy.endpoints.dialling import ChannelClientEndpoint
+from chanproxy.endpoints.others import whyNotMade
 from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.interfaces import ChanproxyReactor, IByteChannel
 from chanproxy.kernel.descriptors import whyScarce
@@ -111,26 +112,14 @@ def _server(reactor: ChanproxyReactor, address: Address) -> IStreamServerEndpoin
         return cast(IStreamServerEndpoint, serverFromString(reactor, address.shown))
     # Whatever a plugin thinks of its arguments, and of the files that they name.
     except Exception as error:
-        raise CannotStart("listen", _explain(address, error)) from error
+        raise CannotStart("listen", whyNotMade(address, error, listening=True)) from error
 
 
 def _client(reactor: ChanproxyReactor, address: Address) -> IStreamClientEndpoint:
     try:
         return cast(IStreamClientEndpoint, clientFromString(reactor, address.shown))
     except Exception as error:
-        raise CannotStart("connect", _explain(address, error)) from error
-
-
-def _explain(address: Address, error: Exception) -> str:
-    if isinstance(error, ValueError) and str(error).startswith("Unknown endpoint type"):
-        return (
-            f"{address.scheme} is no kind that is known here; ours are seqpacket, unix, tcp, vsock "
-            "and systemd, the others are Twisted's and those of its plugins that are installed"
-        )
-    text = " ".join(str(error).split())
-    return (
-        f"Twisted says of {address.scheme}: {text or type(error).__name__}; correct its arguments"
-    )
+        raise CannotStart("connect", whyNotMade(address, error, listening=False)) from error
 
 
 class _Only(Factory):

@@ -186,8 +186,8 @@ initial = 2
 """
         )
     text = str(wrong.value)
-    assert "'vm:a' is no freezer; there are none and cgroup:PATH" in text
-    assert "'x' is not known; write one of answered, consumed, idle, explicit" in text
+    assert "'vm:a' is no freezer; known are cgroup:PATH, and none" in text
+    assert "'x' is not known; write one of 'answered', 'consumed', 'idle', 'explicit'" in text
     assert "initial: 2 is out of range; write a whole number from 0 to 1" in text
 
 

@@ -68,7 +68,7 @@ def test_addresses(description: str, listening: bool, spec: Address) -> None:
         ("tcp:a:0", False, "is no port from 1 to 65535"),
         ("tcp:a b:1", False, "no name of a host"),
         ("tcp:a:1:timeout=3", False, "no argument 'timeout'"),
-        ("tcp6:a:1", False, "write tcp:HOST:PORT"),
+        ("tcp6:a:1", False, "to connect, tcp:HOST:PORT is for both; write 'tcp:a:1'"),
         ("vsock:1:2", True, "vsock:PORT"),
         ("vsock:any:2", False, "cid 'any'"),
         ("vsock:1", False, "vsock:CID:PORT"),
@@ -143,9 +143,9 @@ PACKETS, UNIX, TCP = "seqpacket:/p", "unix:/u", "tcp:host:80"
         ("systemd:domain=UNIX:index=0", PACKETS, []),
         ("systemd:domain=UNIX:index=0", UNIX, [PEER]),
         ("systemd:domain=INET:index=0", TCP, [IDLE]),
-        ("other:x", TCP, [IDLE]),
+        ("haproxy:tcp:80", TCP, [IDLE]),
         ("tls:x", TCP, [IDLE]),
-        ("other:x", UNIX, []),
+        ("haproxy:tcp:80", UNIX, []),
         ("tcp:80", "tls:host:443", [IDLE]),
         ("vsock:80", UNIX, [REFUSE]),
     ],
@@ -216,12 +216,12 @@ def test_sentences() -> None:
         ("systemd:domain=UNIX:index=1", "systemd:domain=UNIX:index=1", True),
         ("systemd:domain=UNIX:index=1", "systemd:domain=UNIX:index=2", False),
         ("vsock:1", "vsock:1", True),
-        ("x:1", "x:1", True),
+        ("haproxy:tcp:1", "haproxy:tcp:1", True),
     ],
 )
 def test_oneSocketTwice(one: str, other: str, clash: bool) -> None:
     """Two channels on one socket: each names the other."""
-    more = ['connect = "x:1"', IDLE, REFUSE]
+    more = ['connect = "tls:h:1"', IDLE, REFUSE]
     text = '[containers.a]\nfreezer = "none"\n'
     for name, listen in (("c", one), ("d", other)):
         text += "\n".join([f"[containers.a.channels.{name}]", f"listen = '{listen}'", *more, ""])

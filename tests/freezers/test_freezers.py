@@ -796,7 +796,7 @@ class TestMakeFreezer:
     @pytest.mark.parametrize("spec", ["", "docker:x", "none:x", "/sys/fs/cgroup/x"])
     def test_unknown(self, spec: str) -> None:
         """The error names the known kinds."""
-        with pytest.raises(ValueError, match="is no freezer; there are none and cgroup:PATH"):
+        with pytest.raises(ValueError, match="is no freezer; known are cgroup:PATH, and none"):
             makeFreezer(spec, theReactor())
 
     def test_noPath(self) -> None:

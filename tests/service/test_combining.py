@@ -143,8 +143,6 @@ async def test_taken(reactor: ChanproxyReactor, tmp_path: Path) -> None:
                 "tcp:h:1",
                 "listen: this machine has no interface with the address",
             ),
-            ("nonesuch:1", "tcp:h:1", "listen: nonesuch is no kind that is known here"),
-            ("tcp:0", "nonesuch:1", "connect: nonesuch is no kind that is known here"),
             ("ssl:0", "tcp:h:1", "listen: Twisted says of ssl: "),
             ("systemd:domain=INET:index=0", "tcp:h:1", "listen: systemd passed no such socket"),
             (f"unix:{tmp_path}/no/sock", "tcp:h:1", "listen: there is no directory"),
@@ -152,6 +150,12 @@ async def test_taken(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             with pytest.raises(StartError) as caught:
                 Running(reactor, listen, connect, IDLE, REFUSE)
             assert f"containers.a.channels.c.{says}" in str(caught.value)
+    unknown = [("nonesuch:1", "tcp:h:1", "listen"), ("tcp:0", "nonesuch:1", "connect")]
+    for listen, connect, key in unknown:
+        with pytest.raises(
+            ConfigurationError, match=f"{key}: '[a-z]+' is no kind of address; there"
+        ):
+            Running(reactor, listen, connect)
     with pytest.raises(ConfigurationError):
         Running(reactor, "tcp:0", "seqpacket:/x")
 

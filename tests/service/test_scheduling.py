@@ -101,7 +101,7 @@ def test_configuration() -> None:
     text = str(wrong.value)
     for says in (
         "scheduling.nice: 20 is out of range; write a whole number from -20 to 19",
-        "scheduling.policy: 'best' is not known; write one of other, batch, idle, fifo, rr",
+        "scheduling.policy: 'best' is not known; write one of 'other', 'batch', 'idle', 'fifo'",
         "scheduling.priority: is for the policies fifo and rr; leave it out",
         "scheduling.affinity: holds -1, which is no CPU's number; write for example",
         "scheduling.affinity: holds true or false",

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from pathlib import Path
 
 import pytest
 
+from chanproxy import config
+from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.service import preflight
 from support.cgroups import unifiedMount
 from tests.shared.refusing import refused
 
@@ -54,6 +59,62 @@ connect = "seqpacket:{tmp_path}/in"
     assert "containers.a.freezer" in text
     assert "containers.a.channels.one.listen" in text
     assert "containers.a.channels.two.listen" in text
+
+
+@pytest.mark.parametrize(
+    ("listen", "connect", "key"),
+    [
+        ("tcp:0", "tls:localhost:1", "connect"),
+        ("haproxy:ssl:0", "tcp:localhost:1", "listen"),
+    ],
+)
+def test_withoutTls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listen: str, connect: str, key: str
+) -> None:
+    """Where what TLS needs is not installed, it is said what to install."""
+    (tmp_path / "OpenSSL.py").write_text("raise ImportError('it is not installed')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    options = ["--listen", listen, "--connect", connect, "--freezer", "none"]
+    (line,) = refused(tmp_path, *options).splitlines()
+    path = f"containers.container.channels.channel.{key}"
+    assert line == (
+        f"chanproxy: {path}: TLS is not installed here; install it: pip install 'chanproxy[tls]'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("listen", "connect", "says"),
+    [
+        ("tcp:0", "tls:localhost", "it lacks 'port'; write for example 'tls:example.org:443'"),
+        ("tcp:0", "tls:localhost:x", "'x' is no number; write for example 'tls:example.org:443'"),
+        ("tcp:0", "ssl:localhost:1:x=2", "there is no argument 'x'"),
+        ("tcp:0", "tls:localhost:1:trustRoots=/no", "/no: No such file or directory; name a file"),
+        ("ssl:0", "tcp:localhost:1", "server.pem: No such file or directory; name a file that can"),
+        ("ssl:0:privateKey=/etc/hosts", "tcp:localhost:1", "a file of it holds no key, or no cert"),
+    ],
+)
+def test_twistedsKinds(reactor: ChanproxyReactor, listen: str, connect: str, says: str) -> None:
+    """What Twisted says of arguments that are wrong, in words for who wrote them."""
+    pytest.importorskip("OpenSSL")
+    channel = {"listen": listen, "connect": connect}
+    (problem,) = preflight(config.fromOptions({"freezer": "none"}, channel), reactor)
+    assert "Twisted says of " in problem.wrong
+    assert says in problem.wrong
+
+
+@pytest.mark.parametrize("path", ["/sys/fs/cgroup", "MOUNT", "/proc", "MOUNT/../x"])
+def test_proposedCgroup(reactor: ChanproxyReactor, path: str) -> None:
+    """Where a cgroup is not what a container can have, what is proposed is taken."""
+    mount = unifiedMount()
+    if mount is None:
+        assert not os.environ.get("CI")
+        pytest.skip("no cgroup v2 is mounted")
+    freezer = f"cgroup:{path.replace('MOUNT', mount)}"
+    (problem,) = preflight(config.fromOptions({"freezer": freezer}), reactor)
+    found = re.search(r"write (cgroup:[^\s,]+)", problem.wrong)
+    assert found, problem
+    proposed = found[1].replace("NAME", f"chanproxy-{secrets.token_hex(8)}")
+    assert preflight(config.fromOptions({"freezer": proposed}), reactor) == []
 
 
 def test_ourOwnCgroup(tmp_path: Path) -> None:
