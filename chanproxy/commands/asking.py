@@ -154,6 +154,17 @@ class Service:
         self._guest.container = name
         return self._guest.describe()
 
+    def described(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """As L{describe}, one after the other; without those that have gone meanwhile."""
+        for name in names:
+            try:
+                description = self.describe(name)
+            except CallRefused as error:
+                if error.error != "ContainerNotFound":
+                    raise
+            else:
+                yield description
+
     def begin(self, method: str, more: bool = False, **parameters: Any) -> Pending:
         """Make a call whose answer may take its time."""
         return Pending(self.path, method, parameters, more)

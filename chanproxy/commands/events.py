@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -34,8 +33,11 @@ PAUSE = 0.05
 RETRY = 0.5
 """Seconds until the next try, when the service has gone."""
 
-WATCHED = 64
-"""Containers of which one hears at once; of others with the next look."""
+WATCHED = 16
+"""
+Containers of which one hears at once; of others with the next look.  Each takes one of the
+connections that a user may have.
+"""
 
 
 @frozen
@@ -78,8 +80,9 @@ _UNSETTLED = (("attempt", "suspending"), ("resume", "resuming"))
 @define
 class Ring:
     """
-    What is known of the events of one container, and not told yet.
+    The events of one container: which are told already.
 
+    @ivar name: of the container.
     """
 
     name: str
@@ -184,7 +187,8 @@ class _Follower:
             click.echo("chanproxy: the service is there again", err=True)
         shown = [each for each in found if not self._names or each["name"] in self._names]
         for entry in shown:
-            self._watch(entry["name"])
+            if not self._watch(entry["name"]):
+                break
         self._look([e["name"] for e in shown if self._ringOf(e["name"]).isBehind(e["details"])])
         end = time.monotonic() + LOOK
         while (left := end - time.monotonic()) > 0:
@@ -194,18 +198,22 @@ class _Follower:
     def _ringOf(self, name: str) -> Ring:
         return self._rings.setdefault(name, Ring(name))
 
-    def _watch(self, name: str) -> None:
-        if name in self._watches or len(self._watches) >= WATCHED:
-            return
-        # Where there is no room for one more watcher, there are the looks.
-        with suppress(CallRefused):
-            watch = self._service.begin("RegisterWakeWatcher", more=True, container=name)
-            self._watches[name] = watch
-            try:
-                watch.answer()
-            except BaseException:
-                self._watches.pop(name).close()
+    def _watch(self, name: str) -> bool:
+        """Hear of one from now on; false where there is no room for more: there are the looks."""
+        if name in self._watches:
+            return True
+        if len(self._watches) >= WATCHED:
+            return False
+        watch = self._service.begin("RegisterWakeWatcher", more=True, container=name)
+        self._watches[name] = watch
+        try:
+            watch.answer()
+        except BaseException as error:
+            self._watches.pop(name).close()
+            if not isinstance(error, CallRefused):
                 raise
+            return error.error == "ContainerNotFound"
+        return True
 
     def _heard(self, timeout: float) -> list[str]:
         """Whose state has changed."""
@@ -225,11 +233,12 @@ class _Follower:
 
     def _look(self, names: Sequence[str]) -> None:
         events: list[Event] = []
-        for name in names:
-            # One that has gone meanwhile has no more events.
-            with suppress(CallRefused):
-                events += self._ringOf(name).news(self._service.describe(name))
-        self._printer.show(sorted(events, key=lambda event: event.at))
+        try:
+            for description in self._service.described(names):
+                events += self._ringOf(description["name"]).news(description)
+        finally:
+            # What has been told of others is not told again.
+            self._printer.show(sorted(events, key=lambda event: event.at))
 
     def _lost(self, why: str) -> None:
         self.close()
@@ -273,8 +282,8 @@ def events(
         found, _ = service.some(names)
         rings = {each["name"]: Ring(each["name"]) for each in found}
         known: list[Event] = []
-        for name, ring in rings.items():
-            known += ring.news(service.describe(name))
+        for description in service.described(list(rings)):
+            known += rings[description["name"]].news(description)
         printer.show(sorted(known, key=lambda event: event.at), lines)
         if follow:
             follower = _Follower(service, names, printer, rings)

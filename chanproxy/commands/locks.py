@@ -29,7 +29,7 @@ def locks(path: str | None, asJson: bool, names: tuple[str, ...]) -> None:
         found, _ = service.some(names)
         # One that sleeps would be awake if a lock were held.
         awake = [each["name"] for each in found if each["state"] != "asleep"]
-        described = [service.describe(name) for name in awake]
+        described = list(service.described(awake))
     rows = []
     for description in described:
         moment = Moment(description["now"])

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,39 @@ async def test_events(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         assert set(found[0]) == {"name", "at", "kind", "reason"}
         assert time.time() - 60 < found[0]["at"] <= found[1]["at"] < time.time()
         station.editor.suspension.resume("end")
+
+
+@asynchronous
+async def test_followAdded(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Containers that come are followed as well, and those that go end nothing."""
+    async with stationed(reactor, tmp_path) as (station, client, _):
+        argv = [sys.executable, "-m", "chanproxy", "events", "-f", "--json", "-n", "0"]
+        with subprocess.Popen(
+            [*argv, "--socket", station.path],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as following:
+            assert following.stdout is not None
+            # It hears of one after the other.
+            await until(reactor, lambda: len(station.containers["shop"].watchers) == 1)
+            added = {"name": "build", "freezer": "none", "suspend": "manual"}
+            for _ in range(2):
+                accepted(await client.call("AddContainer", added))
+                build = station.containers["build"]
+                build.suspend().addErrback(lambda _: None)
+                await build.resume("dawn")
+                for kind in ("attempt", "resume"):
+                    event = json.loads(await deferToThread(following.stdout.readline))
+                    assert (event["name"], event["kind"]) == ("build", kind)
+                await until(reactor, partial(len, build.watchers))
+                accepted(await client.call("RemoveContainer", {"name": "build"}))
+            cycle(station, "noon")
+            event = json.loads(await deferToThread(following.stdout.readline))
+            assert (event["name"], event["kind"]) == ("editor", "attempt")
+            following.terminate()
+            _, errors = await deferToThread(following.communicate, timeout=60)
+        assert errors == ""
 
 
 @asynchronous
