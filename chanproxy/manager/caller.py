@@ -53,7 +53,7 @@ class Caller:
     One connection, as the methods see it.
 
     @ivar who: for people: process and user.
-    @ivar credentials: as of when it connected.
+    @ivar credentials: as of when it connected; None: nobody knows.
     @ivar watch: makes the connection a watcher, which answers again and again.
     @ivar account: its user's.
     @ivar home: the container that its socket is for; none: it says which one it means.
@@ -61,7 +61,7 @@ class Caller:
     """
 
     who: str
-    credentials: Credentials
+    credentials: Credentials | None
     rights: Rights
     watch: Callable[[Callable[[IWakeWatcher], None]], IWakeWatcher]
     account: Account
@@ -71,8 +71,10 @@ class Caller:
     holding: set[Container] = field(factory=set, init=False)
     ending: dict[str, Callable[[], object]] = field(factory=dict, init=False)
 
-    def taker(self) -> Taker:
-        """Who holds what it acquires now."""
+    def taker(self) -> Taker | None:
+        """Who holds what it acquires now; None: nobody knows."""
+        if self.credentials is None:
+            return None
         pid = self.credentials.pid
         return Taker(pid, self.credentials.uid, commandOf(pid) if pid else "")
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from attrs import frozen
 from twisted.web.http import Request
 
-from chanproxy.manager.access import EVERYTHING, Access, Rights, credentialsOf
+from chanproxy.manager.access import EVERYTHING, Access, Credentials, Rights, credentialsOf
 from chanproxy.manager.crowds import Account, Crowd
 from chanproxy.manager.http.errors import HttpError
 from chanproxy.manager.refusals import noAccess
@@ -35,6 +35,7 @@ class Peer:
     @ivar acts: whether it may do more than look.
     @ivar known: by more than by being able to connect.
     @ivar token: by the token.
+    @ivar credentials: as of when it connected, where the kernel says.
     """
 
     who: str
@@ -43,6 +44,7 @@ class Peer:
     acts: bool = True
     known: bool = True
     token: bool = False
+    credentials: Credentials | None = None
 
 
 class IDoor(Protocol):
@@ -65,7 +67,7 @@ class UnixDoor:
         user = self._access.user(credentials)
         rights = self._access.rights(credentials)
         account = self._crowd.account(user.key, user.account, rights.administers, rights.any)
-        return Peer(user.who, rights, account)
+        return Peer(user.who, rights, account, credentials=credentials)
 
     def asks(self, peer: Peer, request: Request) -> Peer:
         """A header changes nothing."""

@@ -215,7 +215,9 @@ class Resources:
     ) -> Reply | Deferred[Reply]:
         call = Call(f"{MANAGER}.{method}", parameters)
         result = self._tools.manager.dispatch(
-            Caller(peer.who, peer.rights, _noWatcher, peer.account), call, Handed([])
+            Caller(peer.who, peer.credentials, peer.rights, _noWatcher, peer.account),
+            call,
+            Handed([]),
         )
         assert result is not None
         return result
