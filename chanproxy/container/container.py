@@ -19,6 +19,7 @@ from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.adopt.settings import Adoption
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.carry.ledger import Ledger
+from chanproxy.container.account import Account
 from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.channels import Channels
 from chanproxy.container.core import HIDDEN, Sleeper
@@ -43,6 +44,7 @@ from chanproxy.interfaces import (
 from chanproxy.kernel.descriptors import TooManyDescriptors
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.wake.alarms import Alarms
+from chanproxy.wake.history.figures import Tally
 from chanproxy.wake.locks import TooManyWakeLocks
 from chanproxy.wake.sources import WakeSources
 from chanproxy.words import listed
@@ -65,10 +67,12 @@ class Surroundings:
     @ivar recorded: what is frozen is written down, so that a successor can thaw it.
     @ivar signals: tells of signals to processes while they are frozen; closed by its owner, after
         L{Container.stop}.  None: they are looked for.
+    @ivar tally: what is written down of its sleep goes there.  None: nothing is.
     """
 
     recorded: bool = True
     signals: SignalTrace | None = None
+    tally: Tally | None = None
 
 
 class Container:
@@ -82,6 +86,7 @@ class Container:
     @ivar mode: as it was made with.
     @ivar watchers: who is told of it.
     @ivar alarms: times at which it is woken.
+    @ivar account: what its sleep was worth so far.
     @ivar lines: where it is said what its connections do.
     @ivar dialling: connections that were accepted for it, and are still being connected on.
     """
@@ -156,13 +161,9 @@ class Container:
             ),
             self._stateChanged,
         )
+        stall = None if adoption is None else ADOPTED_FREEZE
         self._freezeWatch = FreezeWatch(
-            name,
-            reactor,
-            freezer,
-            bounds,
-            self.suspension.giveUp,
-            None if adoption is None else ADOPTED_FREEZE,
+            name, reactor, freezer, bounds, self.suspension.giveUp, stall
         )
         self._sleepWatch = SleepWatch(
             name,
@@ -174,11 +175,12 @@ class Container:
             TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
         )
         self._dryRun: DryRun | None = None
-        if mode == "dry-run":
-            watch = None
-            if self._adopter is not None:
-                watch = self._adopter.dryWatch(linger, self.suspension.resume)
-            self._dryRun = DryRun(name, self.suspension.statistics, watch)
+        dry, statistics = mode == "dry-run", self.suspension.statistics
+        if dry:
+            woken = self.suspension.resume
+            watch = self._adopter.dryWatch(linger, woken) if self._adopter else None
+            self._dryRun = DryRun(name, statistics, watch)
+        self.account = Account(name, self._real.cpuTime, dry, statistics, around.tally)
         self.watchers = WakeWatchers(self.suspension, bounds.wakeWatchers)
         self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
         self._idle: IdleWatch | None = None
@@ -231,6 +233,7 @@ class Container:
                     self.sources,
                     self.ledger,
                     None if self._adopter is None else self._adopter.usage(),
+                    self.account.quiet,
                 ),
                 self._suspendUnlessHarmful,
                 self.linger,
@@ -254,6 +257,7 @@ class Container:
             failed = error
         self._freezeWatch.stop()
         self._sleepWatch.stop()
+        self.account.close()
         if self._dryRun is not None:
             self._dryRun.stop()
         if self._adopter is not None:
@@ -287,6 +291,7 @@ class Container:
             trace.active.stateChanged(self.name, state, listed(reasons))
         if self._dryRun is not None:
             self._dryRun.stateChanged(state, reasons)
+        self.account.stateChanged(state, reasons)
 
     def suspend(self, timeout: float | None = None) -> Deferred[Resumed]:
         """Suspend now; see L{Suspension.suspend}.  Also fails when suspending is off."""

@@ -93,6 +93,7 @@ class Core:
     @ivar told: the last state that watchers were told.
     @ivar waiting: those who have asked for this suspend.
     @ivar sleep: while it sleeps.
+    @ivar thawedAt: nanoseconds, when it was thawed last, or that was begun.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Core:
     looking: Deferred[SourceGroup] | None = None
     found: SourceGroup | None = None
     explaining: Callable[[], tuple[str, ...]] | None = None
+    thawedAt: int = 0
 
     def thaw(self, breathes: bool = False) -> Deferred[None]:
         """Thaw it, first of all, and forget what was found in it."""
@@ -127,6 +129,7 @@ class Core:
         if found is not None:
             found.beforeThaw(breathes)
         thawing = self.freezer.thaw()
+        self.thawedAt = self.sleeper.nanoseconds()
         self.sources.detach()
         if found is not None:
             found.close()

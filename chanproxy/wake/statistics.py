@@ -94,6 +94,8 @@ class SuspendStatistics:
     @ivar lastFailure: why the last suspend that failed did so.
     @ivar lastReason: the last resume reason; C{Abort: names} after a failure.
     @ivar lastAsleep: nanoseconds.
+    @ivar lastLatency: nanoseconds from when the service saw what woke it last until it was thawed;
+        L{None} when that was no wake source.
     @ivar totalAsleep: nanoseconds, breaths included.
     @ivar breaths: how often it ran for a moment while it slept.
     @ivar breathTime: nanoseconds that these took.
@@ -107,6 +109,7 @@ class SuspendStatistics:
     lastFailure: str = ""
     lastReason: str = ""
     lastAsleep: int = 0
+    lastLatency: int | None = None
     totalAsleep: int = 0
     breaths: int = 0
     breathTime: int = 0
@@ -118,10 +121,11 @@ class SuspendStatistics:
         self.attempts += 1
         self.events.append(SuspendEvent(now, "attempt"))
 
-    def succeeded(self, now: int, asleep: int, reason: str) -> None:
+    def succeeded(self, now: int, asleep: int, reason: str, latency: int | None = None) -> None:
         """It slept, and something woke it."""
         self.successes += 1
         self.lastAsleep = asleep
+        self.lastLatency = latency
         self.totalAsleep += asleep
         self.lastReason = reason
         self.histogram[bucketOf(asleep)] += 1
