@@ -17,6 +17,7 @@ from attrs import Factory, frozen
 from chanproxy.channels.framed import FRAME_BYTES, HEADER_BYTES
 from chanproxy.config.access import AccessEntry, readAccess
 from chanproxy.config.containers import Container, checkTogether, readContainer
+from chanproxy.config.history import History, readHistory
 from chanproxy.config.keys import LONGEST, Flag, Number, Text, key, keysOf
 from chanproxy.config.limits import Limits, readLimits
 from chanproxy.config.problems import ConfigurationError, Problem
@@ -47,6 +48,7 @@ class Configuration:
     )
     access: tuple[AccessEntry, ...] = ()
     scheduling: Scheduling = Factory(Scheduling)
+    history: History = Factory(History)
     watchdog: float = key(
         SECONDS, Number(0, LONGEST, "seconds"), "Seconds after which the service hangs."
     )
@@ -107,6 +109,7 @@ def fromTree(tree: Any) -> Configuration:
     if access and (control is not None or not top.has("control")):
         _checkReach(top, control)
     scheduling = readScheduling(top.table("scheduling"))
+    history = readHistory(top.table("history"))
     top.end()
     if isinstance(tree, dict) and tree.get("containers", {}) == {}:
         top.note("containers", "has no container", "write at least one table, [containers.NAME]")
@@ -114,7 +117,8 @@ def fromTree(tree: Any) -> Configuration:
     _checkFrames(top, limits, containers)
     if problems:
         raise ConfigurationError(problems)
-    return Configuration(limits, containers, access=access, scheduling=scheduling, **own)
+    own |= {"access": access, "scheduling": scheduling, "history": history}
+    return Configuration(limits, containers, **own)
 
 
 def load(text: str) -> Configuration:
@@ -171,6 +175,7 @@ def fromOptions(
     channel: Mapping[str, Any] | None = None,
     name: str = "container",
     control: str | None = None,
+    history: str | None = None,
 ) -> Configuration:
     """
     One container from command-line options, with one channel, C{channel}, or none.
@@ -185,4 +190,6 @@ def fromOptions(
     tree: dict[str, Any] = {"containers": {name: table}}
     if control is not None:
         tree["control"] = control
+    if history is not None:
+        tree["history"] = {"path": history}
     return fromTree(tree)
