@@ -12,9 +12,9 @@ from pathlib import Path
 QUICK = {
     "carry": "answered handled policies proxy",
     "channels": "adapter framed kinds streams transport",
-    "commands": "call",
+    "commands": "call report",
     "config": "access reading",
-    "container": "cadence suspension watchers",
+    "container": "account cadence suspension watchers",
     "endpoints": "addresses dialling seldom",
     "guest": "guest socket waking",
     "kernel": "poller",
@@ -23,7 +23,7 @@ QUICK = {
         "describe locks sources suspend trace varlink watchers"
     ),
     "service": "framing tls",
-    "wake": "counter sources",
+    "wake": "counter history history_file sources",
     "whole": "wake_kinds",
 }
 """By their directories."""
