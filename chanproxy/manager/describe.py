@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from chanproxy.container import Container
+from chanproxy.container.account import Today
 from chanproxy.wake.source import Source
 from chanproxy.wake.statistics import SuspendStatistics
 from chanproxy.words import safe
@@ -95,6 +96,7 @@ def description(container: Container, first: int) -> dict[str, Any]:
             "watcher_count": len(container.watchers),
             "source_count": len(container.sources) + len(locks) + len(container.sources.attached),
             "statistics": _statistics(statistics),
+            "today": _today(container.account.today()),
             "histogram": statistics.histogram,
             "events": newest[::-1],
             "alarms": alarms,
@@ -117,6 +119,17 @@ def _statistics(statistics: SuspendStatistics) -> dict[str, Any]:
         "total_suspend_time": statistics.totalAsleep,
         "breath_count": statistics.breaths,
         "breath_time": statistics.breathTime,
+    }
+
+
+def _today(today: Today) -> dict[str, Any]:
+    figures = today.figures
+    return {
+        "since": today.since,
+        "asleep_time": figures.asleep,
+        "awake_time": figures.awake,
+        "wake_count": figures.sleeps,
+        "spared_cpu_time": today.spared,
     }
 
 
