@@ -91,6 +91,7 @@ def startChanproxy(between: Between) -> Child:
     try:
         return between.child(
             *["env", f"CHANPROXY_RUNTIME_DIRECTORY={between.directory / 'runtime'}"],
+            f"CHANPROXY_STATE_DIRECTORY={between.directory / 'state'}",
             *[*twistd, "-n", "--pidfile=", f"--logfile={between.directory / 'chanproxy.log'}"],
             *["chanproxy", "--config", str(between.directory / "chanproxy.toml")],
         )

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from chanproxy.config import access, adoption, channels, containers, limits, scheduling
+from chanproxy.config import access, adoption, channels, containers, history, limits, scheduling
 from chanproxy.config.keys import Key
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +22,7 @@ INTERFACE = ROOT / "chanproxy" / "manager" / "org.chanproxy.Manager.varlink"
 TABLES: Mapping[str, Sequence[Sequence[Key]]] = {
     "`[limits]`": [list(limits.KEYS.values())],
     "`[scheduling]`": [list(scheduling.KEYS.values())],
+    "`[history]`": [list(history.KEYS.values())],
     "`[containers.NAME]`": [
         [*containers.KEYS.values(), adoption.WAKE_ON],
         list(adoption.KEYS.values()),

@@ -104,10 +104,14 @@ class LiveService:
     def run(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start C{twistd chanproxy}."""
         twistd = [*self.within, *TWISTD, "-n", "--pidfile=", f"--logfile={self.log}"]
+        places = {
+            f"CHANPROXY_{each.upper()}_DIRECTORY": str(self.directory / each)
+            for each in ("runtime", "state")
+        }
         return subprocess.Popen(
             [*twistd, "chanproxy", *arguments],
             cwd=self.directory,
-            env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(self.directory / "runtime")),
+            env={**os.environ, **places},
             stderr=subprocess.PIPE,
         )
 

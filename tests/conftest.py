@@ -62,6 +62,7 @@ def running() -> None:
 def nothingLeaks(running: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail a test that leaves descriptors, selectables, delayed calls or unhandled failures."""
     monkeypatch.setenv("CHANPROXY_RUNTIME_DIRECTORY", str(tmp_path / "runtime"))
+    monkeypatch.setenv("CHANPROXY_STATE_DIRECTORY", str(tmp_path / "state"))
     gc.collect()
     with nothingCritical(), nothingLeft(_reactor):
         yield

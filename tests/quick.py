@@ -12,9 +12,9 @@ from pathlib import Path
 QUICK = {
     "carry": "answered handled policies proxy",
     "channels": "adapter framed kinds sending streams transport",
-    "commands": "call operators showing",
+    "commands": "call operators report showing",
     "config": "access places reading remedies unwise",
-    "container": "cadence changes closed suspension watchers",
+    "container": "account cadence changes closed suspension watchers",
     "endpoints": "addresses dialling plain seldom",
     "guest": "guest socket waking",
     "kernel": "poller",
@@ -23,7 +23,7 @@ QUICK = {
         "describe facts http locks sources suspend trace varlink watchers"
     ),
     "service": "framing journal notices tls",
-    "wake": "counter sources",
+    "wake": "counter history history_file sources",
     "whole": "wake_kinds",
 }
 """By their directories."""

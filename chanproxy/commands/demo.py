@@ -187,6 +187,8 @@ def _show(say: Console, cycles: int, stack: ExitStack) -> None:
     file = directory / "chanproxy.toml"
     file.write_text(
         f"""\
+history = {{path = "off"}}
+
 [containers.echo]
 freezer = "{f"cgroup:{cgroup}" if cgroup else "none"}"
 linger = {LINGER}

@@ -24,6 +24,7 @@ COMMANDS = {
     "install": "install:install",
     "locks": "locks:locks",
     "ps": "ps:ps",
+    "report": "report:report",
     "resume": "sleep:resume",
     "run": "run:run",
     "suspend": "sleep:suspend",

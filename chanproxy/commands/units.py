@@ -43,6 +43,8 @@ RuntimeDirectory=chanproxy
 RuntimeDirectoryMode=0711
 # The records of what is frozen are in it.
 RuntimeDirectoryPreserve=yes
+StateDirectory=chanproxy
+StateDirectoryMode=0700
 LimitNOFILE=65536
 """
 

@@ -7,6 +7,7 @@ Must not know anything that runs.
 from chanproxy.config.access import AccessEntry
 from chanproxy.config.channels import Channel
 from chanproxy.config.containers import Container
+from chanproxy.config.history import History
 from chanproxy.config.limits import Limits
 from chanproxy.config.problems import ConfigurationError, Problem, StartError
 from chanproxy.config.reading import (
@@ -24,6 +25,7 @@ __all__ = [
     "Configuration",
     "ConfigurationError",
     "Container",
+    "History",
     "Limits",
     "Problem",
     "Scheduling",

@@ -23,6 +23,8 @@ from chanproxy.config.channels import ALL as CHANNEL
 from chanproxy.config.containers import ALL as CONTAINER
 from chanproxy.config.containers import Container, checkTogether, readContainer
 from chanproxy.config.file import File, onOneLine
+from chanproxy.config.history import KEYS as HISTORY
+from chanproxy.config.history import History, readHistory
 from chanproxy.config.keys import Key, key, keysOf
 from chanproxy.config.kinds import LONGEST, Choice, Flag, Number, Text
 from chanproxy.config.limits import KEYS as LIMITS
@@ -77,6 +79,7 @@ class Configuration:
     )
     access: tuple[AccessEntry, ...] = ()
     scheduling: Scheduling = Factory(Scheduling)
+    history: History = Factory(History)
     watchdog: float = key(
         SECONDS, Number(0, LONGEST, "seconds"), "Seconds after which the service hangs."
     )
@@ -96,13 +99,14 @@ _TABLES: Mapping[str, Collection[Key]] = {
     "into a table [access.NAME]": ACCESS,
     "into the table [scheduling]": SCHEDULING.values(),
     "into the table [limits]": LIMITS.values(),
+    "into the table [history]": HISTORY.values(),
     "into a table [containers.NAME.channels.NAME]": CHANNEL,
     "into a table [containers.NAME]": CONTAINER,
 }
 
 _PLACES = {key.name: place for place, keys in _TABLES.items() for key in keys}
 _PLACES["channels"] = "as a table [containers.NAME.channels.NAME]"
-_PLACES |= {name: f"as a table [{name}]" for name in ("limits", "scheduling")}
+_PLACES |= {name: f"as a table [{name}]" for name in ("history", "limits", "scheduling")}
 _PLACES |= {name: f"as a table [{name}.NAME]" for name in ("containers", "access")}
 """Where each key stands."""
 
@@ -184,6 +188,7 @@ def fromTree(tree: Any) -> Configuration:
     if not top.has("http") or own["http"] is not None:
         _checkHttp(top, own["http"], own["httpTokenFile"])
     scheduling = readScheduling(top.table("scheduling"))
+    history = readHistory(top.table("history"))
     top.end()
     # With a control socket they can be added later.
     alone = not top.has("control") and not top.has("http")
@@ -194,7 +199,8 @@ def fromTree(tree: Any) -> Configuration:
     _checkFrames(top, limits, containers)
     if problems:
         raise ConfigurationError(problems)
-    return Configuration(limits, containers, access=access, scheduling=scheduling, **own)
+    own |= {"access": access, "scheduling": scheduling, "history": history}
+    return Configuration(limits, containers, **own)
 
 
 def load(text: str) -> Configuration:
@@ -273,6 +279,7 @@ def fromOptions(
     channel: Mapping[str, Any] | None = None,
     name: str = "container",
     control: str | None = None,
+    history: str | None = None,
 ) -> Configuration:
     """
     One container from command-line options, with one channel, C{channel}, or none.
@@ -287,4 +294,6 @@ def fromOptions(
     tree: dict[str, Any] = {"containers": {name: table}}
     if control is not None:
         tree["control"] = control
+    if history is not None:
+        tree["history"] = {"path": history}
     return fromTree(tree)

@@ -20,6 +20,7 @@ from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.adopt.settings import Adoption
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.carry.ledger import Ledger
+from chanproxy.container.account import Account
 from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.changes import Changes
 from chanproxy.container.channels import Channels
@@ -44,6 +45,7 @@ from chanproxy.interfaces import (
 from chanproxy.kernel.descriptors import TooManyDescriptors
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.wake.alarms import Alarms
+from chanproxy.wake.history.figures import Tally
 from chanproxy.wake.locks import TooManyWakeLocks
 from chanproxy.wake.sources import WakeSources
 from chanproxy.words import listed
@@ -66,10 +68,12 @@ class Surroundings:
     @ivar recorded: what is frozen is written down, so that a successor can thaw it.
     @ivar signals: tells of signals to processes while they are frozen; closed by its owner, after
         L{Container.stop}.  None: they are looked for.
+    @ivar tally: what is written down of its sleep goes there.  None: nothing is.
     """
 
     recorded: bool = True
     signals: SignalTrace | None = None
+    tally: Tally | None = None
 
 
 class Container:
@@ -83,6 +87,7 @@ class Container:
     @ivar mode: as it was made with.
     @ivar watchers: who is told of it.
     @ivar alarms: times at which it is woken.
+    @ivar account: what its sleep was worth so far.
     @ivar lines: where it is said what its connections do.
     @ivar dialling: connections that were accepted for it, and are still being connected on.
     """
@@ -157,13 +162,9 @@ class Container:
             ),
             self._stateChanged,
         )
+        stall = None if adoption is None else ADOPTED_FREEZE
         self._freezeWatch = FreezeWatch(
-            name,
-            reactor,
-            freezer,
-            bounds,
-            self.suspension.giveUp,
-            None if adoption is None else ADOPTED_FREEZE,
+            name, reactor, freezer, bounds, self.suspension.giveUp, stall
         )
         self._sleepWatch = SleepWatch(
             name,
@@ -174,12 +175,12 @@ class Container:
             around.signals,
             TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
         )
+        dry, statistics = mode == "dry-run", self.suspension.statistics
         self._dryWatch: DryWatch | None = None
-        if mode == "dry-run" and self._adopter is not None:
+        if dry and self._adopter is not None:
             self._dryWatch = self._adopter.dryWatch(linger, self.suspension.resume)
-        self._changes = Changes(
-            name, reactor, self.suspension, lambda: self.why, bounds, mode == "dry-run"
-        )
+        self._changes = Changes(name, reactor, self.suspension, lambda: self.why, bounds, dry)
+        self.account = Account(name, self._real.cpuTime, dry, statistics, around.tally)
         self.watchers = WakeWatchers(self.suspension, bounds.wakeWatchers)
         self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
         self._idle: IdleWatch | None = None
@@ -235,6 +236,7 @@ class Container:
                     self.sources,
                     self.ledger,
                     None if self._adopter is None else self._adopter.usage(),
+                    self.account.quiet,
                 ),
                 self._suspendUnlessHarmful,
                 self.linger,
@@ -259,6 +261,7 @@ class Container:
             failed = error
         self._freezeWatch.stop()
         self._sleepWatch.stop()
+        self.account.close()
         if self._dryWatch is not None:
             self._dryWatch.stop()
         if self._adopter is not None:
@@ -293,6 +296,7 @@ class Container:
             trace.active.stateChanged(self.name, state, listed(reasons))
         if self._dryWatch is not None:
             self._dryWatch.stateChanged(state)
+        self.account.stateChanged(state, reasons)
 
     def suspend(self, timeout: float | None = None) -> Deferred[Resumed]:
         """Suspend now; see L{Suspension.suspend}.  Also fails when suspending is off."""

@@ -98,6 +98,7 @@ class Core:
         does not count.
     @ivar waiting: those who have asked for this suspend.
     @ivar sleep: while it sleeps.
+    @ivar thawedAt: nanoseconds, when it was thawed last, or that was begun.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Core:
     looking: Deferred[SourceGroup] | None = None
     found: SourceGroup | None = None
     explaining: Callable[[], tuple[str, ...]] | None = None
+    thawedAt: int = 0
     _asleep: bool = False
 
     @statistics.default
@@ -142,6 +144,7 @@ class Core:
         if found is not None:
             found.beforeThaw(breathes)
         thawing = self.freezer.thaw()
+        self.thawedAt = self.sleeper.nanoseconds()
         self.sources.detach()
         if found is not None:
             found.close()

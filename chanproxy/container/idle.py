@@ -62,11 +62,13 @@ class Signs:
     @ivar sources: one of them is signalled.
     @ivar ledger: what it counts is not settled, or becomes more.
     @ivar work: it works, though no counter shows that; None: nobody looks.
+    @ivar quiet: called when nothing has shown at two looks, one after the other.
     """
 
     sources: WakeSources
     ledger: Ledger
     work: WorkLook | None = None
+    quiet: Callable[[], None] = lambda: None
 
 
 class IdleWatch:
@@ -101,6 +103,7 @@ class IdleWatch:
         self._sources = signs.sources
         self._ledger = signs.ledger
         self._work = signs.work
+        self._quietNow = signs.quiet
         self._suspendNow = suspend
         self._running = False
         self._call: IDelayedCall | None = None
@@ -183,6 +186,8 @@ class IdleWatch:
                 self._work.begin()
             self._again(self._linger / LOOKS)
         elif self._quietLooks < LOOKS:
+            if self._quietLooks == 1:
+                self._quietNow()
             self._quietLooks += 1
             self._again(self._linger / LOOKS)
         else:

@@ -270,7 +270,9 @@ def _awakened(
     core.breathed()
     now = core.sleeper.nanoseconds()
     outcome = core.outcome = Resumed(now - core.sleep.since, reasons)
-    core.statistics.succeeded(now, outcome.asleep, outcome.reason)
+    seen = core.sources.seenAt
+    latency = None if seen is None else core.thawedAt - seen
+    core.statistics.succeeded(now, outcome.asleep, outcome.reason, latency)
     _finish(inputs, core, thawing, reasons)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from attrs import frozen
 
 from chanproxy.container import Container
+from chanproxy.container.account import Today
 from chanproxy.wake.locks import Hold, WakeLock
 from chanproxy.wake.source import Source
 from chanproxy.wake.statistics import SuspendStatistics, bootNanoseconds
@@ -129,6 +130,7 @@ def description(container: Container, first: int, takers: bool = True) -> dict[s
             "watcher_count": len(container.watchers),
             "source_count": len(container.sources) + len(locks) + len(container.sources.attached),
             "statistics": _statistics(statistics),
+            "today": _today(container.account.today()),
             "histogram": statistics.histogram,
             "events": newest[::-1],
             "alarms": alarms,
@@ -154,6 +156,17 @@ def _statistics(statistics: SuspendStatistics) -> dict[str, Any]:
         "total_suspend_time": statistics.totalAsleep,
         "breath_count": statistics.breaths,
         "breath_time": statistics.breathTime,
+    }
+
+
+def _today(today: Today) -> dict[str, Any]:
+    figures = today.figures
+    return {
+        "since": today.since,
+        "asleep_time": figures.asleep,
+        "awake_time": figures.awake,
+        "wake_count": figures.sleeps,
+        "spared_cpu_time": today.spared,
     }
 
 

@@ -37,6 +37,7 @@ from chanproxy.manager.access import Access, AccessError
 from chanproxy.manager.administration import ServiceManager
 from chanproxy.manager.control import ControlFactory, clientsOf, controlPort
 from chanproxy.service.guestport import GuestPort
+from chanproxy.service.keeping import Keeping
 from chanproxy.service.listener import CannotStart, ChannelListener
 from chanproxy.service.preflight import madeByUs, placeOf
 from chanproxy.service.scheduling import schedule
@@ -116,6 +117,7 @@ class ChanproxyService(Service):
         self._buffer: PeekBuffer | None = None
         self._signals = SignalTrace(reactor)
         self._guard = Guard(reactor, configuration.watchdog)
+        self._keeping = Keeping(reactor, configuration.history, lambda: self.containers)
 
     def startService(self) -> None:
         """
@@ -138,6 +140,7 @@ class ChanproxyService(Service):
         descriptors.raiseLimit()
         closer.watchedBy(self._reactor)
         closer.prepare()
+        self._keeping.prepare()
         record = Record(Record.newDescriptor())
         buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors, record)
         self._buffer = buffer
@@ -153,6 +156,7 @@ class ChanproxyService(Service):
             raise
         for started in self.containers.values():
             started.start()
+        self._keeping.start()
         Service.startService(self)
 
     @property
@@ -229,7 +233,7 @@ class ChanproxyService(Service):
                 container.suspend,
                 _bounds(container, limits),
                 adoption=container.adoption,
-                around=Surroundings(signals=self._signals),
+                around=Surroundings(signals=self._signals, tally=self._keeping.tally),
             )
         except (FreezerError, ValueError) as error:
             problems.append(Problem(f"{path}.freezer", str(error)))
@@ -297,6 +301,7 @@ class ChanproxyService(Service):
         guests, self._guests = self._guests, []
         # Before the control socket is closed: who waits for a resume is answered.
         self._thaw(containers.values())
+        self._keeping.end(containers.values())
         self._buffer = None
         control: list[Deferred[Any]] = []
         if self._http is not None:
@@ -308,7 +313,7 @@ class ChanproxyService(Service):
             self._control = self._clients = None
         stopped = self._stop(list(containers.values()), [*listeners, *guests], control)
         self._signals.close()
-        return stopped.addBoth(_closed)
+        return stopped.addBoth(lambda _: self._keeping.stop()).addBoth(_closed)
 
     def _thaw(self, containers: Iterable[Container]) -> None:
         """For good, and before anything else that could fail."""

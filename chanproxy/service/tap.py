@@ -17,7 +17,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from chanproxy import config
-from chanproxy.config import Problem, StartError, channels, containers, reading
+from chanproxy.config import Problem, StartError, channels, containers, history, reading
 from chanproxy.config.options import helpOf, written
 from chanproxy.freezers import isOurs
 from chanproxy.freezers.frozen import thawRecorded
@@ -69,6 +69,7 @@ class Options(usage.Options):
         ["name", None, "container", "The container's name, for log lines."],
         ["control", None, None, helpOf(reading.KEYS["control"])],
         ["log", None, None, helpOf(reading.KEYS["log"])],
+        ["history", None, None, helpOf(history.KEYS["path"])],
     ]
 
     configuration: config.Configuration
@@ -81,8 +82,9 @@ class Options(usage.Options):
         single = [name for name in ("listen", "connect", "freezer") if self[name] is not None]
         if self["config"] is not None and single:
             _refuse(f"--config: not together with --{single[0]}; put the channel into the file")
-        if self["config"] is not None and self["control"] is not None:
-            _refuse("--config: not together with --control; write control = ... into the file")
+        for name, line in (("control", "control = ..."), ("history", "[history] path = ...")):
+            if self["config"] is not None and self[name] is not None:
+                _refuse(f"--config: not together with --{name}; write {line} into the file")
         enough = single == ["freezer"] if self["wake-on"] == "sockets" else False
         if self["config"] is None and len(single) < 3 and not enough:
             _refuse(
@@ -118,7 +120,8 @@ class Options(usage.Options):
             channel = written(channels.ALL, self)
             # What both have is said of the channel.
             container = {key: value for key, value in container.items() if key not in channel}
-        return config.fromOptions(container, channel, self["name"], self["control"])
+        more = self["control"], self["history"]
+        return config.fromOptions(container, channel, self["name"], *more)
 
 
 class _Command(ChanproxyService):
@@ -148,6 +151,7 @@ class _Command(ChanproxyService):
     def startService(self) -> None:
         """Start, or exit with status 1 and a sentence per problem."""
         self._confine()
+        self._keeping.automatic = True
         try:
             super().startService()
         except StartError as error:

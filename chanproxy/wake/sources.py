@@ -69,6 +69,7 @@ class WakeSources:
     changes something raises L{WakeSourceError}.
 
     @ivar locks: acquire and release wake locks here.
+    @ivar seenAt: nanoseconds, when what is just being told of was seen; L{None}: nothing is.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class WakeSources:
         self._byIdentity: ByIdentity[WakeSource] = ByIdentity()
         self._callback: Callable[[list[Source]], None] | None = None
         self._group: SourceGroup | None = None
+        self.seenAt: int | None = None
 
     def __len__(self) -> int:
         return len(self._byDescriptor)
@@ -289,11 +291,16 @@ class WakeSources:
 
     def doRead(self) -> None:
         """The reactor says that a source is signalled."""
+        seen = self._nanoseconds()
         found = self._look()
         callback = self._callback
         if found and callback is not None:
             self.disarm()
-            callback(found)
+            self.seenAt = seen
+            try:
+                callback(found)
+            finally:
+                self.seenAt = None
             # Only now: the wake comes before all book-keeping.
             self._figures.observe(source for source in found if not _isGone(self, source))
 

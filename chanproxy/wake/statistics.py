@@ -97,6 +97,8 @@ class SuspendStatistics:
     @ivar lastWake: nanoseconds (C{CLOCK_BOOTTIME}), when it was woken last; 0: never.
     @ivar wokenBy: why; failures between then and now change nothing.
     @ivar lastAsleep: nanoseconds.
+    @ivar lastLatency: nanoseconds from when the service saw what woke it last until it was thawed;
+        L{None} when that was no wake source.
     @ivar totalAsleep: nanoseconds, breaths included.
     @ivar breaths: how often it ran for a moment while it slept.
     @ivar breathTime: nanoseconds that these took.
@@ -115,6 +117,7 @@ class SuspendStatistics:
     lastWake: int = 0
     wokenBy: str = ""
     lastAsleep: int = 0
+    lastLatency: int | None = None
     totalAsleep: int = 0
     breaths: int = 0
     breathTime: int = 0
@@ -135,10 +138,11 @@ class SuspendStatistics:
         self.attempts += 1
         self._add(SuspendEvent(now, "attempt"))
 
-    def succeeded(self, now: int, asleep: int, reason: str) -> None:
+    def succeeded(self, now: int, asleep: int, reason: str, latency: int | None = None) -> None:
         """It slept, and something woke it."""
         self.successes += 1
         self.lastAsleep = asleep
+        self.lastLatency = latency
         self.totalAsleep += asleep
         self.lastReason = self.wokenBy = reason
         self.lastWake = now

@@ -15,7 +15,14 @@ from twisted.internet import endpoints
 
 from chanproxy import config
 from chanproxy.adopt.settings import BREATH, Adoption
-from chanproxy.config import Channel, Configuration, ConfigurationError, Container, Limits
+from chanproxy.config import (
+    Channel,
+    Configuration,
+    ConfigurationError,
+    Container,
+    History,
+    Limits,
+)
 from chanproxy.endpoints.addresses import split
 from chanproxy.endpoints.paths import PATH_BYTES, SeqpacketAddressSpec, parseSeqpacket
 from chanproxy.kernel.keepalive import Keepalive
@@ -200,6 +207,24 @@ def test_unknownKeyLikeNoOther() -> None:
         "control-bytes, control-connections, wake-sources, wake-locks, wake-watchers, containers, "
         "trace-bytes, endpoint-buffer, container-descriptors, user-descriptors, log-lines, "
         "cgroups, cgroup-depth, processes, http-bytes, http-connections, http-streams and 1 more"
+    ]
+
+
+def test_history() -> None:
+    """A path, and the words that stand for one; the file's limits."""
+    assert config.load(MINIMAL).history == History("auto", 30, 32 * 1024 * 1024)
+    for path in ("off", "auto", "/var/lib/history"):
+        table = f'[history]\npath = "{path}"\nkeep-days = 1\nmax-bytes = 1048576\n'
+        assert config.load(MINIMAL + table).history == History(path, 1, 1048576)
+    for wrong in ('"history"', '"/"', '"/var/"', '""', '"/a\\u0000b"', "3"):
+        (line,) = problems(f"{MINIMAL}[history]\npath = {wrong}\n")
+        assert line.startswith("history.path: ")
+        assert "write for example path = '/var/lib/chanproxy/history.sqlite'" in line
+    assert problems(f"{MINIMAL}[history]\nkeep-days = 0\nmax-bytes = 1000\npaht = 1\n") == [
+        "history.keep-days: 0 is out of range; write a whole number from 1 to 3660",
+        "history.max-bytes: 1000 is out of range; write a whole number from 1048576 to "
+        "1099511627776",
+        "history.paht: is not known; did you mean path?",
     ]
 
 

@@ -113,6 +113,7 @@ def test_tutorial(tmp_path: Path) -> None:
     assert frozen[0] == "frozen 1", output
     assert frozen[-2:] == ["frozen 0", "frozen 0"], output
     assert "packet 3, with a descriptor: echoed after" in output
+    assert re.search(r"^echo: woken by .*\nmain  ", output, re.MULTILINE), output
     assert f"thawed cgroup:{cgroup}" in output
 
 
@@ -210,8 +211,8 @@ def test_configuration() -> None:
         assert f"`--{name} " in text or f"| `{name}` |" in text
     # Where the attribute is not called as the key is.
     called = {"adoption": "wake-on", "keepalive": "keepalive-idle"}
-    tables = (config.Limits, config.Container, config.Channel, config.AccessEntry, Adoption)
-    for table in tables:
+    tables = (config.Limits, config.Container, config.Channel, config.AccessEntry, config.History)
+    for table in (*tables, Adoption):
         for field in attrs.fields(table):
             key = re.sub("[A-Z]", lambda letter: f"-{letter[0].lower()}", field.name)
             key = called.get(key, key)

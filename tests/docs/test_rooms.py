@@ -37,7 +37,8 @@ USES: dict[str, tuple[str, ...]] = {
         *("config", "container", "manager"),
     ),
     "commands": (
-        *("hall", "kernel", "freezers", "config", "container", "manager", "service", "guest"),
+        *("hall", "kernel", "wake", "freezers", "config", "container", "manager", "service"),
+        "guest",
     ),
     "testing": (*("hall", "kernel", "wake", "carry", "config", "container", "service"),),
     "guest": (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ async def test_describe(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     async with stationed(reactor, tmp_path) as (station, client, box):
         before = bootNanoseconds()
         description = await described(client)
-        del description["statistics"], description["histogram"]
+        del description["statistics"], description["histogram"], description["today"]
         assert description.pop("since") < before < description.pop("now") < bootNanoseconds()
         assert description == {
             "name": "editor",
@@ -112,6 +113,26 @@ async def test_describe(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         assert kinds == [("lock", "lock"), ("rpc", "counter")]
         reply = await client.call("Describe", {"container": "nobody"})
         assert refused(reply, "ContainerNotFound")["container"] == "nobody"
+
+
+@asynchronous
+async def test_today(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """What became of it today grows with each look, and each wake is counted."""
+    async with stationed(reactor, tmp_path) as (station, client, _):
+        first = (await described(client))["today"]
+        assert first["since"] <= time.time()
+        assert (first["asleep_time"], first["wake_count"]) == (0, 0)
+        assert first["spared_cpu_time"] is None
+        await asleep(station, client)
+        second = (await described(station.client()))["today"]
+        third = (await described(station.client()))["today"]
+        assert second["awake_time"] == third["awake_time"] > first["awake_time"]
+        assert third["asleep_time"] > second["asleep_time"] > 0
+        await station.editor.resume("enough")
+        accepted(await client.reply())
+        last = (await described(client))["today"]
+        assert last["wake_count"] == 1
+        assert last["asleep_time"] >= third["asleep_time"]
 
 
 @asynchronous

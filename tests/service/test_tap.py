@@ -20,7 +20,9 @@ def test_noOptions(tmp_path: Path) -> None:
     """Nothing given."""
     assert "--config FILE" in refused(tmp_path)
     assert "not together" in refused(tmp_path, "--config", "x", "--listen", "y")
-    assert "not together with --control" in refused(tmp_path, "--config", "x", "--control", "/y")
+    for name in ("control", "history"):
+        text = refused(tmp_path, "--config", "x", f"--{name}", "/y")
+        assert f"not together with --{name}" in text
 
 
 def test_noFile(tmp_path: Path) -> None:

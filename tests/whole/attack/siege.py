@@ -136,6 +136,7 @@ class Siege:
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
             "CHANPROXY_RUNTIME_DIRECTORY": str(directory / "runtime"),
+            "CHANPROXY_STATE_DIRECTORY": str(directory / "state"),
             "LD_PRELOAD": compiled("whole/attack/forbids.c", "-shared", "-fPIC", "-ldl"),
             "FORBIDDEN": f"{tempfile.gettempdir()}/chanproxy-fuse-",
             "SAID": str(self.said),
