@@ -44,12 +44,12 @@ class _Figures:
     """Keeps the statistics of sources, by what was signalled at the last look at them."""
 
     def __init__(self, nanoseconds: Callable[[], int]) -> None:
-        self._nanoseconds = nanoseconds
+        self.nanoseconds = nanoseconds
         self.active: set[WakeSource] = set()
 
     def observe(self, found: Iterable[Source]) -> None:
         """Keep the figures of what was not looked at before as it is now."""
-        now = self._nanoseconds()
+        now = self.nanoseconds()
         # What is adopted is gone at the next look, and has no figures that last.
         active = {s for s in found if isinstance(s, WakeSource) and not s.adopted}
         for source in active - self.active:
@@ -58,6 +58,41 @@ class _Figures:
         for source in self.active - active:
             source.statistics.deactivated(now)
         self.active = active
+
+
+class _Gate:
+    """An epoll around others, for the reactor; what becomes ready in them shows when it is open."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._inside: list[select.epoll] = []
+        self._events = 0
+
+    def add(self, epoll: select.epoll) -> None:
+        """@raise OSError: it is nested too deeply."""
+        self._epoll.register(epoll.fileno(), self._events)
+        self._inside.append(epoll)
+
+    def remove(self, epoll: select.epoll) -> None:
+        """It may be closed already."""
+        self._inside.remove(epoll)
+        if not epoll.closed:
+            self._epoll.unregister(epoll.fileno())
+
+    def open(self, opened: bool = True) -> None:
+        """Costs the same, however much is in there.  Idempotent."""
+        self._events = select.EPOLLIN if opened else 0
+        for epoll in self._inside:
+            if not epoll.closed:
+                self._epoll.modify(epoll.fileno(), self._events)
+
+    def fileno(self) -> int:
+        """-1 when closed."""
+        return -1 if self._epoll.closed else self._epoll.fileno()
+
+    def close(self) -> None:
+        """The others stay their owners'."""
+        self._epoll.close()
 
 
 @implementer(IReadDescriptor)
@@ -89,8 +124,8 @@ class WakeSources:
         self.locks = WakeLocks(reactor, lockLimit, nanoseconds)
         self._epoll = select.epoll()
         self._epoll.register(self.locks.fileno(), select.EPOLLIN)
-        self._gate = select.epoll()
-        self._gate.register(self._epoll.fileno(), 0)
+        self._gate = _Gate()
+        self._gate.add(self._epoll)
         self._reading = False
         self._byDescriptor: dict[int, WakeSource] = {}
         self._byIdentity: ByIdentity[WakeSource] = ByIdentity()
@@ -236,15 +271,14 @@ class WakeSources:
         """
         self.expectOpen()
         self.detach()
-        self._gate.register(group.epoll.fileno(), 0)
+        self._gate.add(group.epoll)
         self._group = group
-        self._openGate()
 
     def detach(self) -> None:
         """Forget the group, before it is closed or after.  Idempotent."""
         group, self._group = self._group, None
-        if group is not None and not group.epoll.closed:
-            self._gate.unregister(group.epoll.fileno())
+        if group is not None:
+            self._gate.remove(group.epoll)
 
     @property
     def attached(self) -> list[WakeSource]:
@@ -260,17 +294,11 @@ class WakeSources:
         """How many there are for all sources, those of the group as well."""
         return len(self) + (0 if self._group is None else len(self._group))
 
-    def _openGate(self) -> None:
-        events = 0 if self._callback is None else select.EPOLLIN
-        self._gate.modify(self._epoll.fileno(), events)
-        if self._group is not None and not self._group.epoll.closed:
-            self._gate.modify(self._group.epoll.fileno(), events)
-
     def arm(self, callback: Callable[[list[Source]], None]) -> None:
         """Call C{callback(sources)} once, from the reactor, as soon as any source is signalled."""
         self.expectOpen()
         self._callback = callback
-        self._openGate()
+        self._gate.open()
         if not self._reading:
             self._reading = True
             self._reactor.addReader(self)
@@ -279,11 +307,11 @@ class WakeSources:
         """Forget L{arm}.  Idempotent."""
         if self._callback is not None:
             self._callback = None
-            self._openGate()
+            self._gate.open(False)
 
     def fileno(self) -> int:
         """The gate's descriptor; -1 when closed."""
-        return -1 if self._gate.closed else self._gate.fileno()
+        return self._gate.fileno()
 
     def logPrefix(self) -> str:
         """For the reactor's log lines."""
@@ -291,7 +319,7 @@ class WakeSources:
 
     def doRead(self) -> None:
         """The reactor says that a source is signalled."""
-        seen = self._nanoseconds()
+        seen = self._figures.nanoseconds()
         found = self._look()
         callback = self._callback
         if found and callback is not None:
