@@ -12,7 +12,7 @@ from pathlib import Path
 QUICK = {
     "carry": "answered handled policies proxy",
     "channels": "adapter framed kinds streams transport",
-    "commands": "call",
+    "commands": "call programs",
     "config": "access reading",
     "container": "cadence suspension watchers",
     "endpoints": "addresses dialling seldom",
