@@ -12,7 +12,7 @@ from pathlib import Path
 QUICK = {
     "carry": "answered handled policies proxy",
     "channels": "adapter framed kinds sending streams transport",
-    "commands": "call operators report showing",
+    "commands": "call operators programs report showing",
     "config": "access places reading remedies unwise",
     "container": "account cadence changes closed suspension watchers",
     "endpoints": "addresses dialling plain seldom",

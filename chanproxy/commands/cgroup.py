@@ -1,7 +1,7 @@
 """
-A command in a cgroup of its own, which goes when the command has ended.
+The cgroup of a command: what is in it, and how that is told to end, killed, and it removed.
 
-Knows cgroups and processes; knows nothing of freezing.
+Blocking, and by the kernel's files alone.  Knows nothing of what freezes it, and when.
 """
 
 from __future__ import annotations
@@ -9,129 +9,206 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
+import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 
-from twisted.internet.defer import Deferred
-
+from chanproxy.commands.owners import removeAbove, unmarkOwner
+from chanproxy.commands.rights import explained
+from chanproxy.freezers.files import GONE, cgroupsFrom, processesIn, readLines
+from chanproxy.freezers.marks import unmark
 from chanproxy.freezers.mounts import cgroupMounts, findCgroup
-from chanproxy.interfaces import FreezerError, PollingReactor
-from chanproxy.kernel.poller import Poller
+from chanproxy.interfaces import FreezerError
+from chanproxy.kernel.processes import ProcessStatus, maskOf, startTime
 
-EMPTYING = (0.01, 5.0)
-"""Seconds between tries to remove a cgroup whose last process has just ended, and for how long."""
+EMPTYING = 5.0
+"""Seconds to wait until the killed rest of a cgroup has left it; the kernel takes milliseconds."""
+
+SHOWN = 8
+"""Processes that are named."""
+
+_MOST = 1 << 22
+"""Processes of one cgroup: C{PID_MAX_LIMIT} of C{linux/threads.h}, more cannot be."""
 
 
 class CommandFailed(Exception):
-    """The command was not started; nothing is left behind.  The text says why."""
+    """A command was not started; nothing is left behind.  The text says why."""
 
 
 class CommandCgroup:
     """
-    A new cgroup, and one command in it.
+    A cgroup, and what a command has in it.  It is a path for L{os}.
 
     @ivar directory: of the cgroup.
-    @ivar pid: of the command.
+    @ivar spec: what people write for it.
+    @ivar mount: that it is below.
+    @ivar made: which cgroups were made for it, itself and some above.
+    @ivar kept: those that were there before, itself and some inside, and are to stay.
     """
 
-    def __init__(self, reactor: PollingReactor, path: str, command: Sequence[str]) -> None:
+    def __init__(self, path: str) -> None:
         """
-        Start it.
+        It need not be there, and is not looked at.
 
         @param path: absolute below any cgroup v2 mount, or relative to the first one.
-        @raise CommandFailed: the cgroup is there already, or one of both cannot be made.
+        @raise CommandFailed: it can be none.
         """
+        self.spec = f"cgroup:{path}"
+        self.made: list[str] = []
+        self.kept: Collection[str] = ()
+        self._told: set[tuple[int, int, int]] = set()
         try:
-            self.directory = findCgroup(path, cgroupMounts())[0]
-            os.mkdir(self.directory)
+            self.directory, self.mount = findCgroup(path, cgroupMounts())
         except FreezerError as error:
             raise CommandFailed(str(error)) from error
-        except OSError as error:
-            hint = "; choose another name" if error.errno == errno.EEXIST else ""
-            raise CommandFailed(f"{path}: {error.strerror}{hint}") from error
-        try:
-            self._process = self._spawn(command)
-        except (OSError, subprocess.SubprocessError) as error:
-            os.rmdir(self.directory)
-            raise CommandFailed(f"{command[0]}: {getattr(error, 'strerror', error)}") from error
-        self._reactor = reactor
-        self.pid = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
-        self._poller = Poller(reactor)
-        self._poller.watch(self._pidfd, select.EPOLLIN, self._ended)
-        self._waiting: list[Deferred[int]] = []
 
-    def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        procs = os.open(os.path.join(self.directory, "cgroup.procs"), os.O_WRONLY)
-        try:
-            # Between fork and exec, so that nothing of the program starts outside.
-            return subprocess.Popen(
-                command, preexec_fn=lambda: os.write(procs, b"0") and None, close_fds=True
+    def __fspath__(self) -> str:
+        return self.directory
+
+    def cannot(self, what: str, error: OSError) -> str:
+        """In words, with the ways to get the right to."""
+        user = f"{self.spec}: user {os.geteuid()} cannot {what}"
+        if error.errno == errno.EBUSY:
+            return (
+                f"{user}: it has controllers for cgroups inside it (cgroup.subtree_control); name"
+                " one inside it"
             )
-        finally:
-            os.close(procs)
+        return explained(user, error)
 
-    def whenEnded(self) -> Deferred[int]:
+    @contextlib.contextmanager
+    def entering(self) -> Iterator[Callable[[], None]]:
         """
-        Fires when the command has ended, with its exit status as a shell gives it: 128 and the
-        signal, if that ended it.
+        What moves a child into it, between fork and exec: nothing of its program begins outside.
+
+        @raise CommandFailed: the child may not be moved there.
         """
-        result: Deferred[int] = Deferred()
-        status = self._process.poll()
-        if status is None:
-            self._waiting.append(result)
-        else:
-            result.callback(_shellStatus(status))
-        return result
-
-    def signal(self, number: int) -> None:
-        """Send the command a signal; harmless when it has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
-
-    def _ended(self, events: int) -> None:
-        self._poller.unwatch(self._pidfd)
-        os.close(self._pidfd)
-        status = _shellStatus(self._process.wait())
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            waiter.callback(status)
-
-    def remove(self) -> Deferred[bool]:
-        """
-        Remove the cgroup, once it is thawed and the command has ended.
-
-        @return: fires with False when processes that the command left behind are still in it; they
-            are not touched.
-        """
-        result: Deferred[bool] = Deferred()
-        end = self._reactor.seconds() + EMPTYING[1]
-
-        def again() -> None:
+        what = "start a program in it"
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, reader)
+            stack.callback(os.close, writer)
             try:
-                os.rmdir(self.directory)
-            except FileNotFoundError:
-                result.callback(True)
-            except OSError:
-                # A process that has ended leaves its cgroup a moment later.
-                if self._reactor.seconds() < end and not self._populated():
-                    self._reactor.callLater(EMPTYING[0], again)
-                else:
-                    result.callback(False)
-            else:
-                result.callback(True)
+                procs = os.open(os.path.join(self.directory, "cgroup.procs"), os.O_WRONLY)
+            except OSError as error:
+                raise CommandFailed(self.cannot(what, error)) from error
+            stack.callback(os.close, procs)
 
-        again()
-        return result
+            def enter() -> None:
+                try:
+                    os.write(procs, b"0")
+                except OSError as error:
+                    # All that subprocess says of it is that there was an exception.
+                    os.write(writer, str(error.errno).encode())
+                    raise
 
-    def _populated(self) -> bool:
+            try:
+                yield enter
+            except subprocess.SubprocessError as error:
+                with contextlib.suppress(BlockingIOError):
+                    number = int(os.read(reader, 16))
+                    text = self.cannot(what, OSError(number, os.strerror(number)))
+                    raise CommandFailed(text) from error
+                raise
+
+    @property
+    def populated(self) -> bool:
+        """Whether a process is in it, or in one inside it."""
+        return "populated 1" in readLines(os.path.join(self.directory, "cgroup.events"))
+
+    def processes(self) -> list[int]:
+        """Those in it and in those inside it, as far as they can be seen from here."""
+        found: dict[int, None] = {}
+        for directory in cgroupsFrom(self.directory):
+            with contextlib.suppress(OSError):
+                found.update(dict.fromkeys(processesIn(directory, _MOST)))
+        found.pop(0, None)
+        return [*found]
+
+    def names(self) -> str:
+        """Its processes, for people."""
+        pids = self.processes()
+        shown = []
+        for pid in pids[:SHOWN]:
+            with contextlib.suppress(OSError):
+                status = ProcessStatus.read(pid)
+                shown.append(f"{status.name if status else '?'}[{pid}]")
+        more = len(pids) - SHOWN
+        return (", ".join(shown) or "none is seen") + (f" and {more} more" if more > 0 else "")
+
+    def tell(
+        self,
+        number: int,
+        but: Callable[[int], bool] = lambda pid: False,
+        also: Iterable[int] = (),
+    ) -> None:
+        """
+        Send a signal to each process, unless it was sent to it before; SIGTERM to those that ignore
+        a SIGINT.
+
+        @param but: whether a process has it already.
+        @param also: processes that may be elsewhere.
+        """
+        for pid in {*self.processes(), *also}:
+            with contextlib.suppress(OSError):
+                told = (pid, startTime(pid), number)
+                if told in self._told:
+                    continue
+                self._told.add(told)
+                if but(pid):
+                    continue
+                status = ProcessStatus.read(pid)
+                ignores = status is not None and status.ignored & maskOf(number)
+                # As what a shell has started in the background does.
+                os.kill(pid, signal.SIGTERM if ignores and number == signal.SIGINT else number)
+                if status is not None and status.state == "T":
+                    # It handles it when it goes on.
+                    os.kill(pid, signal.SIGCONT)
+
+    def thaw(self) -> None:
+        """A frozen process handles no signal but SIGKILL."""
+        if self._write("cgroup.freeze", b"0"):
+            with contextlib.suppress(OSError):
+                fd = os.open(os.path.join(self.directory, "cgroup.freeze"), os.O_WRONLY)
+                unmark(fd)
+                os.close(fd)
+
+    def kill(self) -> None:
+        """All that is in it, at once."""
+        if not self._write("cgroup.kill", b"1"):
+            # Before Linux 5.14.
+            self.tell(signal.SIGKILL)
+        self.thaw()
+
+    def _write(self, name: str, text: bytes) -> bool:
         try:
-            with open(os.path.join(self.directory, "cgroup.procs")) as file:
-                return bool(file.read())
+            with open(os.path.join(self.directory, name), "wb", buffering=0) as file:
+                file.write(text)
         except OSError:
             return False
+        return True
 
+    def remove(self) -> str | None:
+        """
+        Remove what was made, once it is empty: it, those inside it, and those above it that nobody
+        else uses.  One that was there before stays.
 
-def _shellStatus(status: int) -> int:
-    return 128 - status if status < 0 else status
+        @return: why one is left, in words.
+        """
+        deadline = time.monotonic() + EMPTYING
+        for inner in [*cgroupsFrom(self.directory)][::-1]:
+            while inner not in self.kept:
+                try:
+                    os.rmdir(inner)
+                    break
+                except OSError as error:
+                    if error.errno in GONE:
+                        break
+                    # What was killed leaves a moment later.
+                    if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                        return f"{inner} is left: {error.strerror}; in it: {self.names()}"
+                    time.sleep(0.002)
+        if self.kept:
+            unmarkOwner(self.directory)
+        removeAbove(self.directory, self.made)
+        return None

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 PASSED = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
@@ -18,7 +18,7 @@ PASSED = (
 )
 """What users send to a command; the rest means this process itself."""
 
-_BY_TERMINAL = 0x80
+BY_TERMINAL = 0x80
 """C{SI_KERNEL}, C{asm-generic/siginfo.h}: sent to all of a terminal's processes, our child too."""
 
 
@@ -34,45 +34,76 @@ class CannotRun(Exception):
         self.status = 127 if isinstance(error, FileNotFoundError) else 126
 
 
-def runChild(
-    argv: Sequence[str],
-    beforeExec: Callable[[], object] = lambda: None,
-    beforeSignal: Callable[[int], object] = lambda number: None,
-    environment: Mapping[str, str] | None = None,
-) -> int:
+@contextlib.contextmanager
+def heldBack(*numbers: int) -> Iterator[set[int]]:
     """
-    Run a command until it ends.
+    Signals wait until they are asked for; those that nobody has asked for are forgotten.
 
-    @param beforeExec: called in the child.
-    @param beforeSignal: called with the number of a signal before it is passed on.
-    @param environment: besides our own.
-    @return: its exit status; 128 and the signal's number when it was killed by one.
-    @raise CannotRun: it did not start.
+    @return: what was held back before, which a child is to have.
     """
-    waited = {*PASSED, signal.SIGCHLD}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
-
-        def prepare() -> None:
-            beforeExec()
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-        try:
-            child = subprocess.Popen(
-                argv, preexec_fn=prepare, env={**os.environ, **(environment or {})}
-            )
-        except OSError as error:
-            raise CannotRun(error, argv[0]) from error
-        with child:
-            while child.poll() is None:
-                received = signal.sigwaitinfo(waited)
-                if received.si_signo != signal.SIGCHLD and received.si_code != _BY_TERMINAL:
-                    beforeSignal(received.si_signo)
-                    with contextlib.suppress(ProcessLookupError):
-                        child.send_signal(received.si_signo)
+        yield {*map(int, before)}
     finally:
         # What has arrived meanwhile was for the child.
-        while signal.sigtimedwait(waited, 0) is not None:
+        while signal.sigtimedwait(numbers, 0) is not None:
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def startChild(
+    argv: Sequence[str],
+    mask: Iterable[int],
+    beforeExec: Callable[[], object] = lambda: None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """
+    Start a command.
+
+    @param mask: signals that are held back in it.
+    @param beforeExec: called in the child.
+    @param environment: besides our own.
+    @raise CannotRun: it did not start.
+    """
+
+    def prepare() -> None:
+        beforeExec()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    try:
+        return subprocess.Popen(argv, preexec_fn=prepare, env={**os.environ, **(environment or {})})
+    except OSError as error:
+        raise CannotRun(error, argv[0]) from error
+
+
+def runChild(argv: Sequence[str]) -> int:
+    """
+    Run a command until it ends; the signals that users send to it are passed on.
+
+    @return: its exit status, see L{shellStatus}.
+    @raise CannotRun: it did not start.
+    """
+    with heldBack(*PASSED, signal.SIGCHLD) as before, startChild(argv, before) as child:
+        for received in receivedBy(child):
+            passOn(child, received)
+    return shellStatus(child.returncode)
+
+
+def receivedBy(child: subprocess.Popen[bytes]) -> Iterator[signal.struct_siginfo]:
+    """What users send it, one by one, until it has ended.  All of that is to be held back."""
+    while child.poll() is None:
+        received = signal.sigwaitinfo({*PASSED, signal.SIGCHLD})
+        if received.si_signo != signal.SIGCHLD:
+            yield received
+
+
+def passOn(child: subprocess.Popen[bytes], received: signal.struct_siginfo) -> None:
+    """Send a child what we have received, unless the terminal has sent it to both."""
+    if received.si_code != BY_TERMINAL:
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(received.si_signo)
+
+
+def shellStatus(status: int) -> int:
+    """An exit status of C{subprocess} as a shell gives it: 128 and the signal, if that ended it."""
+    return 128 - status if status < 0 else status

@@ -1,7 +1,8 @@
 """
 C{chanproxy demo}: an echo service that sleeps between messages, behind the real service.
 
-Uses processes and sockets like any program outside; imports nothing of the machinery.
+Uses processes and sockets like any program outside; imports nothing of the machinery but how a
+cgroup is made.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from chanproxy.freezers.mounts import cgroupMounts
+from chanproxy.commands.cgroup import CommandFailed
+from chanproxy.commands.rights import placeFor
+from chanproxy.commands.taking import takeCgroup
+from chanproxy.interfaces import FreezerError
 
 LINGER = 0.02
 """Seconds; short, so that many cycles fit into the time that somebody watches."""
@@ -65,29 +69,32 @@ def _until(what: str, condition: Callable[[], object], interval: float = 0.0005)
 @contextmanager
 def _cgroup(say: Console) -> Iterator[Path | None]:
     """A cgroup of our own, or L{None} and the reason."""
-    mounts = [m for m in cgroupMounts() if m.kind == "cgroup2"]
-    if not mounts:
+    try:
+        path = placeFor(f"chanproxy-demo-{secrets.token_hex(4)}")
+    except FreezerError:
         say.print("No cgroup v2 is mounted: nothing is frozen in this run (freezer none).")
         yield None
         return
-    path = Path(mounts[0].point) / f"chanproxy-demo-{secrets.token_hex(4)}"
     try:
-        path.mkdir()
-    except OSError as error:
-        say.print(
-            f"{path.parent}: {error.strerror}: nothing is frozen in this run (freezer none). "
-            "Run as root, or below a delegated cgroup (systemd-run --user -p Delegate=yes)."
-        )
+        cgroup = takeCgroup(path)
+        try:
+            with cgroup.entering() as enter:
+                # To be let make one is not yet to be let in.
+                subprocess.run([sys.executable, "-c", ""], preexec_fn=enter, check=True)
+        except BaseException:
+            cgroup.remove()
+            raise
+    except CommandFailed as error:
+        say.print(f"{error}. Nothing is frozen in this run (freezer none).")
         yield None
         return
     try:
-        yield path
+        yield Path(cgroup.directory)
     finally:
-        (path / "cgroup.freeze").write_text("0")
-        (path / "cgroup.kill").write_text("1")
-        events = path / "cgroup.events"
-        _until("the end of the container", lambda: "populated 0" in events.read_text())
-        path.rmdir()
+        cgroup.kill()
+        left = cgroup.remove()
+        if left is not None:
+            raise DemoFailed(left)
 
 
 @contextmanager

@@ -10,16 +10,30 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 import click
 
+from chanproxy import config
 from chanproxy.commands.asking import containerNames
 from chanproxy.commands.call import defaultSocket
-from chanproxy.commands.children import CannotRun, runChild
+from chanproxy.commands.cgroup import CommandFailed
+from chanproxy.commands.children import (
+    PASSED,
+    CannotRun,
+    heldBack,
+    passOn,
+    receivedBy,
+    runChild,
+    startChild,
+)
 from chanproxy.commands.options import containerOptions, said
-from chanproxy.commands.removing import removeCgroup
+from chanproxy.commands.owners import leftBehind
+from chanproxy.commands.programs import ProgramCommand, graceOption, replaceOption
+from chanproxy.commands.rights import placeFor
+from chanproxy.commands.stopping import GRACE, STOPS, Stopping, say
+from chanproxy.commands.taking import takeCgroup
 from chanproxy.freezers.mounts import cgroupMounts, findCgroup
 from chanproxy.guest import CallRefused, Guest, GuestError, ServiceGone
 from chanproxy.interfaces import FreezerError
@@ -31,20 +45,15 @@ FAILED = 125
 SIGNAL_HOLD = 1.0
 """Seconds that a signal keeps its container awake, so that it can act."""
 
-MAKING = 1000
-"""So many other runs may each remove the cgroup above just before one is made in it."""
-
 _path = click.option("--socket", "path", metavar="PATH", help="The control socket.")
-# Options after the first name are the command's.
-_words = {"allow_interspersed_args": False}
 
 
-def _fail(text: str, status: int = FAILED) -> None:
-    click.echo(safe(f"chanproxy: {text}"), err=True)
+def _fail(text: str, status: int = FAILED) -> NoReturn:
+    say(text)
     sys.exit(status)
 
 
-@click.command("hold", context_settings=_words)
+@click.command("hold", ProgramCommand)
 @_path
 @click.option("--name", metavar="LOCK", help="The wake lock's name; hold/PID if not given.")
 @click.argument("container", shell_complete=containerNames)
@@ -64,7 +73,7 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
         except GuestError as error:
             _fail(str(error))
         try:
-            status = runChild(_plain(command))
+            status = runChild(command)
         except CannotRun as error:
             _fail(str(error), error.status)
         with contextlib.suppress(CallRefused):
@@ -76,7 +85,7 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
     sys.exit(status)
 
 
-@click.command("run", context_settings=_words)
+@click.command("run", ProgramCommand)
 @_path
 @click.option("--below", metavar="CGROUP", help="Where its cgroup is made; a directory.")
 @click.option(
@@ -99,14 +108,13 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
     multiple=True,
     help="Carry a channel for it; addresses as in the configuration.",
 )
+@graceOption
+@replaceOption
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True)
 def run(
     path: str | None,
     below: str | None,
-    wake_on: str,
-    starting: float | None,
-    channels: Sequence[str],
     name: str,
     command: tuple[str, ...],
     **options: Any,
@@ -117,49 +125,48 @@ def run(
     It is asleep when each of its threads waits, and wakes by whatever they wait for.  With
     --wake-on channels, it is asleep when all its channels, counters and wake locks are quiet; with
     channels, first when a message has been handled.  It is gone when COMMAND ends, with all that
-    COMMAND left running.  Exits with its status; signals wake it and are passed on.
+    COMMAND left running: SIGTERM first, and SIGKILL for what is left after --grace.
+
+    Exits with its status; signals wake it and are passed on.  SIGINT and SIGTERM are for all that
+    COMMAND has started: what is left after --grace, or with a second one, is killed.
 
     For example: chanproxy run web -- python3 -m http.server --bind 127.0.0.1 8000
     """
-    control = path or defaultSocket()
-    with Guest(name, control) as guest, ownCgroup(below, name) as directory:
-        parameters: dict[str, Any] = {
-            "container": None,
-            "name": name,
-            "freezer": f"cgroup:{directory}",
-            "channels": _channels(channels),
-            "wake_on": wake_on,
-            **{key.replace("-", "_"): value for key, value in said(options).items()},
-            "lifetime": "connection",
-        }
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        # So that what is made here is removed, too, when it comes early or late.
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    control, grace = path or defaultSocket(), options.pop("grace")
+    replace, starting, wakeOn = (options.pop(key) for key in ("replace", "starting", "wake_on"))
+    if starting is None:
+        # Work shows by itself where it is looked for; silence on channels says nothing yet.
+        starting = 10.0 if wakeOn == "channels" else 0.0
+    parameters: dict[str, Any] = {
+        "container": None,
+        "name": name,
+        "channels": _channels(options.pop("channels")),
+        "wake_on": wakeOn,
+        **{key.replace("-", "_"): value for key, value in said(options).items()},
+        "lifetime": "connection",
+    }
+    try:
+        config.fromOptions({"freezer": "none"}, name=name)
+    except config.ConfigurationError as error:
+        _fail(str(error))
+    with Guest(name, control) as guest, ownCgroup(below, name, grace, replace) as own:
         try:
-            guest.call("AddContainer", parameters)
-            if starting is None:
-                # Work shows by itself where it is looked for; silence on channels says nothing yet.
-                starting = 10.0 if wake_on == "channels" else 0.0
+            guest.call("AddContainer", {**parameters, "freezer": f"cgroup:{own.cgroup.directory}"})
             if starting:
                 guest.acquireWakeLock("starting", starting)
         except GuestError as error:
             _fail(str(error))
-
-        def enter() -> None:
-            with open(os.path.join(directory, "cgroup.procs"), "wb", buffering=0) as file:
-                file.write(b"0")
-
-        def wake(number: int) -> None:
-            # A frozen process sees no signal.
-            with contextlib.suppress(GuestError):
-                guest.acquireWakeLock(signal.Signals(number).name, SIGNAL_HOLD)
-
+        environment = {"CHANPROXY_CONTROL": control, "CHANPROXY_CONTAINER": name}
         try:
-            status = runChild(
-                _plain(command),
-                enter,
-                wake,
-                {"CHANPROXY_CONTROL": control, "CHANPROXY_CONTAINER": name},
-            )
+            status = _runInside(command, environment, guest, own)
         except CannotRun as error:
             _fail(str(error), error.status)
+        except CommandFailed as error:
+            _fail(str(error))
         finally:
             # Thawed, and awake for what is to be ended.
             with contextlib.suppress(GuestError):
@@ -167,12 +174,34 @@ def run(
     sys.exit(status)
 
 
-def _plain(command: Sequence[str]) -> Sequence[str]:
-    if command[0] == "--":
-        command = command[1:]
-    if not command:
-        raise click.UsageError("which command? Write it after --")
-    return command
+def _runInside(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    guest: Guest,
+    own: Stopping,
+) -> int:
+    """
+    Until the command has ended.
+
+    @return: its exit status.
+    @raise CannotRun: it did not start.
+    @raise CommandFailed: likewise.
+    """
+    with heldBack(*PASSED, signal.SIGCHLD) as before:
+        with own.cgroup.entering() as enter:
+            child = startChild(command, before, enter, environment)
+        own.of(child)
+        for received in receivedBy(child):
+            stops = received.si_signo in STOPS
+            # A frozen process sees no signal.
+            with contextlib.suppress(GuestError):
+                lock = signal.Signals(received.si_signo).name
+                guest.acquireWakeLock(lock, None if stops else SIGNAL_HOLD)
+            if stops:
+                own.begin(received)
+                break
+            passOn(child, received)
+        return own.waitFor(child)
 
 
 def _channels(words: Sequence[str]) -> dict[str, dict[str, Any]] | None:
@@ -187,37 +216,52 @@ def _channels(words: Sequence[str]) -> dict[str, dict[str, Any]] | None:
 
 
 @contextlib.contextmanager
-def ownCgroup(below: str | None, name: str) -> Iterator[str]:
-    """A cgroup v2 of our own; at the end all that is in it is killed, and it is removed."""
+def ownCgroup(
+    below: str | None, name: str, grace: float = GRACE, replace: bool = False
+) -> Iterator[Stopping]:
+    """
+    A cgroup v2 of our own; at the end all that is in it is ended, and it is removed.
+
+    @param grace: seconds that what is told to end may take.
+    @param replace: end first what a killed one of that name has left.
+    """
+    parent = _parentOf(below)
     try:
-        parent = below or findCgroup("chanproxy", cgroupMounts())[0]
-        directory = os.path.join(parent, f"{name}-{os.getpid()}")
-        _make(directory)
+        for left in leftBehind(parent, name):
+            _replace(left, grace) if replace else _sayLeft(left, name)
+        cgroup = takeCgroup(os.path.join(parent, f"{name}-{os.getpid()}"))
+    except CommandFailed as error:
+        _fail(str(error))
+    own = Stopping(cgroup, grace)
+    try:
+        yield own
+    finally:
+        with heldBack(*STOPS):
+            own.end()
+        why = cgroup.remove()
+        if why is not None:
+            say(why)
+
+
+def _parentOf(below: str | None) -> str:
+    try:
+        if below is None:
+            return placeFor("chanproxy")
     except FreezerError as error:
         _fail(str(error))
-    except OSError as error:
-        _fail(
-            f"{error.filename}: a cgroup cannot be made: {error.strerror}; give --below the "
-            "directory of a cgroup that you may write to"
-        )
     try:
-        if not os.path.exists(os.path.join(directory, "cgroup.freeze")):
-            _fail(f"{directory} is in no cgroup v2; give --below the directory of one")
-        yield directory
-    finally:
-        left = removeCgroup(directory)
-        if left:
-            click.echo(f"chanproxy: {left}", err=True)
-        if below is None:
-            # Only if no other run uses it.
-            with contextlib.suppress(OSError):
-                os.rmdir(parent)
+        return findCgroup(os.path.abspath(below), cgroupMounts())[0]
+    except FreezerError:
+        _fail(f"{below} is in no cgroup v2; give --below the directory of one")
 
 
-def _make(directory: str) -> None:
-    """Make it, and those above it; a run that ends may remove the one above at any moment."""
-    for _ in range(MAKING):
-        with contextlib.suppress(FileNotFoundError):
-            os.makedirs(directory)
-            return
-    os.makedirs(directory)
+def _replace(left: str, grace: float) -> None:
+    with heldBack(*STOPS):
+        takeCgroup(left, lambda each: Stopping(each, grace).end()).remove()
+
+
+def _sayLeft(left: str, name: str) -> None:
+    say(
+        f"a run of {name} that was killed has left processes in {left}; end them with"
+        f" 'echo 1 > {left}/cgroup.kill', or have --replace do it"
+    )

@@ -13,10 +13,11 @@ import click
 
 from chanproxy.commands.call import defaultSocket
 from chanproxy.commands.children import CannotRun, runChild
+from chanproxy.commands.programs import ProgramCommand
 from chanproxy.guest import Guest, GuestError
 
 
-@click.command("trace", context_settings={"allow_interspersed_args": False})
+@click.command("trace", ProgramCommand)
 @click.option("--socket", "path", metavar="PATH", help="The control socket.")
 @click.option(
     "--format",
@@ -48,7 +49,7 @@ def trace(
                 guest.call("StartTrace", {"container": None, "format": form}, file.fileno())
             if command:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                status = runChild(command[1:] if command[0] == "--" else command)
+                status = runChild(command)
             elif seconds is not None:
                 signal.sigtimedwait(waited, seconds)
             else:

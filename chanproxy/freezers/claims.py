@@ -101,6 +101,37 @@ def holdersOf(found: os.stat_result, kinds: tuple[str, ...] = ("READ", "WRITE"))
     return sorted(pids)
 
 
+def _lockAbove(spec: str, directory: str, mount: CgroupMount) -> list[int]:
+    """
+    Share the locks of the cgroups above one, as far as they are there.
+
+    @return: descriptors that hold them.
+    @raise FreezerError: one is in other hands.
+    """
+    locks: list[int] = []
+    above = directory
+    while above != mount.point and isBelow(above, mount.point):
+        above = os.path.dirname(above)
+        try:
+            opened = _openDirectory(above)
+            try:
+                locks.append(_lock(opened, fcntl.LOCK_SH))
+            finally:
+                os.close(opened)
+        except Taken as taken:
+            _closeAll(locks)
+            raise FreezerError(_inHands(spec, f"{above}, which it is inside,", taken)) from None
+        except OSError:
+            # The root cgroup, that of another user, who alone could freeze it, or none yet.
+            continue
+    return locks
+
+
+def _closeAll(locks: list[int]) -> None:
+    while locks:
+        os.close(locks.pop())
+
+
 class Claim:
     """
     What keeps others from freezing a cgroup; one that was removed is nobody's any more.
@@ -128,20 +159,7 @@ class Claim:
         except Taken as taken:
             what = f"a cgroup inside {directory}" if taken.shared else "it"
             raise FreezerError(_inHands(spec, what, taken)) from None
-        above = directory
-        while above != mount.point and isBelow(above, mount.point):
-            above = os.path.dirname(above)
-            try:
-                opened = _openDirectory(above)
-                try:
-                    self._locks.append(_lock(opened, fcntl.LOCK_SH))
-                finally:
-                    os.close(opened)
-            except Taken as taken:
-                raise FreezerError(_inHands(spec, f"{above}, which it is inside,", taken)) from None
-            except OSError:
-                # The root cgroup, or that of another user, who alone could freeze it.
-                continue
+        self._locks += _lockAbove(spec, directory, mount)
 
     def isOf(self, directory: str) -> bool:
         """Whether that path still stands for what is claimed."""
@@ -153,9 +171,7 @@ class Claim:
 
     def close(self) -> None:
         """Let go of it.  Idempotent."""
-        locks, self._locks = self._locks, []
-        for fd in locks:
-            os.close(fd)
+        _closeAll(self._locks)
         if self.directory >= 0:
             os.close(self.directory)
             self.directory = -1
@@ -203,6 +219,7 @@ class Claiming:
         self._spec = spec
         self._find = find
         self._stays = False
+        self._above: list[int] = []
         self.current: Claim | None = None
 
     def claim(self) -> None:
@@ -214,12 +231,15 @@ class Claiming:
         """
         self._stays = True
         try:
-            self.now()
-        except OSError as error:
-            if error.errno not in GONE:
-                self._stays = False
-                raise
-        except FreezerError:
+            try:
+                self.now()
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+                # Nobody is to freeze it from above when it comes, either.
+                _closeAll(self._above)
+                self._above = _lockAbove(self._spec, *self._find())
+        except (OSError, FreezerError):
             self._stays = False
             raise
 
@@ -235,6 +255,7 @@ class Claiming:
         if claim is None or not claim.isOf(directory):
             self._drop()
             self.current = claim = Claim(self._spec, directory, mount)
+            _closeAll(self._above)
         return claim
 
     def byOthers(self) -> bool:
@@ -256,6 +277,7 @@ class Claiming:
     def release(self) -> None:
         """Idempotent."""
         self._stays = False
+        _closeAll(self._above)
         self._drop()
 
     def _drop(self) -> None:

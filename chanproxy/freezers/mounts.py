@@ -109,43 +109,45 @@ def findCgroup(path: str, mounts: list[CgroupMount]) -> tuple[str, CgroupMount]:
     return directory, max(holding, key=lambda mount: len(mount.point))
 
 
+def _ownPath(mount: CgroupMount, ownCgroups: str | None) -> str | None:
+    """
+    Where below a mount this process is; None: that cannot be known by names.
+
+    @param ownCgroups: the text of C{/proc/self/cgroup}, which is read if it is not given.
+    """
+    if ownCgroups is None:
+        with open("/proc/self/cgroup", errors="surrogateescape") as file:
+            ownCgroups = file.read()
+    own = next((line[3:] for line in ownCgroups.splitlines() if line.startswith("0::")), None)
+    if own is None:
+        return ""
+    if mount.root.startswith("/..") or own.startswith("/.."):
+        # One of them is outside our cgroup namespace, so the names cannot be compared.
+        return None
+    if not isBelow(own, mount.root):
+        return ""
+    inside = own[len(mount.root.rstrip("/")) :].lstrip("/")
+    return os.path.normpath(os.path.join(mount.point, inside))
+
+
+def ourCgroup(mount: CgroupMount) -> str | None:
+    """The directory of the cgroup v2 that this process is in; None: it is not seen there."""
+    return _ownPath(mount, None) or None
+
+
 def holdsUs(directory: str, mount: CgroupMount, ownCgroups: str | None = None) -> bool:
     """
     Whether this process is in the cgroup C{directory}, or below it.
 
     @param ownCgroups: the text of C{/proc/self/cgroup}, which is read if it is not given.
     """
-    own = _ownName(ownCgroups)
-    if own is not None and (mount.root.startswith("/..") or own.startswith("/..")):
-        # One of them is outside our cgroup namespace, so the names cannot be compared.
+    own = _ownPath(mount, ownCgroups)
+    if own is None:
         return any(
             str(os.getpid()) in readLines(os.path.join(below, "cgroup.procs"))
             for below in cgroupsFrom(directory)
         )
-    ours = ownCgroup(mount, ownCgroups)
-    return ours is not None and isBelow(ours, directory)
-
-
-def _ownName(ownCgroups: str | None) -> str | None:
-    """The cgroup v2 that this process is in, as seen from our cgroup namespace."""
-    if ownCgroups is None:
-        with open("/proc/self/cgroup", errors="surrogateescape") as file:
-            ownCgroups = file.read()
-    return next((line[3:] for line in ownCgroups.splitlines() if line.startswith("0::")), None)
-
-
-def ownCgroup(mount: CgroupMount, ownCgroups: str | None = None) -> str | None:
-    """
-    The directory of the cgroup that this process is in.
-
-    @param ownCgroups: see L{holdsUs}.
-    @return: None: it is not below that mount, or outside our cgroup namespace.
-    """
-    own = _ownName(ownCgroups)
-    if own is None or own.startswith("/..") or not isBelow(own, mount.root):
-        return None
-    inside = own[len(mount.root.rstrip("/")) :].lstrip("/")
-    return os.path.normpath(os.path.join(mount.point, inside))
+    return bool(own) and isBelow(own, directory)
 
 
 def cannotFreeze(spec: str, directory: str, mount: CgroupMount) -> FreezerError:

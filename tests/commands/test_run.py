@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from chanproxy.commands.children import CannotRun, runChild
+from chanproxy.commands.children import CannotRun, runChild, startChild
 from chanproxy.commands.run import ownCgroup
 from chanproxy.guest import CallRefused, Guest
 from support.cgroups import TemporaryCgroup, unifiedMount, unusable
 from support.live import TWISTD, listens, until
+from tests.shared.commands import CHANPROXY, USER, asUser, cannotBecomeUser
 
 pytestmark = [
     pytest.mark.lasts(30),
@@ -33,7 +36,10 @@ JOB = f"job-{secrets.token_hex(6)}"
 class Service:
     """twistd chanproxy with one container that freezes nothing, C{still}."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, within: Callable[[list[str]], list[str]] = lambda argv: argv
+    ) -> None:
+        """@param within: what runs it."""
         self.control = str(directory / "control")
         self._started: list[subprocess.Popen[bytes]] = []
         self.log = directory / "log"
@@ -44,8 +50,9 @@ class Service:
             CHANPROXY_RUNTIME_DIRECTORY=str(directory / "runtime"),
             CHANPROXY_CONTROL=self.control,
         )
+        twistd = [*TWISTD, "-n", "--pidfile=", f"--logfile={self.log}", "chanproxy"]
         self.process = subprocess.Popen(
-            [*TWISTD, "-n", "--pidfile=", f"--logfile={self.log}", "chanproxy", "-c", str(file)],
+            within([*twistd, "-c", str(file)]),
             env=self.environment,
             cwd=directory,
         )
@@ -268,6 +275,167 @@ def test_runRefused(service: Service, tmp_path: Path) -> None:
     assert not cgroupsOf("still")
 
 
+DEAF = 'trap "" TERM; echo deaf; while :; do sleep 1000; done'
+
+
+def line(command: subprocess.Popen[bytes]) -> bytes:
+    assert command.stdout is not None
+    return command.stdout.readline()
+
+
+def test_runOptions(service: Service) -> None:
+    """Options stand before the name or behind it; the command's own behind C{--}."""
+    for words in (("--suspend", "off", JOB), (JOB, "--suspend", "off")):
+        script = "echo up $0; read x"
+        running = service.command("run", *words, "--", "sh", "-c", script, "--suspend")
+        assert line(running) == b"up --suspend\n"
+        with service.guest(JOB) as job:
+            assert "suspend = off" in job.describe()["why_awake"]
+        output, errors = running.communicate(b"\n", 20)
+        assert (output, errors, running.returncode) == (b"", b"", 0)
+
+
+def test_runEndsAll(service: Service) -> None:
+    """SIGTERM is for all that it has started; what it leaves may clean up, and is killed then."""
+    tidy = (
+        """sh -c 'trap "sleep 0.5; echo clean; exit" TERM; echo up; while :; do sleep 0.05; done'"""
+    )
+    # A shell that waits for a program does not see a signal before that has ended.
+    running = service.command("run", JOB, "--", "sh", "-c", f"trap 'exit 6' TERM; {tidy}; true")
+    assert line(running) == b"up\n"
+    running.terminate()
+    output, _ = running.communicate(timeout=60)
+    assert (output, running.returncode) == (b"clean\n", 6)
+    left = service.command("run", JOB, "--", "sh", "-c", f"({tidy}) & read x; exit 7")
+    assert line(left) == b"up\n"
+    output, _ = left.communicate(b"\n", 60)
+    assert (output, left.returncode) == (b"clean\n", 7)
+    deaf = service.command("run", JOB, "--grace", "0.3s", "--", "sh", "-c", f"({DEAF}) & read x")
+    assert line(deaf) == b"deaf\n"
+    assert deaf.communicate(b"\n", 60)[0] == b""
+    assert deaf.returncode == 0
+    assert not cgroupsOf(JOB)
+
+
+def test_runTwice(service: Service) -> None:
+    """A second SIGTERM kills; the container is awake till then, and gone afterwards."""
+    running = service.command(
+        *("run", JOB, "--linger", "0.05", "--grace", "never", "--", "sh", "-c", DEAF)
+    )
+    assert line(running) == b"deaf\n"
+    with service.guest(JOB) as job:
+        until("asleep", lambda: job.describe()["state"] == "asleep")
+        running.terminate()
+        assert running.stderr is not None
+        assert b"the signal once more kills at once" in running.stderr.readline()
+        assert job.describe()["why_awake"] == "SIGTERM"
+        running.terminate()
+        running.communicate(timeout=60)
+        assert running.returncode == 128 + signal.SIGKILL
+        with pytest.raises(CallRefused, match="there is no container"):
+            job.describe()
+    assert not cgroupsOf(JOB)
+
+
+def test_runKilled(service: Service) -> None:
+    """What a killed one has left is named by the next of that name, and ended when it is to be."""
+    killed = service.command("run", JOB, "--", "sh", "-c", "echo up; exec sleep 1000")
+    assert line(killed) == b"up\n"
+    (directory,) = cgroupsOf(JOB)
+    killed.kill()
+    killed.wait(20)
+    with service.guest(JOB) as job:
+        until("forgotten", lambda: JOB not in names(job))
+    again = service.command("run", JOB, "--", "true")
+    errors = again.communicate(timeout=60)[1]
+    assert again.returncode == 0
+    assert f"that was killed has left processes in {directory}; end them with".encode() in errors
+    assert (directory / "cgroup.procs").read_text()
+    replacing = service.command("run", JOB, "--replace", "--", "true")
+    errors = replacing.communicate(timeout=60)[1]
+    assert (errors, replacing.returncode) == (b"", 0)
+    assert not cgroupsOf(JOB)
+    empty = service.command("run", JOB, "--", "sh", "-c", "echo up; exec sleep 1000")
+    assert line(empty) == b"up\n"
+    (directory,) = cgroupsOf(JOB)
+    empty.kill()
+    empty.wait(20)
+    (directory / "cgroup.kill").write_text("1")
+    with service.guest(JOB) as job:
+        until("forgotten", lambda: JOB not in names(job))
+    until("empty", lambda: "populated 0" in (directory / "cgroup.events").read_text())
+    again = service.command("run", JOB, "--", "true")
+    assert again.communicate(timeout=60)[1] == b""
+    assert not cgroupsOf(JOB)
+
+
+def names(guest: Guest) -> list[str]:
+    listed = guest.call("ListContainers", {"container": None})["containers"]
+    return [container["name"] for container in listed]
+
+
+def test_runEarly(service: Service, tmp_path: Path) -> None:
+    """Ended while it waits for the service: the cgroup is gone, too."""
+    service.process.send_signal(signal.SIGSTOP)
+    try:
+        early = service.command("run", JOB, "--", "true")
+        until("made", lambda: cgroupsOf(JOB))
+        early.terminate()
+        early.communicate(timeout=60)
+        assert early.returncode == 128 + signal.SIGTERM
+        assert not cgroupsOf(JOB)
+    finally:
+        service.process.send_signal(signal.SIGCONT)
+
+
+def test_runNames(service: Service) -> None:
+    """A name that can be none makes no cgroup anywhere."""
+    for name in ("../out", "a/b", "/tmp/x"):
+        refused = service.command("run", name, "--", "true")
+        errors = refused.communicate(timeout=60)[1]
+        assert refused.returncode == 125
+        assert b"is no usable name" in errors
+
+
+@pytest.mark.skipif(bool(cannotBecomeUser()), reason=cannotBecomeUser() or "can")
+def test_runRights() -> None:
+    """A user who may not is told what would do; in a cgroup that was delegated, it works."""
+    ways = "run as root, or below a delegated cgroup (systemd-run --user -p Delegate=yes"
+    with contextlib.ExitStack() as stack:
+        cgroup = stack.enter_context(TemporaryCgroup())
+        # Not below one that is root's.
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        os.chown(directory, USER, USER)
+        service = stack.enter_context(contextlib.closing(Service(Path(directory), asUser)))
+
+        def start(*words: str, enter: Sequence[str] = ()) -> tuple[str, str, int]:
+            done = subprocess.run(
+                [*enter, *asUser([*CHANPROXY, "run", *words])],
+                env=service.environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            return done.stdout, done.stderr, done.returncode
+
+        def refused(what: str) -> None:
+            output, errors, status = start("--below", cgroup.path, JOB, "--", "echo", "began")
+            assert f"user {USER} cannot {what}: Permission denied; {ways}" in errors
+            assert (output, status) == ("", 125)
+
+        refused("have it")
+        for name in ("", "cgroup.procs", "cgroup.subtree_control"):
+            os.chown(os.path.join(cgroup.path, name), USER, USER)
+        # Who is outside may make one there, and not move into it.
+        refused("start a program in it")
+        enter = ["sh", "-c", f'echo 0 > {cgroup.path}/cgroup.procs && exec "$@"', "sh"]
+        output, errors, status = start(JOB, "--", "cat", "/proc/self/cgroup", enter=enter)
+        assert (errors, status) == ("", 0)
+        assert f"{os.path.basename(cgroup.path)}/chanproxy/{JOB}-" in output
+        assert not any(entry.is_dir() for entry in os.scandir(cgroup.path))
+
+
 def test_calls(service: Service, tmp_path: Path) -> None:
     """AddContainer and RemoveContainer: their errors, and the two lifetimes."""
     with service.guest("x") as guest, service.guest("x") as other:
@@ -317,8 +485,8 @@ def test_sideBySide() -> None:
 
     def again(name: str) -> None:
         for _ in range(50):
-            with ownCgroup(None, name) as directory:
-                assert os.path.exists(os.path.join(directory, "cgroup.procs"))
+            with ownCgroup(None, name) as own:
+                assert os.path.exists(os.path.join(own.cgroup, "cgroup.procs"))
 
     with ThreadPoolExecutor(4) as pool:
         for future in [pool.submit(again, f"{JOB}-{number}") for number in range(4)]:
@@ -333,6 +501,7 @@ def test_children() -> None:
     with pytest.raises(CannotRun, match="Permission denied") as forbidden:
         runChild(["/"])
     assert (missing.value.status, forbidden.value.status) == (127, 126)
-    assert runChild(["sh", "-c", 'exit "$STATUS"'], environment={"STATUS": "5"}) == 5
+    with startChild(["sh", "-c", 'exit "$STATUS"'], before, environment={"STATUS": "5"}) as child:
+        assert child.wait(20) == 5
     assert runChild(["sh", "-c", "kill -9 $$"]) == 128 + signal.SIGKILL
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before

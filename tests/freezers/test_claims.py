@@ -162,6 +162,38 @@ def test_nested(reactor: ChanproxyReactor, cgroup: TemporaryCgroup) -> None:
         pass
 
 
+def test_nestedLater(reactor: ChanproxyReactor, cgroup: TemporaryCgroup) -> None:
+    """Also while the one inside is not there, whichever is claimed first; deeper ones, too."""
+    for inner in (f"{cgroup.path}/later", f"{cgroup.path}/later/deep"):
+        with claimed(reactor, cgroup.path):
+            with pytest.raises(
+                FreezerError, match=rf"{cgroup.path}, which it is inside, is in the hands of"
+            ):
+                CgroupFreezer(inner, reactor).claim()
+            with another(inner) as says:
+                assert f"{cgroup.path}, which it is inside, is in the hands of" in says
+        with claimed(reactor, inner), another(cgroup.path) as says:
+            assert f"a cgroup inside {cgroup.path} is in the hands of another" in says
+    # Nothing is left of it.
+    with claimed(reactor, cgroup.path):
+        pass
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]  # it has no annotations
+async def test_nestedComes(reactor: ChanproxyReactor, cgroup: TemporaryCgroup) -> None:
+    """Those above stay claimed when it has come, and as long as it is claimed."""
+    with TemporaryCgroup(create=False, below=cgroup.path) as inner:
+        with claimed(reactor, inner.path) as freezer:
+            inner.create()
+            inner.spawn(["sleep", "1000"])
+            for step in (freezer.freeze, freezer.thaw):
+                await step()
+                with pytest.raises(FreezerError, match=r"a cgroup inside .* is in the hands of"):
+                    CgroupFreezer(cgroup.path, reactor).claim()
+        with claimed(reactor, cgroup.path):
+            pass
+
+
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]  # it has no annotations
 async def test_madeAgain(reactor: ChanproxyReactor, cgroup: TemporaryCgroup) -> None:
     """One that was removed is nobody's; the one in its place is claimed by the next freeze."""
@@ -342,8 +374,11 @@ async def test_twoServices(reactor: ChanproxyReactor, cgroup: TemporaryCgroup) -
     """A second service, and one that is added to it, are refused; afterwards they are not."""
     first = ChanproxyService(configured(cgroup.spec), reactor)
     first.startService()
-    with pytest.raises(StartError, match=r"a\.freezer: .*which it is inside, is in the hands of"):
-        ChanproxyService(configured(f"{cgroup.spec}/in"), reactor).startService()
+    for inside in ("in", "later"):
+        with pytest.raises(
+            StartError, match=r"a\.freezer: .*which it is inside, is in the hands of"
+        ):
+            ChanproxyService(configured(f"{cgroup.spec}/{inside}"), reactor).startService()
     second = ChanproxyService(config.Configuration(), reactor)
     second.startService()
     (added,) = configured(f"{cgroup.spec}/in").containers

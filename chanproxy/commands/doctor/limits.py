@@ -13,7 +13,7 @@ from pathlib import Path
 
 from chanproxy.commands.doctor.findings import Finding, ok, problem, warning
 from chanproxy.freezers.files import readLines
-from chanproxy.freezers.mounts import cgroupMounts, ownCgroup
+from chanproxy.freezers.mounts import cgroupMounts, ourCgroup
 from chanproxy.kernel import descriptors
 from chanproxy.service.listener import CONNECTION
 
@@ -98,7 +98,7 @@ def _processes() -> Finding:
     if os.geteuid() != 0 and own != resource.RLIM_INFINITY:
         room["ulimit -u"] = own
     for mount in cgroupMounts():
-        directory = ownCgroup(mount) if mount.kind == "cgroup2" else None
+        directory = ourCgroup(mount) if mount.kind == "cgroup2" else None
         while directory is not None and directory.startswith(mount.point):
             most, now = (_number(f"{directory}/pids.{name}") for name in ("max", "current"))
             if most is not None and now is not None:

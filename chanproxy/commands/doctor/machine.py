@@ -21,7 +21,7 @@ from chanproxy import __version__, config
 from chanproxy.commands.doctor.findings import Finding, ok, problem, warning
 from chanproxy.container.bpf.signals import SignalProgram, Unavailable
 from chanproxy.freezers.files import readLines
-from chanproxy.freezers.mounts import cgroupMounts, ownCgroup
+from chanproxy.freezers.mounts import cgroupMounts, ourCgroup
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
 from chanproxy.service import preflight
@@ -71,7 +71,7 @@ def kernel() -> Iterator[Finding]:
     mounts = cgroupMounts()
     unified = [mount for mount in mounts if mount.kind == "cgroup2"]
     if unified:
-        own = ownCgroup(unified[0])
+        own = ourCgroup(unified[0])
         yield ok(
             "cgroup v2",
             f"mounted at {', '.join(mount.point for mount in unified)}"

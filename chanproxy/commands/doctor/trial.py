@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from chanproxy.commands.doctor.findings import PROBLEM, Finding, ok, problem
 from chanproxy.commands.removing import removeCgroup
-from chanproxy.freezers.mounts import cgroupMounts, ownCgroup
+from chanproxy.freezers.mounts import cgroupMounts, ourCgroup
 from chanproxy.words import safe
 
 PATIENCE = 60.0
@@ -39,7 +39,7 @@ def places() -> list[str]:
     """Where a cgroup may be made: for root at the top, for others where they are."""
     mounts = [mount for mount in cgroupMounts() if mount.kind == "cgroup2"]
     tops = [mount.point for mount in mounts]
-    own = [directory for mount in mounts if (directory := ownCgroup(mount)) is not None]
+    own = [directory for mount in mounts if (directory := ourCgroup(mount)) is not None]
     first, then = (tops, own) if os.geteuid() == 0 else (own, tops)
     return list(dict.fromkeys([*first, *then]))
 
