@@ -119,7 +119,9 @@ class _Taking:
         @raise FileNotFoundError: it is gone.
         """
         cgroup, owner = self._cgroup, Owner.of(self._directory)
-        if owner is not None and owner.word == ABOVE:
+        above = owner is not None and owner.word == ABOVE
+        if above:
+            # Of whoever was inside it, and of nobody now.
             owner = None
         if owner is not None and owner.lives:
             raise CommandFailed(
@@ -131,7 +133,7 @@ class _Taking:
         if cgroup.populated:
             self._empty(owner)
         self._refusePaused()
-        if owner is not None and owner.word == MADE:
+        if above or (owner is not None and owner.word == MADE):
             Owner.ours(MADE).write(self._directory)
             cgroup.made.append(self._directory)
         else:

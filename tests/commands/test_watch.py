@@ -347,6 +347,18 @@ def test_killedAndEmpty(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
         assert not os.path.exists(cgroup.path)
 
 
+def test_killedAbove(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
+    """So is one above it, which a killed one has made, and what is empty inside goes with it."""
+    with running([*WATCH, f"{cgroup.spec}/in", "--", *TREE], tmp_path) as command:
+        command.says("in: awake")
+        killed(command)
+        cgroup.write("cgroup.kill", "1")
+        until("empty", lambda: "populated 0" in cgroup.read("cgroup.events"))
+        with running(watch(cgroup, "--", "sh", "-c", "exit 3"), tmp_path) as again:
+            assert again.ends() == 3
+        assert not os.path.exists(cgroup.path)
+
+
 def test_notOurs(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """One that somebody else has made: used while it is empty, left as it was, never emptied."""
     cgroup.create()
