@@ -73,20 +73,30 @@ def parseAddress(description: str, listening: bool) -> Address:
         raise _explained(description, listening, str(error)) from None
 
 
-def _explained(description: str, listening: bool, wrong: str) -> Wrong:
+def _explained(
+    description: str,
+    listening: bool,
+    wrong: str,
+    serves: Callable[[Address], bool] = lambda address: True,
+) -> Wrong:
+    """@param serves: whether an address is of use there."""
     meant: dict[str, str] = {}
-    for guess in guesses(description, listening, [*_PARSERS, *_PLAIN]):
+
+    def serving(text: str) -> bool:
         try:
-            _parse(guess, listening)
+            return serves(_parse(text, listening))
         except ValueError:
-            continue
+            return False
+
+    for guess in filter(serving, guesses(description, listening, [*_PARSERS, *_PLAIN])):
         meant.setdefault(guess.partition(":")[0], guess)
     better = list(meant.values())
     if description.strip()[:1] not in ("/", "@"):
         # Of a path nobody can know whether it is for streams or for packets.
         better = better[:1]
-    examples = EXAMPLES.get(description.partition(":")[0].lower())
-    return Wrong(wrong, *better, examples=[] if examples is None else [examples[not listening]])
+    known = EXAMPLES.get(description.partition(":")[0].lower())
+    examples = [] if known is None else [known[not listening]]
+    return Wrong(wrong, *better, examples=list(filter(serving, examples)))
 
 
 def _parse(description: str, listening: bool) -> Address:
@@ -116,15 +126,23 @@ def parseHttp(description: str) -> SocketAddress:
     """
     Read where to answer over HTTP.
 
-    @raise ValueError: what is wrong, a sentence for each.
+    @raise Wrong: what is wrong, a sentence for each, and what to write instead.
     """
-    address = parseAddress(description, listening=True)
-    if not isinstance(address, SocketAddress) or address.scheme not in ("unix", "tcp"):
-        raise ValueError(
+    try:
+        address = _parse(description, listening=True)
+        if isinstance(address, SocketAddress) and _carriesHttp(address):
+            return address
+        wrong = (
             f"{brief(description)} carries no HTTP here; "
             "that takes unix:, as in unix:/run/chanproxy/http.sock, or tcp:, as in tcp:8080"
         )
-    return address
+    except ValueError as error:
+        wrong = str(error)
+    raise _explained(description, True, wrong, _carriesHttp)
+
+
+def _carriesHttp(address: Address) -> bool:
+    return isinstance(address, SocketAddress) and address.scheme in ("unix", "tcp")
 
 
 def _others(listening: bool) -> Collection[str]:

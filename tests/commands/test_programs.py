@@ -75,8 +75,8 @@ def test_words(line: str, words: dict[str, object]) -> None:
         ("web redis -p --linger=1", "if it is the program's, write -- before the program"),
         ("--dry-run", "Missing argument"),
         ("web --linger", "requires an argument"),
-        ("web --grace soon", "'soon' is no time; write a number of seconds"),
-        ("web --grace -1", "out of range; write a number of seconds"),
+        ("web --grace soon", "'soon' is no time; write seconds up to 86400"),
+        ("web --grace -1", "out of range; write seconds up to 86400"),
     ],
 )
 def test_wrong(line: str, says: str) -> None:

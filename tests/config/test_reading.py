@@ -221,8 +221,8 @@ def test_history() -> None:
         assert line.startswith("history.path: ")
         assert "write for example path = '/var/lib/chanproxy/history.sqlite'" in line
     assert problems(f"{MINIMAL}[history]\nkeep-days = 0\nmax-bytes = 1000\npaht = 1\n") == [
-        "history.keep-days: 0 is out of range; write a whole number from 1 to 3660",
-        "history.max-bytes: 1000 is out of range; write a whole number from 1048576 to "
+        "history.keep-days: 0 is out of range; write a whole number of days from 1 to 3660",
+        "history.max-bytes: 1000 is out of range; write a whole number of bytes from 1048576 to "
         "1099511627776",
         "history.paht: is not known; did you mean path?",
     ]
