@@ -88,15 +88,16 @@ def _explained(
         except ValueError:
             return False
 
-    for guess in filter(serving, guesses(description, listening, [*_PARSERS, *_PLAIN])):
-        meant.setdefault(guess.partition(":")[0], guess)
+    for guess in guesses(description, listening, [*_PARSERS, *_PLAIN]):
+        if serving(guess):
+            meant.setdefault(guess.partition(":")[0], guess)
     better = list(meant.values())
     if description.strip()[:1] not in ("/", "@"):
         # Of a path nobody can know whether it is for streams or for packets.
         better = better[:1]
     known = EXAMPLES.get(description.partition(":")[0].lower())
     examples = [] if known is None else [known[not listening]]
-    return Wrong(wrong, *better, examples=list(filter(serving, examples)))
+    return Wrong(wrong, *better, examples=[each for each in examples if serving(each)])
 
 
 def _parse(description: str, listening: bool) -> Address:
