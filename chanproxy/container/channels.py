@@ -82,7 +82,7 @@ class Channels:
         """
         @param name: the container's.
         @param lines: where it is said that one has ended.
-        @param linger: seconds; see L{policies.Channel}.
+        @param linger: see L{linger}.
         """
         self._reactor = reactor
         self._name = name
@@ -106,11 +106,48 @@ class Channels:
             self._forget(opened.counter)
             opened.close()
         self._counters.clear()
-        for noticed, counter in self._noticed:
-            noticed.close()
-            self._forget(counter)
-            counter.close()
+        for each in self._noticed:
+            self._closeNoticed(*each)
         self._noticed.clear()
+
+    @property
+    def linger(self) -> float:
+        """Seconds; see L{policies.Channel}.  Connections that stand keep the one that they have."""
+        return self._linger
+
+    @linger.setter
+    def linger(self, seconds: float) -> None:
+        self._linger = seconds
+        for noticed, _ in self._noticed:
+            noticed.lingerFor(seconds)
+
+    def drop(self, noticed: Noticed, counter: MessageCounter | None) -> None:
+        """
+        A channel is no more: end its connections, carrying first what can be carried.
+
+        @param noticed: of L{notices}.
+        @param counter: of L{keepCounter}, if it has one.
+        """
+        for proxy in self.proxies():
+            if proxy.noticedBy(noticed.happened) or proxy.counter is counter:
+                proxy.stop()
+        for name, opened in list(self._counters.items()):
+            if opened.kept and opened.counter is counter:
+                del self._counters[name]
+                self._forget(opened.counter)
+                opened.close()
+        kept = []
+        for each in self._noticed:
+            if each[0] is noticed:
+                self._closeNoticed(*each)
+            else:
+                kept.append(each)
+        self._noticed = kept
+
+    def _closeNoticed(self, noticed: Noticed, counter: MessageCounter) -> None:
+        noticed.close()
+        self._forget(counter)
+        counter.close()
 
     def proxies(self) -> Iterator[ChannelProxy]:
         """The channels that are open now."""

@@ -129,6 +129,14 @@ class IdleWatch:
         if wait is not None:
             wait.cancel()
 
+    def lingerFor(self, linger: float) -> None:
+        """Have another linger time; if it is awake and quiet, that begins anew."""
+        self._linger = linger
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+            self._fromNow()
+
     def _begin(self) -> None:
         self.why = "it has no process yet"
         ready = self._freezer.whenReady()

@@ -21,10 +21,14 @@ class TooManyAlarms(Exception):
 
 
 class Alarms:
-    """The alarms of one container, by name; each goes off once."""
+    """
+    The alarms of one container, by name; each goes off once.
+
+    @ivar limit: how many can be set; may be changed.
+    """
 
     def __init__(self, reactor: IReactorFDSet, limit: int, wentOff: Callable[[str], None]) -> None:
-        self._limit = limit
+        self.limit = limit
         self._wentOff = wentOff
         self._poller = Poller(reactor)
         self._timers: dict[str, tuple[int, float]] = {}
@@ -47,8 +51,8 @@ class Alarms:
         @raise TooManyAlarms: as many as are allowed are set.
         @raise OSError: out of descriptors; an alarm of the same name stays as it was.
         """
-        if name not in self._timers and len(self._timers) >= self._limit:
-            raise TooManyAlarms(f"{self._limit} alarms are set already; cancel some")
+        if name not in self._timers and len(self._timers) >= self.limit:
+            raise TooManyAlarms(f"{self.limit} alarms are set already; cancel some")
         timer = calls.timerAt(at)
         try:
             self._poller.watch(timer, select.EPOLLIN, lambda _: self._expired(name))

@@ -47,6 +47,7 @@ class WakeSources:
 
     Counters stay their owners': L{remove} one before closing it.
 
+    @ivar limit: sources that can be registered; may be changed.
     @ivar locks: acquire and release wake locks here.
     """
 
@@ -58,11 +59,10 @@ class WakeSources:
         nanoseconds: Callable[[], int] = bootNanoseconds,
     ) -> None:
         """
-        @param limit: sources that can be registered.
         @param lockLimit: see L{WakeLocks}.
         """
         self._reactor = reactor
-        self._limit = limit
+        self.limit = limit
         self._nanoseconds = nanoseconds
         self.locks = WakeLocks(reactor, lockLimit, nanoseconds)
         self._epoll = select.epoll()
@@ -112,9 +112,9 @@ class WakeSources:
             raise
 
     def _register(self, source: WakeSource) -> WakeSource:
-        if len(self) >= self._limit:
+        if len(self) >= self.limit:
             raise TooManyWakeSources(
-                f"{source.name}: {self._limit} wake sources are registered already; "
+                f"{source.name}: {self.limit} wake sources are registered already; "
                 "remove some, or raise limits.wake-sources"
             )
         try:
