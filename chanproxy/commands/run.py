@@ -20,6 +20,8 @@ import click
 from chanproxy.commands.call import defaultSocket
 from chanproxy.commands.children import CannotRun, runChild
 from chanproxy.commands.options import containerOptions, said
+from chanproxy.commands.tie import Tie, Words
+from chanproxy.freezers.marks import marked, unmark
 from chanproxy.freezers.mounts import cgroupMounts, findCgroup
 from chanproxy.guest import CallRefused, Guest, GuestError, ServiceGone
 from chanproxy.interfaces import FreezerError
@@ -56,22 +58,31 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
     """
     Keep CONTAINER awake while COMMAND runs, wherever it runs.
 
-    Exits with its status; signals are passed on.
+    Exits with its status; signals are passed on.  A service that has gone and is back holds it
+    again.
 
     For example: chanproxy hold editor -- rsync -a /home backup:
     """
     lock = name or f"hold/{os.getpid()}"
     with Guest(container, path or defaultSocket()) as guest:
+        words = Words(
+            f"the service has gone: {container} is not held until it is back",
+            f"the service is back: {container} is held again",
+            f"the service is back, but {container} is not held",
+        )
+        tie = Tie(guest, lambda: guest.acquireWakeLock(lock), words)
         try:
-            guest.acquireWakeLock(lock)
+            tie.make()
         except GuestError as error:
             _fail(str(error))
         try:
-            status = runChild(_plain(command))
+            status = runChild(_plain(command), attended=tie)
         except CannotRun as error:
             _fail(str(error), error.status)
         with contextlib.suppress(CallRefused):
             try:
+                if not tie.holds:
+                    raise ServiceGone("the service has gone")
                 guest.releaseWakeLock(lock)
             except ServiceGone as error:
                 text = f"chanproxy: {container} was not held to the end: {error}"
@@ -120,7 +131,8 @@ def run(
     It is asleep when each of its threads waits, and wakes by whatever they wait for.  With
     --wake-on channels, it is asleep when all its channels, counters and wake locks are quiet; with
     channels, first when a message has been handled.  It is gone when COMMAND ends, with all that
-    COMMAND left running.  Exits with its status; signals wake it and are passed on.
+    COMMAND left running.  Exits with its status; signals wake it and are passed on.  When the
+    service has gone, COMMAND runs on; one that comes back has the container again.
 
     For example: chanproxy run web -- python3 -m http.server --bind 127.0.0.1 8000
     """
@@ -135,13 +147,12 @@ def run(
             **{key.replace("-", "_"): value for key, value in said(options).items()},
             "lifetime": "connection",
         }
+        if starting is None:
+            # Work shows by itself where it is looked for; silence on channels says nothing yet.
+            starting = 10.0 if wake_on == "channels" else 0.0
+        tie = _added(guest, parameters, starting, directory)
         try:
-            guest.call("AddContainer", parameters)
-            if starting is None:
-                # Work shows by itself where it is looked for; silence on channels says nothing yet.
-                starting = 10.0 if wake_on == "channels" else 0.0
-            if starting:
-                guest.acquireWakeLock("starting", starting)
+            tie.make()
         except GuestError as error:
             _fail(str(error))
 
@@ -160,14 +171,52 @@ def run(
                 enter,
                 wake,
                 {"CHANPROXY_CONTROL": control, "CHANPROXY_CONTAINER": name},
+                tie,
             )
         except CannotRun as error:
             _fail(str(error), error.status)
         finally:
             # Thawed, and awake for what is to be ended.
             with contextlib.suppress(GuestError):
-                guest.call("RemoveContainer", {"container": None, "name": name})
+                if tie.holds:
+                    guest.call("RemoveContainer", {"container": None, "name": name})
     sys.exit(status)
+
+
+def _added(guest: Guest, parameters: dict[str, Any], starting: float, directory: str) -> Tie:
+    """
+    A container of the service, again and again if need be.
+
+    @param starting: seconds that it is awake at first.
+    @param directory: its cgroup.
+    """
+    name = parameters["name"]
+
+    def add() -> None:
+        guest.call("AddContainer", parameters)
+        if starting:
+            guest.acquireWakeLock("starting", starting)
+
+    words = Words(
+        f"the service has gone: {name} runs on, awake, until it is back",
+        f"the service is back, and has {name} again",
+        f"the service is back, but does not have {name}",
+    )
+    return Tie(guest, add, words, lambda: _thaw(directory))
+
+
+def _thaw(directory: str) -> None:
+    """What a service has left frozen that was killed, and what guards it as well."""
+    freeze = os.path.join(directory, "cgroup.freeze")
+    with contextlib.suppress(OSError):
+        opened = os.open(freeze, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            # Others may have paused it.
+            if marked(opened) is not False:
+                os.write(opened, b"0")
+                unmark(opened)
+        finally:
+            os.close(opened)
 
 
 def _plain(command: Sequence[str]) -> Sequence[str]:

@@ -6,7 +6,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +15,10 @@ import pytest
 
 from chanproxy.commands.children import CannotRun, runChild
 from chanproxy.commands.run import ownCgroup
-from chanproxy.guest import CallRefused, Guest
-from support.cgroups import TemporaryCgroup, unifiedMount, unusable
-from support.live import TWISTD, listens, until
+from chanproxy.guest import CallRefused
+from support.cgroups import TemporaryCgroup, unusable
+from support.live import until
+from tests.shared.shell import Shell, cgroupsOf, removeCgroupsOf
 
 pytestmark = [
     pytest.mark.lasts(30),
@@ -30,76 +30,18 @@ JOB = f"job-{secrets.token_hex(6)}"
 """A container's name that nobody else has: all who run commands make their cgroups side by side."""
 
 
-class Service:
-    """twistd chanproxy with one container that freezes nothing, C{still}."""
-
-    def __init__(self, directory: Path) -> None:
-        self.control = str(directory / "control")
-        self._started: list[subprocess.Popen[bytes]] = []
-        self.log = directory / "log"
-        file = directory / "chanproxy.toml"
-        file.write_text(f'control = "{self.control}"\n[containers.still]\nfreezer = "none"\n')
-        self.environment = dict(
-            os.environ,
-            CHANPROXY_RUNTIME_DIRECTORY=str(directory / "runtime"),
-            CHANPROXY_CONTROL=self.control,
-        )
-        self.process = subprocess.Popen(
-            [*TWISTD, "-n", "--pidfile=", f"--logfile={self.log}", "chanproxy", "-c", str(file)],
-            env=self.environment,
-            cwd=directory,
-        )
-        until("listening", lambda: self.process.poll() is not None or listens(Path(self.control)))
-        assert self.process.poll() is None, self.log.read_text()
-
-    def command(self, *words: str) -> subprocess.Popen[bytes]:
-        """Begin a command of the shell."""
-        argv = [sys.executable, "-m", "chanproxy", *words]
-        started = subprocess.Popen(
-            argv,
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self._started.append(started)
-        return started
-
-    def guest(self, name: str) -> Guest:
-        return Guest(name, self.control)
-
-    def end(self) -> None:
-        """Idempotent."""
-        self.process.terminate()
-        self.process.wait(20)
-
-    def close(self) -> None:
-        """End all of it."""
-        self.end()
-        for each in self._started:
-            with each:
-                each.kill()
-
-
-def cgroupsOf(name: str) -> list[Path]:
-    """What run has made for a name."""
-    return list(Path(unifiedMount() or "", "chanproxy").glob(f"{name}-*"))
-
-
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+def service(tmp_path: Path) -> Iterator[Shell]:
     """Ended whatever happens."""
-    service = Service(tmp_path)
     try:
-        yield service
+        with Shell(tmp_path) as service:
+            service.start()
+            yield service
     finally:
-        service.close()
-        for directory in cgroupsOf(JOB):
-            with TemporaryCgroup(create=False) as cgroup:
-                cgroup.path = str(directory)
+        removeCgroupsOf(JOB)
 
 
-def test_hold(service: Service) -> None:
+def test_hold(service: Shell) -> None:
     """Awake while the command runs; its output, its input and its status are its own."""
     with service.guest("still") as still:
         until("asleep", lambda: still.describe()["state"] == "asleep")
@@ -112,7 +54,7 @@ def test_hold(service: Service) -> None:
         until("asleep", lambda: still.describe()["state"] == "asleep")
 
 
-def test_holdSignals(service: Service) -> None:
+def test_holdSignals(service: Shell) -> None:
     """Signals go to the command; what it dies of shows in the status; nothing is left held."""
     with service.guest("still") as still:
         for script, sent, status in (
@@ -128,7 +70,7 @@ def test_holdSignals(service: Service) -> None:
             until("released", lambda: still.describe()["state"] == "asleep")
 
 
-def test_holdWithoutService(service: Service) -> None:
+def test_holdWithoutService(service: Shell) -> None:
     """Who cannot hold runs nothing; a service that goes does not end the command."""
     refused = service.command("hold", "nobody", "--", "echo", "ran")
     output, errors = refused.communicate(timeout=20)
@@ -146,7 +88,7 @@ def test_holdWithoutService(service: Service) -> None:
     assert b"was not held to the end" in errors
 
 
-def test_run(service: Service, tmp_path: Path) -> None:
+def test_run(service: Shell, tmp_path: Path) -> None:
     """Asleep when idle, woken by a message, gone when it ends, with what it has left running."""
     inner, outer = tmp_path / "inner", tmp_path / "outer"
     script = f"""
@@ -188,7 +130,7 @@ sys.exit(connection.recv(100)[0])
     assert not outer.exists()
 
 
-def test_runByItsOwnSockets(service: Service) -> None:
+def test_runByItsOwnSockets(service: Shell) -> None:
     """With nothing said, it sleeps when its threads wait, and a connection wakes it."""
     script = """
 import socket
@@ -219,7 +161,7 @@ while True:
     assert not cgroupsOf(JOB)
 
 
-def test_runSignals(service: Service) -> None:
+def test_runSignals(service: Shell) -> None:
     """A signal reaches a command that is asleep; one that was killed leaves nothing frozen."""
     script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"
     running = service.command(
@@ -251,7 +193,7 @@ def test_runSignals(service: Service) -> None:
             job.describe()
 
 
-def test_runRefused(service: Service, tmp_path: Path) -> None:
+def test_runRefused(service: Shell, tmp_path: Path) -> None:
     """A name that is taken, a place that is no cgroup, a channel that is none: a sentence."""
     for words, says in (
         (("still", "--", "true"), b"there is a container 'still' already"),
@@ -268,7 +210,7 @@ def test_runRefused(service: Service, tmp_path: Path) -> None:
     assert not cgroupsOf("still")
 
 
-def test_calls(service: Service, tmp_path: Path) -> None:
+def test_calls(service: Shell, tmp_path: Path) -> None:
     """AddContainer and RemoveContainer: their errors, and the two lifetimes."""
     with service.guest("x") as guest, service.guest("x") as other:
 
