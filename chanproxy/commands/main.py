@@ -14,6 +14,7 @@ COMMANDS = {
     "call": "call:command",
     "demo": "demo:demo",
     "hold": "run:hold",
+    "reload": "reload:reload",
     "run": "run:run",
     "thaw": "thaw:thaw",
     "trace": "trace:trace",

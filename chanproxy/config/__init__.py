@@ -5,10 +5,11 @@ Must not know anything that runs.
 """
 
 from chanproxy.config.access import AccessEntry
+from chanproxy.config.changes import Changed, Reloaded
 from chanproxy.config.channels import Channel
 from chanproxy.config.containers import Container
 from chanproxy.config.limits import Limits
-from chanproxy.config.problems import ConfigurationError, Problem, StartError
+from chanproxy.config.problems import ConfigurationError, Problem, ReloadError, StartError
 from chanproxy.config.reading import (
     Configuration,
     fromOptions,
@@ -20,12 +21,15 @@ from chanproxy.config.scheduling import Scheduling
 
 __all__ = [
     "AccessEntry",
+    "Changed",
     "Channel",
     "Configuration",
     "ConfigurationError",
     "Container",
     "Limits",
     "Problem",
+    "ReloadError",
+    "Reloaded",
     "Scheduling",
     "StartError",
     "fromOptions",

@@ -4,7 +4,9 @@ C{twistd chanproxy}: options to a service, all errors at once, before anything i
 
 from __future__ import annotations
 
+import os
 import sys
+from functools import partial
 from typing import cast
 
 from twisted.application.service import IService
@@ -63,6 +65,7 @@ class Options(usage.Options):
     ]
 
     configuration: config.Configuration
+    file: str | None = None
 
     def postOptions(self) -> None:
         """Thaw what a dead predecessor left, then check everything."""
@@ -83,6 +86,8 @@ class Options(usage.Options):
         try:
             if self["config"] is not None:
                 self.configuration = config.loadFile(self["config"])
+                # It is read again, and a daemon may be elsewhere by then.
+                self.file = os.path.abspath(self["config"])
             else:
                 self.configuration = self._fromWords()
         except config.ConfigurationError as error:
@@ -106,18 +111,19 @@ class _Command(ChanproxyService):
 
     def startService(self) -> None:
         """Start, or exit with status 1 and a sentence per problem."""
+        # First: who has it read its file again may do so before it listens.
+        Ending(self._reactor, None if self.source is None else self.rereadSoon).install()
         self._confine()
         try:
             super().startService()
         except StartError as error:
             _refuse(str(error))
-        Ending(self._reactor).install()
 
     def _confine(self) -> None:
         """First, so that whatever it starts has no more rights either."""
-        if not self._configuration.confine:
+        if not self.configuration.confine:
             return
-        foreign = [c.freezer for c in self._configuration.containers if not isOurs(c.freezer)]
+        foreign = [c.freezer for c in self.configuration.containers if not isOurs(c.freezer)]
         if foreign:
             # Nobody knows what it takes, or what it starts.
             _log.info("it keeps all of its rights, because of {freezer}", freezer=foreign[0])
@@ -127,4 +133,7 @@ class _Command(ChanproxyService):
 
 def makeService(options: Options) -> IService:
     """For L{twisted.application.service.ServiceMaker}."""
-    return cast(IService, _Command(options.configuration, _reactor()))
+    service = _Command(options.configuration, _reactor())
+    if options.file is not None:
+        service.source = partial(config.loadFile, options.file)
+    return cast(IService, service)
