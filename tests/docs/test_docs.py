@@ -171,6 +171,24 @@ def test_sentences() -> None:
     assert [each for each in words if each not in source] == []
 
 
+@pytest.mark.cgroup
+@pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
+def test_reload(tmp_path: Path) -> None:
+    """Its blocks do what it says, and leave nothing behind."""
+    output, _ = runs(DOCS / "howto-reload.md", "chanproxy-reload", tmp_path)
+    lines = output.splitlines()
+    said = ["container mail: added", "frozen 1"]
+    at = lines.index(said[0])
+    assert lines[at : at + 2] == said, output
+    assert "container editor: changed: linger" in lines, output
+    at = lines.index("as before")
+    wrong = re.compile(r"chanproxy: /\S+/chanproxy\.toml:\d+: containers\.mail\.")
+    assert all(map(wrong.match, lines[at - 2 : at])), output
+    assert lines[at + 1] == "nothing has changed", output
+    again = "chanproxy: the service is back, and has job again"
+    assert lines[lines.index(again) - 1].endswith("job runs on, awake, until it is back"), output
+
+
 def test_useEndpoint(tmp_path: Path) -> None:
     """The Twisted example answers the tutorial's peer, and is short."""
     program, path, log = EXAMPLES / "use_endpoint.py", tmp_path / "socket", tmp_path / "log"
