@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import attrs
 from twisted.internet.defer import Deferred, DeferredLock, TimeoutError
 from twisted.internet.interfaces import IReactorThreads, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,6 +24,7 @@ from chanproxy import config
 from chanproxy.config import Problem, Reloaded, ReloadError, StartError
 from chanproxy.config.changes import Difference, Piece
 from chanproxy.config.tables import join
+from chanproxy.endpoints.paths import PathSpec
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.access import Access, AccessError, IAccess
 from chanproxy.service.fleet import Fleet
@@ -32,7 +34,13 @@ from chanproxy.words import safe
 T = TypeVar("T")
 
 STOPPING = 5.0
-"""Seconds that are waited for what is to listen no more; it takes a turn of the reactor."""
+"""
+Seconds that are waited for what is to listen no more; it takes a turn of the reactor, and of the
+process that closes for us.
+"""
+
+AGAIN = 0.01
+"""Seconds between looks whether what closes for us has done so."""
 
 _STOPPED = Problem("reload", "the service has stopped")
 
@@ -202,6 +210,7 @@ class _Step:
         self._enter([each for each in difference.entering if each not in late])
         self._left = difference.leaving
         await self._stop(difference.leaving)
+        await self._free(late)
         self._enter(late)
         for old, new in difference.kept:
             self._changed.append(old)
@@ -256,6 +265,17 @@ class _Step:
         if not self._fleet.isOpen:
             raise StartError([_STOPPED])
 
+    async def _free(self, pieces: Sequence[Piece]) -> None:
+        """
+        Wait until they can listen: where something may be unread, another process closes for us,
+        and a name that is no file is taken until it has.  What is taken in the end says so.
+        """
+        every = (at for each in pieces for at in each.addresses)
+        names = [at for at in every if isinstance(at, PathSpec) and at.abstract]
+        end = self._clock.seconds() + STOPPING
+        while self._clock.seconds() < end and any(at.whyNotBindable() for at in names):
+            await deferLater(self._clock, AGAIN)
+
     async def undo(self) -> list[Problem]:
         """
         Go back as far as possible.
@@ -272,6 +292,9 @@ class _Step:
         for table in self._changed:
             fleet.change(table)
         back = [each for each in self._left if not fleet.runs(each)]
+        await self._free(back)
+        if not fleet.isOpen:
+            return [_STOPPED]
         for piece in back:
             if isinstance(piece.what, config.Container) or piece.container in fleet.containers:
                 fleet.start(piece, lost)

@@ -163,7 +163,7 @@ def test_limits(attribute: str) -> None:
         ("watchdog", "watchdog = 9"),
         ("confine", "confine = false"),
         ("scheduling", "[scheduling]\nnice = 3"),
-        ("http", 'http = "tcp:127.0.0.1:8081"'),
+        ("http", 'http = "tcp:8081"'),
         ("http-token-file", 'http = "tcp:8080"\nhttp-token-file = "/other/token"'),
         ("log", 'log = "json"'),
         ("history", "[history]\nkeep-days = 9"),

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import attrs
 import pytest
+from twisted.logger import capturedLogs, formatEvent
 
 from chanproxy.container import Bounds, Container, Surroundings
+from chanproxy.container.changes import AFTER, GRACE
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.kernel.descriptors import TooManyDescriptors
 from chanproxy.testing.fakefreezer import FakeFreezer
@@ -245,3 +247,32 @@ def test_sleepsAs() -> None:
     for field in attrs.fields(Bounds):
         other = attrs.evolve(BOUNDS, **{field.name: 77})
         assert BOUNDS.sleepsAs(other) == (field.name in others), field.name
+
+
+def test_goesOn(world: World) -> None:
+    """What was counted of its sleep goes on; the log says how long it was quiet as it is now."""
+    account = world.container.account
+    with capturedLogs() as events:
+        for number, linger in enumerate((LINGER, 0.25, 0.5)):
+            world.change(linger=linger)
+            world.reactor.run(linger + 0.001)
+            assert world.state == "asleep"
+            world.container.resume("test")
+            world.reactor.run(AFTER)
+            assert account.today().figures.sleeps == number + 1
+            assert world.container.account is account
+        # What is made anew looks, and tells, as what was there before.
+        world.change(maxAsleep=3)
+        world.container.sources.locks.acquire("busy", None, holder := object())
+        world.reactor.run(LINGER + GRACE + 1)
+        world.container.sources.locks.releaseAll(holder)
+        world.reactor.run(LINGER + 1)
+        assert world.state == "asleep"
+        world.reactor.run(3)
+        assert account.today().figures.sleeps == 4
+    said = [formatEvent(event) or "" for event in events]
+    assert [line for line in said if "quiet" in line] == [
+        f"a asleep after {linger:g} s of quiet" for linger in (1, 0.25, 0.5, 1)
+    ]
+    assert "a stays awake: busy" in said
+    assert any(line.startswith("a awake: max-asleep; slept ") for line in said)

@@ -5,6 +5,7 @@ Containers in real cgroups with programs that answer, before a service whose fil
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import select
 import signal
@@ -186,10 +187,16 @@ class Town(Shell):
         return done.stdout.decode().splitlines()
 
     def refused(self) -> list[str]:
-        """Likewise, where it is refused."""
+        """Likewise, where it is refused; without the file and the lines that they begin with."""
         done = self.finished("reload")
         assert (done.returncode, done.stdout) == (1, b""), done
-        return done.stderr.decode().splitlines()
+        lines = done.stderr.decode().splitlines()
+        log = self.log.read_text()
+        for line in lines:
+            assert line.replace("chanproxy:", "not reloaded:") in log
+        return [
+            re.sub(rf"^chanproxy: {re.escape(str(self.file))}(:\d+)*: ", "", line) for line in lines
+        ]
 
     def finished(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         """A command that ends by itself."""

@@ -311,11 +311,13 @@ def test_refused(town: Town) -> None:
                 town.file.write_text(text)
                 said = town.refused()
                 for problem in problems:
-                    assert [line for line in said if line.startswith(f"chanproxy: {problem}")], said
+                    assert [line for line in said if line.startswith(problem)], said
                 assert len(said) == len(problems)
+                before = town.log.read_text()
                 town.hangUp()
-                for line in said:
-                    assert line.replace("chanproxy:", "not reloaded:") in town.log.read_text()
+                log = town.log.read_text().removeprefix(before)
+                assert log.count(f"not reloaded: {town.file}:") == len(problems)
+                assert all(line in log for line in said)
             town.file.unlink()
             assert "No such file" in town.refused()[0]
         echoes(through)
@@ -343,8 +345,8 @@ def test_cannotListen(town: Town) -> None:
             town.top = "[limits]\ncontainers = 3"
             town.write(gone)
             (said,) = town.refused()
-            assert said.startswith("chanproxy: containers.b.channels.one.listen: ")
-            assert "not reloaded: containers.b.channels.one.listen" in town.log.read_text()
+            assert said.startswith("containers.b.channels.one.listen: ")
+            assert "containers.b.channels.one.listen" in town.log.read_text()
             assert not new.outside().exists()
             with town.guest("new") as guest, pytest.raises(CallRefused, match="no container"):
                 guest.describe()
@@ -384,7 +386,7 @@ def test_lost(town: Town) -> None:
         b.channels["one"] |= {**words, "listen": listen}
         town.write()
         wrong, lost = town.refused()
-        where = "chanproxy: containers.b.channels.one"
+        where = "containers.b.channels.one"
         assert wrong.startswith(f"{where}.listen: ")
         assert lost.startswith(f"{where}.listen: is gone, and could not be made again: ")
         for word in words:
@@ -484,7 +486,7 @@ def test_added(town: Town) -> None:
     text = town.file.read_text()
     town.file.write_text(f'{text}[containers.{JOB}]\nfreezer = "none"\n')
     (said,) = town.refused()
-    assert said.startswith(f"chanproxy: containers.{JOB}: is there already: it was added while ")
+    assert said.startswith(f"containers.{JOB}: is there already: it was added while ")
     town.file.write_text(text)
     town.write(b)
     assert town.reload() == ["container b: removed"]
