@@ -575,6 +575,7 @@ async def test_reloadedContainers(reactor: ChanproxyReactor, tmp_path: Path) -> 
         await web.reload("", "dry-run")
         assert web.editor is not before
         await listener.until("containers")
-        await web.post("/containers/editor/suspend", {"timeout": 0})
+        await until(reactor, lambda: web.editor.suspension.state == "asleep")
+        await web.post("/containers/editor/resume")
         assert (await listener.until("resume"))[0]["container"] == "editor"
         listener.close()
