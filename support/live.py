@@ -236,6 +236,12 @@ handled = "{self.handled}"
         )
         return file
 
+    @property
+    def options(self) -> list[str]:
+        """The same without a file."""
+        ends = ["--listen", f"seqpacket:{self.outside}", "--connect", f"seqpacket:{self.inside}"]
+        return [*ends, "--freezer", self.cgroup.spec, "--linger", str(self.linger)]
+
     def start(self, *arguments: str) -> None:
         """Run C{twistd chanproxy}, until it listens."""
         self.service = self.run(*(arguments or ("--config", str(self.configuration()))))

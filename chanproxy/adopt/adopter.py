@@ -58,7 +58,7 @@ class Adopter:
         self._whose: tuple[int, int] | None = None
         self._times = times = Times.make(name, reactor, adoption.timeouts)
         times.reading.prepare()
-        connections = Connections(name, adoption.unanswered)
+        self._connections = connections = Connections(name, adoption.unanswered)
         ignored = Ignored(adoption.ignore)
         rings = "io_uring" in ignored.kinds()
         listing = listingOf(freezer)
@@ -74,6 +74,19 @@ class Adopter:
             stopped,
             connections,
         )
+
+    def set(self, adoption: Adoption) -> None:
+        """
+        Have other settings, from the next look on; what it has learnt is kept.
+
+        To be called while the container is awake; what L{usage} has returned keeps the old ones.
+        """
+        self._adoption = adoption
+        self._times.deadlines.threshold = adoption.timeouts
+        self._connections.unanswered = adoption.unanswered
+        ignored = Ignored(adoption.ignore)
+        self._foresight.leavesRings = "io_uring" in ignored.kinds()
+        self._inspector.set(ignored, adoption.unseen == "blind")
 
     @property
     def passedOver(self) -> tuple[str, ...]:

@@ -91,7 +91,11 @@ class _Connection:
 
 
 class Connections:
-    """Those of one container, remembered from look to look."""
+    """
+    Those of one container, remembered from look to look.
+
+    @ivar unanswered: seconds for which a request is waited on; 0: no connection is looked at.
+    """
 
     def __init__(
         self,
@@ -101,11 +105,10 @@ class Connections:
     ) -> None:
         """
         @param name: the container's.
-        @param unanswered: seconds for which a request is waited on; 0: no connection is looked at.
         @param seconds: by a clock that goes on at the kernel's pace.
         """
         self._name = name
-        self._unanswered = unanswered
+        self.unanswered = unanswered
         self._seconds = seconds
         self._listeners = Listeners(seconds)
         # By the inodes of sockets, each of which is one for all processes and is not used again.
@@ -124,7 +127,7 @@ class Connections:
         @param watched: all processes of the container that are known.
         @return: the first that is found; None: nobody waits.
         """
-        if not self._unanswered:
+        if not self.unanswered:
             return None
         began, seen, steps = self._seconds(), set[int](), 0
         epolls, self._epolls = self._epolls, {}
@@ -206,9 +209,9 @@ class Connections:
         if flow.bytesOut:
             self._silent.pop(known.port, None)
         age = flowing.unanswered(now)
-        if age is not None and age < self._unanswered:
+        if age is not None and age < self.unanswered:
             if flow.bytesOut or len(self._silent.get(known.port, ())) < ONE_WAY:
-                return f"has not answered {{}} for {age:.1f} s", self._unanswered - age
+                return f"has not answered {{}} for {age:.1f} s", self.unanswered - age
         elif age is not None:
             flowing.silenced()
             silent = self._silent.setdefault(known.port, set())

@@ -97,23 +97,23 @@ class Deadlines:
     only if the thread was seen to come back after it as a habit; otherwise somebody may wait for
     it, and it wakes as well.
 
+    @ivar threshold: seconds; L{ALL} or L{IGNORE}.
     @ivar worth: L{WORTH} or L{BRIEF}.
     @ivar passedOver: what was housekeeping at the last look, in words.
     """
 
     def __init__(self, threshold: float) -> None:
-        """@param threshold: seconds; L{ALL} or L{IGNORE}."""
-        self._threshold = threshold
+        self.threshold = threshold
         self.worth = WORTH
         self.passedOver: tuple[str, ...] = ()
 
     def wakes(self, each: Timed) -> bool:
         """Whether a time wakes the container."""
-        if self._threshold == IGNORE:
+        if self.threshold == IGNORE:
             return False
         # Of a habit that was interrupted, the length is what is left.
         length = max(each.length, each.period)
-        return each.alone or not each.period or length >= self._threshold * _SECOND
+        return each.alone or not each.period or length >= self.threshold * _SECOND
 
     def earliest(self, timed: Iterable[Timed], now: int) -> Timed | None:
         """

@@ -52,17 +52,17 @@ class Entering:
     For one container, look after look.
 
     @ivar members: who is in it.
+    @ivar rings: threads that work for an C{io_uring} are no reason to stay awake.
     """
 
     def __init__(self, members: Members, times: Times, rings: bool, stopped: bool) -> None:
         """
         @param times: what is known of the times that its threads wait for.
-        @param rings: threads that work for an C{io_uring} are no reason to stay awake.
         @param stopped: the container is frozen when it is looked at.
         """
         self.members = members
         self._times = times
-        self._rings = rings
+        self.rings = rings
         self._stopped = stopped
 
     def list(self, spare: int) -> Generator[None, None, Sequence[int]]:
@@ -150,7 +150,7 @@ class Entering:
             return True
         stat = threadStat(subject.pid, tid)
         # One that is stopped waits for SIGCONT; that it goes on is looked for while it sleeps.
-        if stat.isRingWorker and not self._rings:
+        if stat.isRingWorker and not self.rings:
             raise StillBusy(f"busy: {named(stat.name)}[{tid}] works for an io_uring")
         if stat.asleepForGood or stat.state == "T":
             return False

@@ -38,7 +38,11 @@ from chanproxy.words import named
 
 
 class Foresight:
-    """Looks at one container, again and again."""
+    """
+    Looks at one container, again and again.
+
+    @ivar leavesRings: what io_urings do is of no interest.
+    """
 
     def __init__(
         self,
@@ -47,11 +51,8 @@ class Foresight:
         connections: Connections,
         leavesRings: bool = False,
     ) -> None:
-        """
-        @param listing: of the container's processes.
-        @param leavesRings: what io_urings do is of no interest.
-        """
-        self._leavesRings = leavesRings
+        """@param listing: of the container's processes."""
+        self.leavesRings = leavesRings
         self._times = times
         self._connections = connections
         self._listing = listing
@@ -178,7 +179,7 @@ class Foresight:
                 seen.onlyTime = wait.onlyTime
                 seen.descriptors = self._shared(wait.descriptors)
         else:
-            if stat.isRingWorker and not self._leavesRings:
+            if stat.isRingWorker and not self.leavesRings:
                 raise StillBusy(f"busy: {named(stat.name)}[{tid}] works for an io_uring")
             # A worker shows the call that it was made in, for ever.
             seen.timing, seen.onlyTime, seen.descriptors = None, True, ()

@@ -11,6 +11,7 @@ import select
 import time
 from collections.abc import Generator, Sequence
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -78,6 +79,16 @@ class Inspector:
         self._releasing: IDelayedCall | None = None
         self._since = 0
         self._tables = Tables()
+
+    def set(self, ignored: Ignored, blind: bool) -> None:
+        """
+        Look in another way, from the next look on.
+
+        @param blind: see L{Members}.
+        """
+        self._ignored = ignored
+        self._entering.rings = "io_uring" in ignored.kinds()
+        self._entering.members = evolve(self._entering.members, blind=blind)
 
     def look(self, frozenSince: int | None = None) -> Deferred[SourceGroup]:
         """

@@ -30,6 +30,13 @@ class Noticed:
         self._pending: set[IDelayedCall] = set()
         self._room: IDelayedCall | None = None
 
+    def lingerFor(self, linger: float) -> None:
+        """Have another linger time, also for what counts already, if that is shorter."""
+        self._linger = linger
+        for call in (*self._pending, *([] if self._room is None else [self._room])):
+            if call.getTime() - self._clock.seconds() > linger:
+                call.reset(linger)
+
     def happened(self) -> None:
         """Something that the container has to see."""
         self._ledger.activity += 1

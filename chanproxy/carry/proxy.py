@@ -154,6 +154,10 @@ class ChannelProxy:
         """What came out of it."""
         return self._outbound.traffic()
 
+    def noticedBy(self, noticed: Callable[[], None]) -> bool:
+        """Whether that is told of the remote's end-of-file."""
+        return self._noticed == noticed
+
     @property
     def ended(self) -> bool:
         """Whether both ends are closed."""

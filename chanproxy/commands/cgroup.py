@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from chanproxy.commands.owners import removeAbove, unmarkOwner
 from chanproxy.commands.rights import explained
 from chanproxy.freezers.files import GONE, cgroupsFrom, processesIn, readLines
-from chanproxy.freezers.marks import unmark
+from chanproxy.freezers.marks import marked, unmark
 from chanproxy.freezers.mounts import cgroupMounts, findCgroup
 from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.processes import ProcessStatus, maskOf, startTime
@@ -165,13 +165,20 @@ class CommandCgroup:
                     # It handles it when it goes on.
                     os.kill(pid, signal.SIGCONT)
 
-    def thaw(self) -> None:
-        """A frozen process handles no signal but SIGKILL."""
-        if self._write("cgroup.freeze", b"0"):
-            with contextlib.suppress(OSError):
-                fd = os.open(os.path.join(self.directory, "cgroup.freeze"), os.O_WRONLY)
-                unmark(fd)
-                os.close(fd)
+    def thaw(self, ours: bool = False) -> None:
+        """
+        A frozen process handles no signal but SIGKILL.
+
+        @param ours: not if somebody else has paused it.
+        """
+        with contextlib.suppress(OSError):
+            opened = os.open(os.path.join(self.directory, "cgroup.freeze"), os.O_WRONLY)
+            try:
+                if not ours or marked(opened) is not False:
+                    os.write(opened, b"0")
+                    unmark(opened)
+            finally:
+                os.close(opened)
 
     def kill(self) -> None:
         """All that is in it, at once."""

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 PASSED = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
@@ -18,8 +19,19 @@ PASSED = (
 )
 """What users send to a command; the rest means this process itself."""
 
+AWAITED = (*PASSED, signal.SIGCHLD, signal.SIGIO)
+"""What is held back while a command runs."""
+
 BY_TERMINAL = 0x80
 """C{SI_KERNEL}, C{asm-generic/siginfo.h}: sent to all of a terminal's processes, our child too."""
+
+
+class Attended(Protocol):
+    """What is looked after while a command runs; see L{chanproxy.commands.tie.Tie}."""
+
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
+    def look(self) -> float | None: ...
 
 
 class CannotRun(Exception):
@@ -76,25 +88,44 @@ def startChild(
         raise CannotRun(error, argv[0]) from error
 
 
-def runChild(argv: Sequence[str]) -> int:
+def runChild(argv: Sequence[str], attended: Attended | None = None) -> int:
     """
     Run a command until it ends; the signals that users send to it are passed on.
 
+    @param attended: see L{receivedBy}.
     @return: its exit status, see L{shellStatus}.
     @raise CannotRun: it did not start.
     """
-    with heldBack(*PASSED, signal.SIGCHLD) as before, startChild(argv, before) as child:
-        for received in receivedBy(child):
+    with heldBack(*AWAITED) as before, startChild(argv, before) as child:
+        for received in receivedBy(child, attended):
             passOn(child, received)
     return shellStatus(child.returncode)
 
 
-def receivedBy(child: subprocess.Popen[bytes]) -> Iterator[signal.struct_siginfo]:
-    """What users send it, one by one, until it has ended.  All of that is to be held back."""
-    while child.poll() is None:
-        received = signal.sigwaitinfo({*PASSED, signal.SIGCHLD})
-        if received.si_signo != signal.SIGCHLD:
-            yield received
+def receivedBy(
+    child: subprocess.Popen[bytes], attended: Attended | None = None
+) -> Iterator[signal.struct_siginfo]:
+    """
+    What users send it, one by one, until it has ended.  L{AWAITED} are to be held back.
+
+    @param attended: is looked at when SIGIO has come, or when it says.
+    """
+    if attended is not None:
+        attended.begin()
+    try:
+        while child.poll() is None:
+            received = _next(attended)
+            if received is not None and received.si_signo in PASSED:
+                yield received
+    finally:
+        if attended is not None:
+            attended.end()
+
+
+def _next(attended: Attended | None) -> signal.struct_siginfo | None:
+    """The next signal; None: somebody wants to be looked at again."""
+    pause = None if attended is None else attended.look()
+    return signal.sigwaitinfo(AWAITED) if pause is None else signal.sigtimedwait(AWAITED, pause)
 
 
 def passOn(child: subprocess.Popen[bytes], received: signal.struct_siginfo) -> None:

@@ -24,6 +24,7 @@ COMMANDS = {
     "install": "install:install",
     "locks": "locks:locks",
     "ps": "ps:ps",
+    "reload": "reload:reload",
     "report": "report:report",
     "resume": "sleep:resume",
     "run": "run:run",

@@ -20,7 +20,7 @@ from chanproxy.commands.asking import containerNames
 from chanproxy.commands.call import defaultSocket
 from chanproxy.commands.cgroup import CommandFailed
 from chanproxy.commands.children import (
-    PASSED,
+    AWAITED,
     CannotRun,
     heldBack,
     passOn,
@@ -34,10 +34,10 @@ from chanproxy.commands.programs import ProgramCommand, graceOption, replaceOpti
 from chanproxy.commands.rights import placeFor
 from chanproxy.commands.stopping import GRACE, STOPS, Stopping, say
 from chanproxy.commands.taking import takeCgroup
+from chanproxy.commands.tie import Tie, Words
 from chanproxy.freezers.mounts import cgroupMounts, findCgroup
 from chanproxy.guest import CallRefused, Guest, GuestError, ServiceGone
 from chanproxy.interfaces import FreezerError
-from chanproxy.words import safe
 
 FAILED = 125
 """Exit status when the fault is ours, as of C{docker run}, C{env} and C{timeout}."""
@@ -62,26 +62,34 @@ def hold(path: str | None, name: str | None, container: str, command: tuple[str,
     """
     Keep CONTAINER awake while COMMAND runs, wherever it runs.
 
-    Exits with its status; signals are passed on.
+    Exits with its status; signals are passed on.  A service that has gone and is back holds it
+    again.
 
     For example: chanproxy hold editor -- rsync -a /home backup:
     """
     lock = name or f"hold/{os.getpid()}"
     with Guest(container, path or defaultSocket()) as guest:
+        words = Words(
+            f"the service has gone: {container} is not held until it is back",
+            f"the service is back: {container} is held again",
+            f"the service is back, but {container} is not held",
+        )
+        tie = Tie(guest, lambda: guest.acquireWakeLock(lock), words)
         try:
-            guest.acquireWakeLock(lock)
+            tie.make()
         except GuestError as error:
             _fail(str(error))
         try:
-            status = runChild(command)
+            status = runChild(command, tie)
         except CannotRun as error:
             _fail(str(error), error.status)
         with contextlib.suppress(CallRefused):
             try:
+                if not tie.holds:
+                    raise ServiceGone("the service has gone")
                 guest.releaseWakeLock(lock)
             except ServiceGone as error:
-                text = f"chanproxy: {container} was not held to the end: {error}"
-                click.echo(safe(text), err=True)
+                say(f"{container} was not held to the end: {error}")
     sys.exit(status)
 
 
@@ -128,7 +136,8 @@ def run(
     COMMAND left running: SIGTERM first, and SIGKILL for what is left after --grace.
 
     Exits with its status; signals wake it and are passed on.  SIGINT and SIGTERM are for all that
-    COMMAND has started: what is left after --grace, or with a second one, is killed.
+    COMMAND has started: what is left after --grace, or with a second one, is killed.  When the
+    service has gone, COMMAND runs on; one that comes back has the container again.
 
     For example: chanproxy run web -- python3 -m http.server --bind 127.0.0.1 8000
     """
@@ -154,15 +163,15 @@ def run(
     except config.ConfigurationError as error:
         _fail(str(error))
     with Guest(name, control) as guest, ownCgroup(below, name, grace, replace) as own:
+        parameters["freezer"] = f"cgroup:{own.cgroup.directory}"
+        tie = _added(guest, parameters, starting, own)
         try:
-            guest.call("AddContainer", {**parameters, "freezer": f"cgroup:{own.cgroup.directory}"})
-            if starting:
-                guest.acquireWakeLock("starting", starting)
+            tie.make()
         except GuestError as error:
             _fail(str(error))
         environment = {"CHANPROXY_CONTROL": control, "CHANPROXY_CONTAINER": name}
         try:
-            status = _runInside(command, environment, guest, own)
+            status = _runInside(command, environment, guest, own, tie)
         except CannotRun as error:
             _fail(str(error), error.status)
         except CommandFailed as error:
@@ -170,8 +179,31 @@ def run(
         finally:
             # Thawed, and awake for what is to be ended.
             with contextlib.suppress(GuestError):
-                guest.call("RemoveContainer", {"container": None, "name": name})
+                if tie.holds:
+                    guest.call("RemoveContainer", {"container": None, "name": name})
     sys.exit(status)
+
+
+def _added(guest: Guest, parameters: dict[str, Any], starting: float, own: Stopping) -> Tie:
+    """
+    A container of the service, again and again if need be.
+
+    @param starting: seconds that it is awake at first.
+    @param own: its cgroup.
+    """
+    name = parameters["name"]
+
+    def add() -> None:
+        guest.call("AddContainer", parameters)
+        if starting:
+            guest.acquireWakeLock("starting", starting)
+
+    words = Words(
+        f"the service has gone: {name} runs on, awake, until it is back",
+        f"the service is back, and has {name} again",
+        f"the service is back, but does not have {name}",
+    )
+    return Tie(guest, add, words, lambda: own.cgroup.thaw(ours=True))
 
 
 def _runInside(
@@ -179,6 +211,7 @@ def _runInside(
     environment: Mapping[str, str],
     guest: Guest,
     own: Stopping,
+    tie: Tie,
 ) -> int:
     """
     Until the command has ended.
@@ -187,16 +220,17 @@ def _runInside(
     @raise CannotRun: it did not start.
     @raise CommandFailed: likewise.
     """
-    with heldBack(*PASSED, signal.SIGCHLD) as before:
+    with heldBack(*AWAITED) as before:
         with own.cgroup.entering() as enter:
             child = startChild(command, before, enter, environment)
         own.of(child)
-        for received in receivedBy(child):
+        for received in receivedBy(child, tie):
             stops = received.si_signo in STOPS
             # A frozen process sees no signal.
             with contextlib.suppress(GuestError):
                 lock = signal.Signals(received.si_signo).name
-                guest.acquireWakeLock(lock, None if stops else SIGNAL_HOLD)
+                if tie.holds:
+                    guest.acquireWakeLock(lock, None if stops else SIGNAL_HOLD)
             if stops:
                 own.begin(received)
                 break

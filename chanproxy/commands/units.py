@@ -34,6 +34,7 @@ _SERVICE = """
 [Service]
 Type=notify
 ExecStart={twistd} -n --pidfile= chanproxy --config {config}
+ExecReload={chanproxy} reload
 # What is left frozen if all of it was killed at once.
 ExecStopPost={chanproxy} thaw
 Restart=on-failure

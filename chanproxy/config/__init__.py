@@ -5,11 +5,12 @@ Must not know anything that runs.
 """
 
 from chanproxy.config.access import AccessEntry
+from chanproxy.config.changes import Changed, Reloaded
 from chanproxy.config.channels import Channel
 from chanproxy.config.containers import Container
 from chanproxy.config.history import History
 from chanproxy.config.limits import Limits
-from chanproxy.config.problems import ConfigurationError, Problem, StartError
+from chanproxy.config.problems import ConfigurationError, Problem, ReloadError, StartError
 from chanproxy.config.reading import (
     Configuration,
     fromOptions,
@@ -21,6 +22,7 @@ from chanproxy.config.scheduling import Scheduling
 
 __all__ = [
     "AccessEntry",
+    "Changed",
     "Channel",
     "Configuration",
     "ConfigurationError",
@@ -28,6 +30,8 @@ __all__ = [
     "History",
     "Limits",
     "Problem",
+    "ReloadError",
+    "Reloaded",
     "Scheduling",
     "StartError",
     "fromOptions",

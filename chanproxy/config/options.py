@@ -22,12 +22,12 @@ def helpOf(key: Key) -> str:
 
 def written(keys: Iterable[Key], words: Mapping[str, Any]) -> dict[str, Any]:
     """
-    What stands for some words in a file.
+    What stands for some words in a file; keys that are no options have none.
 
     @param words: by the names of keys; L{None}: it was not said.
     """
     return {
         key.name: key.kind.fromText(words[key.name])
         for key in keys
-        if words.get(key.name) is not None
+        if key.option and words.get(key.name) is not None
     }

@@ -69,3 +69,26 @@ class StartError(Exception):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+
+
+class ReloadError(Exception):
+    """
+    A configuration was not taken.
+
+    What was in force is so, as far as L{lost} does not say otherwise.  The text has a line per
+    problem.
+
+    @ivar problems: what is wrong with it.
+    @ivar lost: what of the other could not be made again, and is not there any more.
+    """
+
+    def __init__(self, problems: Iterable[Problem], lost: Iterable[Problem] = ()) -> None:
+        self.problems = tuple(problems)
+        self.lost = tuple(lost)
+        super().__init__("\n".join(self.sentences))
+
+    @property
+    def sentences(self) -> list[str]:
+        """One for each."""
+        lost = [f"{each.path}: is gone, and could not be made again: {each}" for each in self.lost]
+        return [*map(str, self.problems), *lost]

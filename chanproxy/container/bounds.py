@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from chanproxy.adopt.adopted import Room
 from chanproxy.container.watchers import WATCHERS
@@ -49,21 +49,38 @@ class Bounds:
     maxAsleep: float = 0.0
     logLines: int = LINES
 
+    def sleepsAs(self, other: Bounds) -> bool:
+        """Whether they differ in nothing but when it falls asleep, and in what it may have."""
+        like = evolve(
+            other,
+            linger=self.linger,
+            wakeSources=self.wakeSources,
+            wakeLocks=self.wakeLocks,
+            wakeWatchers=self.wakeWatchers,
+            descriptors=self.descriptors,
+            logLines=self.logLines,
+        )
+        return self == like
+
 
 class Quota:
-    """The descriptors of one container."""
+    """
+    The descriptors of one container.
+
+    @ivar bounds: what limits it; may be changed.
+    """
 
     def __init__(self, name: str, bounds: Bounds, taken: Callable[[], int]) -> None:
         """@param taken: how many of this process's it has now."""
         self._name = name
-        self._bounds = bounds
+        self.bounds = bounds
         self._taken = taken
 
     def roomToAdopt(self) -> Room:
         """How many descriptors may be adopted."""
-        spare, limit = descriptors.spare(), self._bounds.descriptors
+        spare, limit = descriptors.spare(), self.bounds.descriptors
         rooms = [
-            Room(self._bounds.wakeSources, spare=spare),
+            Room(self.bounds.wakeSources, spare=spare),
             Room(spare, "raise the limit (ulimit -n)", spare),
         ]
         if limit:
@@ -77,7 +94,7 @@ class Quota:
 
         @param owner: for somebody who may do everything: the reserve is for such calls, too.
         """
-        taken, limit = self._taken(), self._bounds.descriptors
+        taken, limit = self._taken(), self.bounds.descriptors
         if limit and taken + count > limit:
             return TooManyDescriptors(
                 "limits.container-descriptors",

@@ -76,6 +76,13 @@ class Changes:
         self._said: dict[str, _Said] = {}
         suspension.addWatcher(self._changed)
 
+    def change(self, bounds: Bounds) -> None:
+        """Go on with others, and with what was said so far."""
+        self._linger = bounds.linger
+        self._lines.most = bounds.logLines
+        if self._check is not None:
+            self._check.reset(max(self._wait, 0))
+
     def _changed(self, state: str, reasons: tuple[str, ...]) -> None:
         # Of a sleep and its end, never of an attempt.
         if state not in ("awake", "asleep") or state == self._state:
@@ -121,11 +128,15 @@ class Changes:
         self._idle = not why
         if why in ("", LINGERING) or self._check is not None or self._state != "awake":
             return
-        wait = self._since + self._linger + GRACE - self._clock.seconds()
-        if wait > 0:
-            self._check = self._clock.callLater(wait, self._checked)
+        if self._wait > 0:
+            self._check = self._clock.callLater(self._wait, self._checked)
         else:
             self._stays()
+
+    @property
+    def _wait(self) -> float:
+        """Seconds until it has been awake so long that it is said why."""
+        return self._since + self._linger + GRACE - self._clock.seconds()
 
     def _checked(self) -> None:
         self._check = None

@@ -68,6 +68,13 @@ class OpenCounter:
         self.counter.close()
 
 
+UNSEEN = (
+    "handled = consumed: on this kind of channel nothing shows what the container has read; write "
+    "handled = answered, idle, or explicit"
+)
+"""Why a channel cannot be carried."""
+
+
 class Channels:
     """The channels of one container that are open, and their counters."""
 
@@ -83,7 +90,7 @@ class Channels:
         """
         @param name: the container's.
         @param lines: where it is said that one has ended.
-        @param linger: seconds; see L{policies.Channel}.
+        @param linger: see L{linger}.
         """
         self._reactor = reactor
         self._name = name
@@ -108,11 +115,44 @@ class Channels:
             self._forget(opened.counter)
             opened.close()
         self._counters.clear()
-        for noticed, counter in self._noticed:
-            noticed.close()
-            self._forget(counter)
-            counter.close()
+        for each in self._noticed:
+            self._closeNoticed(*each)
         self._noticed.clear()
+
+    @property
+    def linger(self) -> float:
+        """Seconds; see L{policies.Channel}.  Connections that stand keep the one that they have."""
+        return self._linger
+
+    @linger.setter
+    def linger(self, seconds: float) -> None:
+        self._linger = seconds
+        for noticed, _ in self._noticed:
+            noticed.lingerFor(seconds)
+
+    def drop(self, noticed: Noticed, counter: MessageCounter | None) -> None:
+        """
+        A channel is no more: end its connections, carrying first what can be carried.
+
+        @param noticed: of L{notices}.
+        @param counter: of L{keepCounter}, if it has one.
+        """
+        for proxy in self.proxies():
+            if proxy.noticedBy(noticed.happened) or proxy.counter is counter:
+                proxy.stop()
+        for name, opened in list(self._counters.items()):
+            if opened.kept and opened.counter is counter:
+                del self._counters[name]
+                self._forget(opened.counter)
+                opened.close()
+        for each in [each for each in self._noticed if each[0] is noticed]:
+            self._noticed.remove(each)
+            self._closeNoticed(*each)
+
+    def _closeNoticed(self, noticed: Noticed, counter: MessageCounter) -> None:
+        noticed.close()
+        self._forget(counter)
+        counter.close()
 
     def proxies(self) -> Iterator[ChannelProxy]:
         """The channels that are open now."""
@@ -200,10 +240,7 @@ class Channels:
         outer: IChannel = remote.transport  # type: ignore[assignment]  # see IChannel
         wrong = whyNotPaired(inner, outer, carriage.refuseDescriptors)
         if counter is None and handled == "consumed" and not inner.showsUnread:
-            wrong = (
-                "handled = consumed: on this kind of channel nothing shows what the container has "
-                "read; write handled = answered, idle, or explicit"
-            )
+            wrong = UNSEEN
         if wrong is not None:
             raise CannotPair(wrong)
         kept = next((o for o in self._counters.values() if o.kept and o.counter is counter), None)

@@ -9,31 +9,22 @@ from __future__ import annotations
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from chanproxy import trace
-from chanproxy.adopt.adopted import Place
-from chanproxy.adopt.adopter import Adopter
-from chanproxy.adopt.deadlines import IGNORE, NotYet
-from chanproxy.adopt.drywatch import DryWatch
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.adopt.settings import Adoption
-from chanproxy.adopt.subject import StillBusy
 from chanproxy.carry.ledger import Ledger
 from chanproxy.container.account import Account
 from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.changes import Changes
 from chanproxy.container.channels import Channels
-from chanproxy.container.core import HIDDEN, Sleeper
-from chanproxy.container.freezing import FreezeWatch
-from chanproxy.container.idle import IdleWatch, Signs
-from chanproxy.container.lifecycle import notIdle
+from chanproxy.container.core import HIDDEN
 from chanproxy.container.outcomes import Resumed, SuspendFailure
 from chanproxy.container.ownership import Ownership
 from chanproxy.container.signaltrace import SignalTrace
-from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.container.suspension import Suspension
 from chanproxy.container.watchers import WakeWatchers
+from chanproxy.container.watches import CHANGED, Looked, Told, Watches
 from chanproxy.freezers import stops
 from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezers.frozen import FrozenRecord
@@ -52,12 +43,6 @@ from chanproxy.words import listed
 
 ALARM_HOLD = 1.0
 """Seconds that an alarm keeps its container awake at least, so that it can act."""
-
-ADOPTED_FREEZE = 0.05
-"""
-Seconds that a freeze may take of a container that wakes by its own sockets: until it is frozen,
-nobody knows what it waits for.  It takes some 80 microseconds.
-"""
 
 
 @frozen
@@ -84,7 +69,7 @@ class Container:
     @ivar sources: what keeps it awake or wakes it.
     @ivar channels: those that are open, and their counters.
     @ivar suspension: its life cycle.
-    @ivar mode: as it was made with.
+    @ivar linger: seconds that it must have been idle before it is suspended.
     @ivar watchers: who is told of it.
     @ivar alarms: times at which it is woken.
     @ivar account: what its sleep was worth so far.
@@ -113,78 +98,49 @@ class Container:
         """
         freezer.check()
         bounds, around = bounds or Bounds(), around or Surroundings()
-        longest = bounds.maxAsleep or None
         self._quota = Quota(name, bounds, lambda: self.descriptors)
-        self._adoption = adoption
-        self._real = freezer
+        real = freezer
         if adoption is not None:
             _refuseBlindly(freezer)
         if mode == "dry-run":
             freezer = DryRunFreezer(freezer)
-            if adoption is not None:
-                # What runs has no need of a breath.
-                longest = None
-        self._reactor = reactor
         self.name = name
-        self._ownership = Ownership(name, self._real)
+        self._ownership = Ownership(name, real)
         self._record: FrozenRecord | None = None
         self.freezer = freezer
         try:
-            self._ownership.take(stops=freezer is self._real)
+            self._ownership.take(stops=freezer is real)
             if around.recorded and stops(freezer.spec):
                 self._record = FrozenRecord(freezer.spec)
         except FreezerError:
             self._ownership.release()
             raise
-        self.linger = linger = bounds.linger
-        self.mode = mode
+        self.linger = bounds.linger
         self.dialling = 0
         self.lines = FewLines(self._log, reactor, name, bounds.logLines)
         self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
         self.ledger = Ledger()
-        self.channels = Channels(reactor, name, self.sources, self.ledger, self.lines, linger)
-        self._adopter: Adopter | None = None
-        if adoption is not None:
-            place = Place(self._quota.roomToAdopt, self.sources.attach)
-            self._adopter = Adopter(
-                name, reactor, self._real, adoption, place, stopped=mode != "dry-run"
-            )
+        self.channels = Channels(reactor, name, self.sources, self.ledger, self.lines, self.linger)
         self.suspension = Suspension(
-            name,
-            reactor,
-            freezer,
-            self.sources,
-            self._record,
-            Sleeper(
-                None if self._adopter is None else self._adopter.look,
-                self._adopter.foresee if self._adopter and mode != "dry-run" else None,
-                longest,
-            ),
-            self._stateChanged,
+            name, reactor, freezer, self.sources, self._record, onState=self._stateChanged
         )
-        stall = None if adoption is None else ADOPTED_FREEZE
-        self._freezeWatch = FreezeWatch(
-            name, reactor, freezer, bounds, self.suspension.giveUp, stall
+        self._changes = Changes(
+            name, reactor, self.suspension, lambda: self.why, bounds, mode == "dry-run"
         )
-        self._sleepWatch = SleepWatch(
-            name,
-            reactor,
-            freezer,
-            bounds,
-            self.suspension.resume,
-            around.signals,
-            TIMERS if adoption is None or adoption.timeouts == IGNORE else 0,
-        )
-        dry, statistics = mode == "dry-run", self.suspension.statistics
-        self._dryWatch: DryWatch | None = None
-        if dry and self._adopter is not None:
-            self._dryWatch = self._adopter.dryWatch(linger, self.suspension.resume)
-        self._changes = Changes(name, reactor, self.suspension, lambda: self.why, bounds, dry)
-        self.account = Account(name, self._real.cpuTime, dry, statistics, around.tally)
+        statistics = self.suspension.statistics
+        self.account = Account(name, real.cpuTime, mode == "dry-run", statistics, around.tally)
+        parts = (self.sources, self.ledger, self.suspension, self._quota)
+        told = Told(self._changes.stays, self.account.quiet)
+        looked = Looked(name, reactor, freezer, real, *parts, around.signals, told)
+        self._watches = Watches(looked, mode, bounds, adoption)
         self.watchers = WakeWatchers(self.suspension, bounds.wakeWatchers)
         self.alarms = Alarms(reactor, bounds.wakeLocks, self._alarm)
-        self._idle: IdleWatch | None = None
         self._shown = "awake"
+
+    @property
+    def mode(self) -> str:
+        """As it was made with, or as it was changed to; see C{__init__}."""
+        return self._watches.mode
 
     @property
     def descriptors(self) -> int:
@@ -200,12 +156,12 @@ class Container:
     @property
     def passedOver(self) -> tuple[str, ...]:
         """The times of its own that do not wake it, in words."""
-        return () if self._adopter is None else self._adopter.passedOver
+        return self._watches.passedOver
 
     @property
     def signals(self) -> str:
         """How signals are noticed while it sleeps: C{told}, C{looked_for} or C{never}."""
-        return self._sleepWatch.notices
+        return self._watches.signals
 
     @property
     def why(self) -> str:
@@ -217,33 +173,37 @@ class Container:
             return ""
         if self._ownership.paused:
             return "paused by somebody else"
-        if self._idle is not None:
-            return self._idle.why
+        why = self._watches.why
+        if why is not None:
+            return why
         names = ", ".join(sorted(source.name for source in self.sources.signalled()))
         return names or f"it is suspended only when asked (suspend = {self.mode})"
 
     def start(self) -> None:
         """Begin to suspend it when idle, if it is to be suspended by itself; not after L{stop}."""
         self.sources.expectOpen()
-        if self._adopter is not None:
-            self._adopter.stateChanged("awake")
-        if self.mode in ("auto", "dry-run"):
-            self._idle = IdleWatch(
-                self.name,
-                self._reactor,
-                self.freezer,
-                Signs(
-                    self.sources,
-                    self.ledger,
-                    None if self._adopter is None else self._adopter.usage(),
-                    self.account.quiet,
-                ),
-                self._suspendUnlessHarmful,
-                self.linger,
-                0.0 if self._adoption is None else self._adoption.shortSleep,
-            )
-            self._idle.onWhy = self._changes.stays
-            self._idle.start()
+        self._watches.begin()
+
+    def change(self, mode: str, bounds: Bounds, adoption: Adoption | None) -> None:
+        """
+        Go on with other settings, at once; L{mode} is not changed to C{dry-run} or from it.
+
+        If it is asleep, and is to sleep in another way than it does, it is woken.
+
+        @param adoption: as it was made with, or with other settings; None if it was made with none.
+        """
+        self._quota.bounds = bounds
+        self.linger = self.channels.linger = bounds.linger
+        self.lines.most = bounds.logLines
+        self._changes.change(bounds)
+        self.sources.limit = bounds.wakeSources
+        self.sources.locks.limit = self.alarms.limit = bounds.wakeLocks
+        self.watchers.limit = bounds.wakeWatchers
+        self._watches.change(mode, bounds, adoption)
+
+    def reconfigured(self) -> None:
+        """What it is connected with changes: it is to see that."""
+        self.suspension.resume(CHANGED)
 
     def stop(self) -> None:
         """
@@ -253,19 +213,13 @@ class Container:
             stays.
         """
         failed: FreezerError | None = None
-        if self._idle is not None:
-            self._idle.stop()
+        self._watches.stopIdle()
         try:
             self.suspension.stop()
         except FreezerError as error:
             failed = error
-        self._freezeWatch.stop()
-        self._sleepWatch.stop()
+        self._watches.stop()
         self.account.close()
-        if self._dryWatch is not None:
-            self._dryWatch.stop()
-        if self._adopter is not None:
-            self._adopter.close()
         self.alarms.close()
         self.watchers.close()
         self.channels.close()
@@ -280,22 +234,11 @@ class Container:
             self._record = None
 
     def _stateChanged(self, state: str, reasons: tuple[str, ...]) -> None:
-        if self._adopter is not None:
-            self._adopter.stateChanged(state, reasons)
-        if state in ("suspending", "refreezing"):
-            self._sleepWatch.beforeFreeze()
-            self._freezeWatch.start()
-        else:
-            self._freezeWatch.stop()
-        if state == "asleep":
-            self._sleepWatch.start(() if self._adopter is None else self._adopter.signalWaiters)
-        else:
-            self._sleepWatch.stop()
+        self._watches.stateChanged(state, reasons)
         before, self._shown = self._shown, HIDDEN.get(state, state)
         if trace.active is not None and self._shown != before:
             trace.active.stateChanged(self.name, state, listed(reasons))
-        if self._dryWatch is not None:
-            self._dryWatch.stateChanged(state)
+        self._watches.said(state)
         self.account.stateChanged(state, reasons)
 
     def suspend(self, timeout: float | None = None) -> Deferred[Resumed]:
@@ -304,14 +247,7 @@ class Container:
             return fail(SuspendFailure(f"{self.name}: suspending is off in the configuration"))
         for settling in list(self.ledger.unsettled):
             settling.settle()
-        return self._suspendUnlessHarmful(timeout)
-
-    def _suspendUnlessHarmful(self, timeout: float | None = None) -> Deferred[Resumed]:
-        """A freeze that would fail, or do harm, is not tried."""
-        if self._adopter is None or self.suspension.state != "awake":
-            return self.suspension.suspend(timeout)
-        foreseen = self._adopter.foresee().addErrback(_refused)
-        return foreseen.addCallback(lambda _: self.suspension.suspend(timeout))
+        return self._watches.suspend(timeout)
 
     def resume(self, reason: str) -> Deferred[None]:
         """Wake it, if it is not awake; fires when it is."""
@@ -326,11 +262,6 @@ class Container:
             self.sources.locks.acquire(name, max(self.linger, ALARM_HOLD), self.alarms)
         except TooManyWakeLocks:
             self.suspension.resume(name)
-
-
-def _refused(failure: Failure) -> None:
-    failure.trap(StillBusy, NotYet)
-    raise notIdle(failure) from failure.value
 
 
 def _whenAwake(suspension: Suspension) -> Deferred[None]:

@@ -143,6 +143,14 @@ class IdleWatch:
         if wait is not None:
             wait.cancel()
 
+    def lingerFor(self, linger: float) -> None:
+        """Have another linger time; if it is awake and quiet, that begins anew."""
+        self._linger = linger
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+            self._fromNow()
+
     def _begin(self) -> None:
         ready = self._freezer.whenReady()
         self._wait = ready

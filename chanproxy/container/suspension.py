@@ -55,6 +55,10 @@ class Suspension:
         """C{awake}, C{suspending}, C{asleep} or C{resuming}: what was told last."""
         return HIDDEN.get(self._core.shown, self._core.shown)
 
+    def sleepBy(self, sleeper: Sleeper) -> None:
+        """Sleep in another way, from the next sleep on; to be called while it is awake."""
+        self._core.sleeper = sleeper
+
     @property
     def since(self) -> int:
         """

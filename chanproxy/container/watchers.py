@@ -39,13 +39,14 @@ class WakeWatchers:
 
     From C{suspending} on it is still awake, and while C{resuming} still asleep: they are told of
     what has happened, never of an attempt.
+
+    @ivar limit: how many there may be; may be changed.
     """
 
     _log = Logger()
 
     def __init__(self, suspension: Suspension, limit: int = WATCHERS) -> None:
-        """@param limit: how many there may be."""
-        self._limit = limit
+        self.limit = limit
         self._watchers: list[IWakeWatcher] = []
         self._state, self._reasons = "awake", tuple[str, ...]()
         suspension.addWatcher(self._changed)
@@ -65,9 +66,9 @@ class WakeWatchers:
 
     def expectOne(self) -> None:
         """@raise TooManyWatchers: there is no room for one more."""
-        if len(self._watchers) >= self._limit:
+        if len(self._watchers) >= self.limit:
             raise TooManyWatchers(
-                f"{self._limit} watchers are told already; end some, or raise limits.wake-watchers"
+                f"{self.limit} watchers are told already; end some, or raise limits.wake-watchers"
             )
 
     def remove(self, watcher: IWakeWatcher) -> None:

@@ -363,7 +363,12 @@ class Attempt:
 
 @implementer(IStreamClientEndpoint)
 class ChannelClientEndpoint:
-    """Connect to any kind of socket, for a bare channel."""
+    """
+    Connect to any kind of socket, for a bare channel.
+
+    @ivar timeout: seconds to go on trying, on Unix sockets while the backlog is full; may be
+        changed.
+    """
 
     bare = True
 
@@ -374,9 +379,8 @@ class ChannelClientEndpoint:
         buffer: PeekBuffer | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """@param timeout: seconds to go on trying; on Unix sockets while the backlog is full."""
         self._server = Server(reactor, address, buffer or PeekBuffer(), Queue(reactor))
-        self._timeout = timeout
+        self.timeout = timeout
 
     def connect(
         self, protocolFactory: IProtocolFactory, identity: Identity | None = None
@@ -387,5 +391,5 @@ class ChannelClientEndpoint:
 
         @param identity: connect as this user and group, to a Unix socket.
         """
-        attempt = Attempt(self._server, protocolFactory, self._timeout, self.bare, identity)
+        attempt = Attempt(self._server, protocolFactory, self.timeout, self.bare, identity)
         return attempt.result

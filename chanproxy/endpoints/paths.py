@@ -142,9 +142,9 @@ class PathSpec(SocketAddress):
         return json.dumps(text, ensure_ascii=not path.isprintable())
 
     def whyNotBindable(self) -> str | None:
-        """See L{SocketAddress}; nothing is bound for it."""
+        """See L{SocketAddress}; no file is made for it."""
         if self.abstract:
-            return None
+            return self._whyTaken()
         path, shown = self.path, self.shown
         directory = os.path.dirname(path) or "."
         if not os.path.isdir(directory):
@@ -166,6 +166,17 @@ class PathSpec(SocketAddress):
                 f"{shown} is a stale socket file, no process listens there; remove it, or "
                 "unlink=yes"
             )
+        return None
+
+    def _whyTaken(self) -> str | None:
+        """Of an abstract name: there is no file that says it, and no other socket kind sees it."""
+        with self._tried() as tried:
+            try:
+                tried.bind(kernelPath(self.path))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    return self._explain(error)
+                return f"{self.shown} is in use by a living process; stop it, or choose another"
         return None
 
     def _tried(self) -> socket.socket:

@@ -62,7 +62,11 @@ def addressOf(family: int, raw: Any) -> IAddress:
 
 @implementer(IListeningPort, IReadDescriptor)
 class ChannelPort:
-    """A listening socket of any kind."""
+    """
+    A listening socket of any kind.
+
+    @ivar lines: where it is said who was refused.
+    """
 
     _log = Logger()
 
@@ -89,7 +93,7 @@ class ChannelPort:
         self._bare = bare
         self._room = room
         self._some, self._began = TURN, 0.0
-        self._lines = FewLines(self._log, reactor, self._path, lines)
+        self.lines = FewLines(self._log, reactor, self._path, lines)
         self._full = ""
         self._socket: socket.socket | None = None
         self._host: IAddress = UNIXAddress(None)
@@ -155,16 +159,16 @@ class ChannelPort:
         """Accept no more for now: what is left is for others."""
         full = self._room()
         if full and not self._full:
-            self._lines.warn("{path}: accepting pauses: {why}", path=self._path, why=full)
+            self.lines.warn("{path}: accepting pauses: {why}", path=self._path, why=full)
         elif self._full and not full:
-            self._lines.info("{path}: accepting goes on", path=self._path)
+            self.lines.info("{path}: accepting goes on", path=self._path)
         self._full = full
         if full:
             self._rest()
         return bool(full)
 
     def _pause(self, error: OSError) -> None:
-        self._lines.warn(
+        self.lines.warn(
             "{path}: cannot accept for now: {error}", path=self._path, error=error.strerror
         )
         self._rest()
@@ -185,9 +189,7 @@ class ChannelPort:
         try:
             self._serve(connected, addressOf(connected.family, raw))
         except DeafProtocol as error:
-            self._lines.warn(
-                "{path}: connection closed: {error}", path=self._path, error=str(error)
-            )
+            self.lines.warn("{path}: connection closed: {error}", path=self._path, error=str(error))
             closeSocket(connected)
         except Exception:
             # It costs this connection, not the listener.
@@ -216,7 +218,7 @@ class ChannelPort:
             or (bool(mode & 0o060) and gid == os.getegid())
         )
         if not allowed:
-            self._lines.warn(
+            self.lines.warn(
                 "{path}: process {pid} of user {uid} refused; mode is {mode}",
                 path=self._path,
                 pid=pid,
@@ -239,7 +241,7 @@ class ChannelPort:
         self._reactor.removeReader(self)
         if self._paused is not None:
             self._paused.cancel()
-        self._lines.close()
+        self.lines.close()
         closeSocket(self._socket)
         self._socket = None
         if self._inode is not None:

@@ -131,6 +131,15 @@ class Guest:
         closeAll(received)
         return answer
 
+    @property
+    def connected(self) -> int:
+        """Which connection it has, and what was made for its time with it; 0: none any more."""
+        return self._line.connected()
+
+    def fileno(self) -> int:
+        """Of that connection, -1 without one: readable between calls when the service has gone."""
+        return self._line.fileno()
+
     # Counters and channels
 
     def createProxy(

@@ -33,6 +33,7 @@ class Line:
         self._patience = patience
         self._gone = gone
         self._connection: Connection | None = None
+        self._made = 0
         self.lock = threading.Lock()
 
     def exchange(
@@ -42,6 +43,7 @@ class Line:
         with self.lock:
             if self._connection is None:
                 self._connection = Connection(self._path, self._patience)
+                self._made += 1
             try:
                 self._connection.send(method, parameters, descriptors, False)
                 return self._connection.receive()
@@ -51,6 +53,17 @@ class Line:
                 # Its answer may still come, and would be taken for that of the next call.
                 self._disconnect()
                 raise
+
+    def connected(self) -> int:
+        """Which connection there is, counted from 1; 0: none, or its service has gone."""
+        with self.lock:
+            there = self._connection is not None and self._connection.lives()
+            return self._made if there else 0
+
+    def fileno(self) -> int:
+        """The descriptor of the connection; -1 without one."""
+        with self.lock:
+            return -1 if self._connection is None else self._connection.fileno()
 
     def alone(self, use: Callable[[Connection], T]) -> T:
         """

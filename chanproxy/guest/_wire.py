@@ -10,6 +10,7 @@ import array
 import contextlib
 import json
 import os
+import select
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,13 @@ class Connection:
     def fileno(self) -> int:
         """Readable when a reply is there, or the service has gone."""
         return self._socket.fileno()
+
+    def lives(self) -> bool:
+        """Whether the service is at the other end, as of now; never waits."""
+        looked = select.poll()
+        # A hang-up is told in any case.
+        looked.register(self._socket.fileno(), 0)
+        return not looked.poll(0)
 
     def wait(self, patience: float | None) -> None:
         """Wait for another time from now on; see C{__init__}."""

@@ -17,7 +17,11 @@ PERIOD = 60.0
 
 
 class FewLines:
-    """One source of lines: a socket, or the connections of a container."""
+    """
+    One source of lines: a socket, or the connections of a container.
+
+    @ivar most: lines in a L{PERIOD}; may be changed.
+    """
 
     def __init__(self, log: Logger, clock: IReactorTime, what: str, most: int = LINES) -> None:
         """
@@ -27,7 +31,7 @@ class FewLines:
         self._log = log
         self._clock = clock
         self._what = what
-        self._most = most
+        self.most = most
         self._began = -PERIOD
         self._said = 0
         self._left = 0
@@ -47,7 +51,7 @@ class FewLines:
         if now - self._began >= PERIOD:
             self._summarise()
             self._began, self._said = now, 0
-        if self._said < self._most:
+        if self._said < self.most:
             self._said += 1
             self._log.emit(level, format, **values)  # type: ignore[arg-type]  # a LogLevel
             return
@@ -67,7 +71,7 @@ class FewLines:
                 what=self._what,
                 count=count,
                 period=PERIOD,
-                most=self._most,
+                most=self.most,
             )
 
     def close(self) -> None:

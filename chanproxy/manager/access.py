@@ -12,6 +12,7 @@ import pwd
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from attrs import frozen
 
@@ -71,10 +72,22 @@ class Rights:
         """Whether it may also share a counter of the container, and so undo its bookkeeping."""
         return self.trusted is None or container in self.trusted
 
+    def covers(self, other: Rights) -> bool:
+        """Whether they are no less than others."""
+        return (
+            _within(other.containers, self.containers)
+            and _within(other.trusted, self.trusted)
+            and self.administers >= other.administers
+        )
+
     @property
     def any(self) -> bool:
         """Whether there is anything that it may do."""
         return self.containers is None or bool(self.containers)
+
+
+def _within(some: frozenset[str] | None, all: frozenset[str] | None) -> bool:
+    return all is None or (some is not None and some <= all)
 
 
 EVERYTHING = Rights(None, None, administers=True)
@@ -94,6 +107,15 @@ class User:
     key: object
     who: str
     account: str
+
+
+class IAccess(Protocol):
+    """Who may do what; see L{Access}."""
+
+    @property
+    def container(self) -> str | None: ...
+    def rights(self, credentials: Credentials) -> Rights: ...
+    def user(self, credentials: Credentials) -> User: ...
 
 
 class OneContainer:
@@ -141,7 +163,7 @@ class _Grant:
 
 class Access:
     """
-    The access entries of a configuration, resolved once: a new user needs a restart.
+    The access entries of a configuration, resolved once: a new user needs a reload.
 
     @ivar container: the only one that there is for callers; none: they say which.
     """

@@ -13,16 +13,19 @@ import stat
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from attrs import asdict
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from chanproxy import config, trace
 from chanproxy.channels.buffers import PeekBuffer
-from chanproxy.config import StartError
+from chanproxy.config import Changed, Reloaded, ReloadError, StartError
 from chanproxy.config.containers import ALL
 from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
 from chanproxy.manager.caller import Caller, Method, Reply, Request
+from chanproxy.manager.describe import fitting, portion
 from chanproxy.manager.dispatch import METHODS, Manager
 from chanproxy.manager.errors import (
     MANAGER,
@@ -32,11 +35,13 @@ from chanproxy.manager.errors import (
     InvalidParameter,
     LimitExceeded,
     PermissionDenied,
+    ReloadFailed,
     TraceNotRunning,
     TraceRunning,
 )
 from chanproxy.manager.recording import ChromeFormat, Recording
 from chanproxy.trace import Format
+from chanproxy.words import safe
 
 _KEYS = {key.name.replace("-", "_"): key for key in ALL}
 """A container's keys, as parameters of a call: Varlink's words have no hyphen."""
@@ -53,6 +58,7 @@ class Administered(Protocol):
     def mostContainers(self) -> int: ...
     def addContainer(self, container: config.Container) -> Container: ...
     def removeContainer(self, name: str) -> Deferred[object]: ...
+    def reread(self) -> Deferred[Reloaded]: ...
 
 
 class ServiceManager(Manager):
@@ -73,6 +79,7 @@ class ServiceManager(Manager):
             "StopTrace": self.stopTrace,
             "AddContainer": self.addContainer,
             "RemoveContainer": self.removeContainer,
+            "Reload": self.reload,
         }
         return {**METHODS, MANAGER: {**METHODS[MANAGER], **own}}
 
@@ -137,6 +144,12 @@ class ServiceManager(Manager):
         removed = self._forget(name, self._added[name])
         return Reply() if removed is None else removed.addCallback(lambda _: Reply())
 
+    def reload(self, request: Request) -> Deferred[Reply]:
+        """Follow the configuration as it is written now."""
+        self._admit(request.caller)
+        request.end()
+        return self._service.reread().addCallbacks(_answered, _failed)
+
     def startTrace(self, request: Request) -> Reply:
         """Trace into a file."""
         self._admit(request.caller)
@@ -178,6 +191,21 @@ class ServiceManager(Manager):
                 "complete": recording.complete,
             }
         )
+
+
+def _answered(reloaded: Reloaded) -> Reply:
+    names = ("added", "removed", "applied", "restart")
+    changed, following = portion(map(asdict, reloaded.changed), 0)
+    if following is not None:
+        changed.append(asdict(Changed("...")))
+    return Reply({**{n: fitting(getattr(reloaded, n)) for n in names}, "changed": changed})
+
+
+def _failed(failure: Failure) -> Failure:
+    error = failure.value
+    if not isinstance(error, ReloadError):
+        return failure
+    raise ReloadFailed(fitting(list(map(safe, error.sentences)))) from error
 
 
 def _written(channels: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -208,6 +208,10 @@ class ManagerClient:
         """Have a container that was added thawed and forgotten."""
         return self._plain("RemoveContainer", {"name": name})
 
+    def reload(self) -> Deferred[Mapping[str, Any]]:
+        """Have it read its file again: C{added}, C{removed}, C{changed}, C{applied}, C{restart}."""
+        return self._plain("Reload", {})
+
     def startTrace(self, descriptor: int, format: str = "json") -> Deferred[Mapping[str, Any]]:
         """
         Have the service trace, until L{stopTrace} or until this client is closed.

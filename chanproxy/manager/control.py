@@ -11,7 +11,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
@@ -31,7 +30,7 @@ from chanproxy.kernel.calls import closeAll
 from chanproxy.kernel.descriptors import left, limit, whyScarce
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.manager import varlink
-from chanproxy.manager.access import Credentials, Rights, User, credentialsOf
+from chanproxy.manager.access import Credentials, IAccess, Rights, credentialsOf
 from chanproxy.manager.attached import Handed
 from chanproxy.manager.caller import Caller, Reply
 from chanproxy.manager.crowds import Account, Crowd, Terms
@@ -49,15 +48,6 @@ that is known before anything is made of them.
 """
 
 
-class IAccess(Protocol):
-    """Who may do what; see L{chanproxy.manager.access.Access}."""
-
-    @property
-    def container(self) -> str | None: ...
-    def rights(self, credentials: Credentials) -> Rights: ...
-    def user(self, credentials: Credentials) -> User: ...
-
-
 class ControlConnection(MessageProtocol):
     """One client of the control socket: its calls, one after the other."""
 
@@ -71,6 +61,7 @@ class ControlConnection(MessageProtocol):
         self._lost = False
         self._paused = False
         self._account: Account | None = None
+        self._credentials: Credentials | None = None
         self._waits = False
 
     def connectionMade(self) -> None:
@@ -93,9 +84,18 @@ class ControlConnection(MessageProtocol):
             return
         if not rights.any:
             self._factory.lines.warn("control: {who} has no access", who=who)
-        self._account = account
+        self._account, self._credentials = account, credentials
         home = self._factory.access.container
         self._caller = Caller(who, credentials, rights, self._watch, account, home)
+
+    def review(self) -> None:
+        """Hang up on somebody who may do less by now than when it connected."""
+        caller, credentials = self._caller, self._credentials
+        if caller is None or credentials is None or self._lost:
+            return
+        if not self._factory.access.rights(credentials).covers(caller.rights):
+            self._factory.lines.warn("control: {who} has lost access: closed", who=caller.who)
+            self.transport.abortConnection()
 
     def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
         """Carry out a call; those of a watcher go unanswered."""
@@ -358,6 +358,17 @@ class ControlFactory(Factory):
         if account is not None:
             self._crowd.left(account)
 
+    def limit(self, limits: config.Limits) -> None:
+        """Have other limits, but for the largest call."""
+        self._crowd.change(_terms(limits))
+        self.lines.most = limits.logLines
+
+    def allow(self, access: IAccess) -> None:
+        """From now on others may do other things; whoever may do less is disconnected."""
+        self.access = access
+        for connection in list(self._open):
+            connection.review()
+
     def closeAll(self) -> None:
         """The service stops."""
         for connection in list(self._open):
@@ -369,6 +380,10 @@ class ControlFactory(Factory):
         self._crowd.close()
 
 
+def _terms(limits: config.Limits) -> Terms:
+    return Terms(limits.controlConnections, limits.userDescriptors or limit() // 16)
+
+
 def clientsOf(
     reactor: ChanproxyReactor,
     manager: Manager,
@@ -377,6 +392,5 @@ def clientsOf(
     lines: FewLines,
 ) -> ControlFactory:
     """What serves those who connect, within the limits of the configuration."""
-    each = limits.userDescriptors or limit() // 16
-    crowd = Crowd(reactor, Terms(limits.controlConnections, each))
+    crowd = Crowd(reactor, _terms(limits))
     return ControlFactory(manager, access, limits.controlBytes, crowd, lines)

@@ -80,13 +80,14 @@ class Account:
 
     @ivar who: for people.
     @ivar owner: has no limits but the number of connections.
+    @ivar descriptors: that may be kept for it; 0: no limit.
     @ivar connections: open now.
     """
 
     who: str
     owner: bool
     _clock: IReactorTime
-    _descriptors: int
+    descriptors: int
     _budgets: tuple[_Budget, ...]
     connections: int = 0
     _waiting: deque[Callable[[], None]] = field(factory=deque)
@@ -137,15 +138,15 @@ class Account:
 
         @raise TooManyDescriptors: there is none.
         """
-        if not self._descriptors or self.owner:
+        if not self.descriptors or self.owner:
             return
-        if self._used + count > self._descriptors:
+        if self._used + count > self.descriptors:
             # What has ended meanwhile is looked for only now.
             self._kept = [each for each in self._kept if each[1]()]
-        if self._used + count > self._descriptors:
+        if self._used + count > self.descriptors:
             raise TooManyDescriptors(
                 "limits.user-descriptors",
-                f"{self._used} descriptors are kept for {self.who}, of {self._descriptors}; give "
+                f"{self._used} descriptors are kept for {self.who}, of {self.descriptors}; give "
                 "some up (wake sources, channels, pipes, alarms), or raise limits.user-descriptors",
             )
 
@@ -155,7 +156,7 @@ class Account:
 
     def keep(self, count: int, lives: Callable[[], bool]) -> None:
         """So many descriptors are kept for it, as long as C{lives} says so."""
-        if self._descriptors and not self.owner:
+        if self.descriptors and not self.owner:
             self._kept.append((count, lives))
 
     def close(self) -> None:
@@ -184,6 +185,12 @@ class Crowd:
     def _make(self, who: str) -> Account:
         budgets = (_Budget(SHARE, BURST), self._all)
         return Account(who, False, self._clock, self._terms.descriptors, budgets)
+
+    def change(self, terms: Terms) -> None:
+        """Have other terms; nobody is sent away for them."""
+        self._terms = terms
+        for account in (self._strangers, *self._users.values()):
+            account.descriptors = terms.descriptors
 
     def account(self, user: object, who: str, owner: bool, access: bool) -> Account:
         """

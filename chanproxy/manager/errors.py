@@ -19,6 +19,9 @@ SERVICE = "org.varlink.service"
 _ECHOED = 256
 """Characters of a caller's own text that an error repeats to it."""
 
+_SHOWN = 1024
+"""Characters of one of many sentences."""
+
 
 class VarlinkError(Exception):
     """
@@ -140,6 +143,18 @@ class ContainerConfigured(VarlinkError):
             f"{MANAGER}.ContainerConfigured",
             f"the container {brief(container)} is in the configuration; take it out there",
             {"container": container},
+        )
+
+
+class ReloadFailed(VarlinkError):
+    """The configuration is as it was; C{problems} has a sentence for each reason."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        super().__init__(
+            f"{MANAGER}.ReloadFailed",
+            f"the configuration is not taken: {problems[0][:_SHOWN]}{more}",
+            {"problems": list(problems)},
         )
 
 

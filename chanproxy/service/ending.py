@@ -1,5 +1,6 @@
 """
-What the signals do that end a program: they ask its reactor to stop, once.
+What the signals do that end a program: they ask its reactor to stop, once.  SIGHUP may be for
+something else.
 
 A handler runs between any two steps of the main thread, also while that takes or has a lock; so it
 may not wait for one.  Twisted's own handlers write a log line first: one that runs while the log's
@@ -19,9 +20,15 @@ from typing import Any
 class Ending:
     """The signals that end one program."""
 
-    def __init__(self, reactor: Any) -> None:
-        """@param reactor: one of Twisted's own, not running yet."""
+    def __init__(self, reactor: Any, hungUp: Callable[[], object] | None = None) -> None:
+        """
+        @param reactor: one of Twisted's own, not running yet.
+        @param hungUp: called in a turn of the reactor for SIGHUP, once for those that have come
+            before that.  None: it ends the program as well.
+        """
         self._reactor = reactor
+        self._hungUp = hungUp
+        self._asked = False
         self._number: int | None = None
         # They tell twistd by which signal the process is to end.
         self._byTwisted: dict[int, Callable[[int], object]] = {
@@ -42,10 +49,19 @@ class Ending:
             signal.signal(signal.SIGHUP, self._signalled)
 
     def _signalled(self, number: int, frame: object) -> None:
+        if number == signal.SIGHUP and self._hungUp is not None:
+            if not self._asked:
+                self._asked = True
+                self._reactor.callFromThread(self._goOn, self._hungUp)
+            return
         # The first one decides; there may be thousands.
         if self._number is None:
             self._number = number
             self._reactor.callFromThread(self._end, number)
+
+    def _goOn(self, hungUp: Callable[[], object]) -> None:
+        self._asked = False
+        hungUp()
 
     def _end(self, number: int) -> None:
         """In a turn of the reactor, where one may log."""

@@ -21,7 +21,7 @@ from chanproxy.kernel.fewlines import FewLines
 from chanproxy.manager.access import OneContainer
 from chanproxy.manager.control import clientsOf, controlPort
 from chanproxy.manager.dispatch import Manager
-from chanproxy.service.listener import CannotStart
+from chanproxy.service.startable import CannotStart
 
 
 class GuestPort:
@@ -52,6 +52,11 @@ class GuestPort:
 
     def _whyNoRoom(self) -> str:
         return str(self.container.whyNoRoom(1) or "")
+
+    def limit(self, limits: config.Limits) -> None:
+        """Have other limits."""
+        self._clients.limit(limits)
+        self._port.lines.most = limits.logLines
 
     def start(self) -> None:
         """

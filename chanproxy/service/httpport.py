@@ -17,14 +17,14 @@ from chanproxy.endpoints.ports import StreamPort
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.descriptors import limit
 from chanproxy.kernel.fewlines import FewLines
-from chanproxy.manager.access import Access
+from chanproxy.manager.access import IAccess
 from chanproxy.manager.crowds import Crowd, Terms
 from chanproxy.manager.dispatch import Manager
 from chanproxy.manager.http.doors import IDoor, TcpDoor, UnixDoor, readToken
 from chanproxy.manager.http.events import Feed
 from chanproxy.manager.http.resources import Resources, Tools
 from chanproxy.manager.http.server import Bounds, HttpFactory
-from chanproxy.service.listener import CannotStart
+from chanproxy.service.startable import CannotStart
 
 
 class HttpPort:
@@ -36,7 +36,7 @@ class HttpPort:
         self,
         reactor: ChanproxyReactor,
         configuration: config.Configuration,
-        access: Access,
+        access: IAccess,
         containers: Callable[[], Mapping[str, Container]],
         buffer: PeekBuffer,
     ) -> None:
@@ -48,19 +48,20 @@ class HttpPort:
         assert configuration.http is not None
         address = configuration.http
         limits = configuration.limits
-        terms = Terms(limits.httpConnections, limits.userDescriptors or limit() // 16)
-        crowd = Crowd(reactor, terms)
+        crowd = Crowd(reactor, _terms(limits))
         self._feed = Feed(reactor, containers)
         manager = Manager(reactor, containers, buffer)
         door: IDoor = UnixDoor(access, crowd)
         if not address.traits.credentials:
             door = TcpDoor(_token(configuration), crowd)
+        tools = Tools(manager, self._feed, containers, reactor)
+        self._resources = Resources(tools, limits.httpStreams)
         self._clients = clients = HttpFactory(
             reactor,
-            Resources(Tools(manager, self._feed, containers, limits.httpStreams, reactor)),
+            self._resources,
             door,
             crowd,
-            Bounds(limits.httpBytes, limits.httpTimeout),
+            _bounds(limits),
             FewLines(self._log, reactor, "http", limits.logLines),
         )
         self._port = StreamPort(reactor, address, clients, buffer, lines=limits.logLines)
@@ -76,11 +77,29 @@ class HttpPort:
         except CannotListenError as error:
             raise CannotStart("http", str(error.socketError)) from error
 
+    def limit(self, limits: config.Limits) -> None:
+        """Have other limits."""
+        self._clients.limit(_terms(limits), _bounds(limits))
+        self._clients.lines.most = self._port.lines.most = limits.logLines
+        self._resources.streams = limits.httpStreams
+
+    def allow(self, access: IAccess) -> None:
+        """From now on others may do other things; whoever may do less is disconnected."""
+        self._clients.allow(access)
+
     def stop(self) -> Deferred[None]:
         """Accept no more, and end the connections."""
         self._feed.close()
         self._clients.closeAll()
         return self._port.stopListening()
+
+
+def _terms(limits: config.Limits) -> Terms:
+    return Terms(limits.httpConnections, limits.userDescriptors or limit() // 16)
+
+
+def _bounds(limits: config.Limits) -> Bounds:
+    return Bounds(limits.httpBytes, limits.httpTimeout)
 
 
 def _token(configuration: config.Configuration) -> bytes | None:

@@ -6,17 +6,14 @@ Below the service, above containers and endpoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
-from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocol,
     IStreamClientEndpoint,
-    IStreamServerEndpoint,
     ITransport,
 )
 from twisted.internet.protocol import Factory
@@ -33,93 +30,29 @@ from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffered import EndpointChannel
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.framed import FramedChannel
-from chanproxy.channels.kinds import hangUp, kindOf
-from chanproxy.config.channels import whyNotTogether
+from chanproxy.channels.kinds import hangUp
 from chanproxy.container import Container
 from chanproxy.container.channels import Carriage
-from chanproxy.endpoints.addresses import Address, SocketAddress, Traits
+from chanproxy.endpoints.addresses import Address, SocketAddress
 from chanproxy.endpoints.dialling import ChannelClientEndpoint
-from chanproxy.endpoints.others import whyNotMade
 from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.interfaces import ChanproxyReactor, IByteChannel
 from chanproxy.kernel.descriptors import whyScarce
 from chanproxy.kernel.keepalive import Keeper
-from chanproxy.kernel.peers import Identity, peerIdentity, whyNotAssumable
+from chanproxy.kernel.peers import Identity, peerIdentity
+from chanproxy.service.startable import (
+    CannotStart,
+    makeClient,
+    makeServer,
+    whyNotSuited,
+    whyNotUsable,
+)
+from chanproxy.wake.counter import MessageCounter
+from chanproxy.wake.source import WakeSourceError
 from chanproxy.words import safe
 
 CONNECTION = 3
 """Descriptors that a connection takes: its two ends, and its counter."""
-
-
-class CannotStart(Exception):
-    """
-    A channel cannot be listened for; the text says what is wrong and what to do.
-
-    @ivar key: the key of the channel that is to be changed.
-    """
-
-    def __init__(self, key: str, text: str) -> None:
-        super().__init__(text)
-        self.key = key
-
-
-def whyNotStartable(
-    reactor: ChanproxyReactor, channel: config.Channel
-) -> Iterator[tuple[str, str]]:
-    """
-    Look for what would keep a channel from starting, without changing anything.
-
-    @return: the key, and what is wrong and what to do.
-    """
-    listen = channel.listen
-    wrong = listen.whyNotBindable() if isinstance(listen, SocketAddress) else None
-    if wrong is not None:
-        yield "listen", wrong
-    elif isinstance(listen, SocketAddress) and listen.traits.family is None:
-        yield from _whyNotSuited(channel, listen)
-    yield from _whyNotUsable(reactor, channel)
-
-
-def _whyNotSuited(channel: config.Channel, listen: SocketAddress) -> Iterator[tuple[str, str]]:
-    """Whether what listens already goes together with the other end."""
-    for key, wrong, remedy in whyNotTogether(channel, _adopted(listen), channel.connect.traits):
-        yield key, f"{wrong}; {remedy}"
-
-
-def _whyNotUsable(reactor: ChanproxyReactor, channel: config.Channel) -> Iterator[tuple[str, str]]:
-    """What is no matter of what is free."""
-    for address, made in ((channel.listen, _server), (channel.connect, _client)):
-        try:
-            if not isinstance(address, SocketAddress):
-                made(reactor, address)
-        except CannotStart as error:
-            yield error.key, str(error)
-    if channel.identity == "peer" and (missing := whyNotAssumable()):
-        yield "identity", f"peer: {missing}"
-
-
-def _adopted(address: SocketAddress) -> Traits:
-    """What a socket can carry that listens already."""
-    with address.listen() as listening:
-        kind = kindOf(listening)
-        assert kind is not None, "refused otherwise"
-        known = address.traits
-        return Traits(kind.family, kind.carriesDescriptors, kind.showsUnread, known.credentials)
-
-
-def _server(reactor: ChanproxyReactor, address: Address) -> IStreamServerEndpoint:
-    try:
-        return cast(IStreamServerEndpoint, serverFromString(reactor, address.shown))
-    # Whatever a plugin thinks of its arguments, and of the files that they name.
-    except Exception as error:
-        raise CannotStart("listen", whyNotMade(address, error, listening=True)) from error
-
-
-def _client(reactor: ChanproxyReactor, address: Address) -> IStreamClientEndpoint:
-    try:
-        return cast(IStreamClientEndpoint, clientFromString(reactor, address.shown))
-    except Exception as error:
-        raise CannotStart("connect", whyNotMade(address, error, listening=False)) from error
 
 
 class _Only(Factory):
@@ -149,27 +82,32 @@ class ChannelListener(Factory):
         limits: config.Limits,
         buffer: PeekBuffer,
     ) -> None:
+        """@raise WakeSourceError: the container has too many.  @raise CannotStart: see L{start}."""
         self._reactor = reactor
         self._container = container
         self._channel = channel
         self._name = f"{container.name}/{channel.name}"
         self._opened = 0
         self._dials: dict[Deferred[IProtocol], ContainerProtocol | RemoteProtocol] = {}
-        explicit = channel.handled == "explicit"
-        # One for all its connections, so that its users need not know them apart.
-        self._counter = (
-            container.channels.keepCounter(channel.name, channel.initial) if explicit else None
-        )
-        self._noticed: Noticed = container.channels.notices(self._name)
-        self._unhandled = channel.initial == 1 and not explicit
-        if self._unhandled:
-            self._noticed.hold()
         self._limits = limits
         self._connecting = _connecting(reactor, channel, limits, buffer)
         self._buffer = buffer
         self._keeper = Keeper(reactor, channel.keepalive)
         self._port: IListeningPort | None = None
         self._opening: Deferred[IListeningPort] | None = None
+        self._noticed: Noticed = container.channels.notices(self._name)
+        self._counter: MessageCounter | None = None
+        explicit = channel.handled == "explicit"
+        if explicit:
+            # One for all its connections, so that its users need not know them apart.
+            try:
+                self._counter = container.channels.keepCounter(channel.name, channel.initial)
+            except WakeSourceError:
+                container.channels.drop(self._noticed, None)
+                raise
+        self._unhandled = channel.initial == 1 and not explicit
+        if self._unhandled:
+            self._noticed.hold()
 
     def start(self) -> None:
         """
@@ -178,7 +116,7 @@ class ChannelListener(Factory):
         @raise CannotStart: what is wrong, and what to do; nothing is left behind.
         """
         listen = self._channel.listen
-        for key, wrong in _whyNotUsable(self._reactor, self._channel):
+        for key, wrong in whyNotUsable(self._reactor, self._channel):
             raise CannotStart(key, wrong)
         if isinstance(listen, SocketAddress):
             self._listen(listen)
@@ -194,7 +132,7 @@ class ChannelListener(Factory):
 
     def _listen(self, address: SocketAddress) -> None:
         if address.traits.family is None and address.whyNotBindable() is None:
-            for key, wrong in _whyNotSuited(self._channel, address):
+            for key, wrong in whyNotSuited(self._channel, address):
                 raise CannotStart(key, wrong)
         port = ChannelPort(
             self._reactor,
@@ -217,7 +155,7 @@ class ChannelListener(Factory):
         return whyScarce() if wrong is None else str(wrong)
 
     def _open(self, address: Address) -> None:
-        endpoint = _server(self._reactor, address)
+        endpoint = makeServer(self._reactor, address)
         factory = EndpointFactory(self._reactor, self, self._limits.endpointBuffer)
         failed: list[Failure] = []
         self._opening = endpoint.listen(factory)
@@ -241,7 +179,7 @@ class ChannelListener(Factory):
         self._port, self._opening = port, None
 
     def stop(self) -> Deferred[None]:
-        """Accept no more, give up what is being connected; channels that stand are not touched."""
+        """Accept no more, give up what is being connected; what stands is not touched."""
         for dial, accepted in list(self._dials.items()):
             dial.cancel()
             hangUp(accepted)
@@ -250,6 +188,20 @@ class ChannelListener(Factory):
         if self._port is None:
             return succeed(None)
         return cast("Deferred[None]", maybeDeferred(self._port.stopListening))
+
+    def end(self) -> Deferred[None]:
+        """Likewise, and end those that stand, carrying first what can be carried."""
+        stopped = self.stop()
+        self._container.channels.drop(self._noticed, self._counter)
+        return stopped
+
+    def limit(self, limits: config.Limits) -> None:
+        """Other limits, of which some are for connections that are made from now on."""
+        self._limits = limits
+        if isinstance(self._connecting, ChannelClientEndpoint):
+            self._connecting.timeout = limits.connectTimeout
+        if isinstance(self._port, ChannelPort):
+            self._port.lines.most = limits.logLines
 
     @property
     def container(self) -> Container:
@@ -328,8 +280,8 @@ class ChannelListener(Factory):
             for side in (container, remote):
                 cast(SocketChannel | EndpointChannel, side.transport).keepAlive(self._keeper)
             if channel.framing != "none":
-                self._frame(container)
-                self._frame(remote)
+                _frame(container, self._limits.messageBytes)
+                _frame(remote, self._limits.messageBytes)
             carriage = Carriage(
                 channel.handled,
                 channel.silence,
@@ -351,12 +303,6 @@ class ChannelListener(Factory):
             self._unhandled = False
             self._noticed.release()
 
-    def _frame(self, side: ContainerProtocol | RemoteProtocol) -> None:
-        below = cast(IByteChannel, side.transport)
-        if below.family == "bytes":
-            framed = FramedChannel(below, self._limits.messageBytes)
-            side.transport = cast(ITransport, framed)
-
     def _failed(
         self, failure: Failure, name: str, accepted: ContainerProtocol | RemoteProtocol
     ) -> None:
@@ -374,11 +320,18 @@ class ChannelListener(Factory):
         hangUp(accepted, abort=True)
 
 
+def _frame(side: ContainerProtocol | RemoteProtocol, messageBytes: int) -> None:
+    """Have a stream keep message boundaries."""
+    below = cast(IByteChannel, side.transport)
+    if below.family == "bytes":
+        side.transport = cast(ITransport, FramedChannel(below, messageBytes))
+
+
 def _connecting(
     reactor: ChanproxyReactor, channel: config.Channel, limits: config.Limits, buffer: PeekBuffer
 ) -> ChannelClientEndpoint | IStreamClientEndpoint:
     """@raise CannotStart: Twisted does not know, or refuses, what is written."""
     connect = channel.connect
     if not isinstance(connect, SocketAddress):
-        return _client(reactor, connect)
+        return makeClient(reactor, connect)
     return ChannelClientEndpoint(reactor, connect, buffer, limits.connectTimeout)

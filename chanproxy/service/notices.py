@@ -1,6 +1,7 @@
 """
 Notices: what a service tells systemd, as C{sd_notify(3)} describes: that it has started, how it is,
-that it stops, and, while the watchdog asks for that, that it turns.
+that it reads its configuration again, that it stops, and, while the watchdog asks for that, that it
+turns.
 
 Knows nothing of what the service does.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -46,12 +48,28 @@ class Notices:
 
     def ready(self) -> None:
         """It has started."""
-        self._tell("READY", "1")
+        self._tellReady()
         with contextlib.suppress(ValueError):
             seconds = int(self._watchdog) / 1e6
             ours = self._watched in ("", str(os.getpid()))
             if ours and seconds > 0 and self._address:
                 self._alive.start(seconds / 2)
+
+    def reloading(self) -> None:
+        """It reads its configuration again, until L{reloaded}."""
+        # systemd compares it with when it has asked for that.
+        self._pending["MONOTONIC_USEC"] = str(time.monotonic_ns() // 1000)
+        self._tell("RELOADING", "1")
+
+    def reloaded(self) -> None:
+        """It has done so, or goes on as before."""
+        self._tellReady()
+
+    def _tellReady(self) -> None:
+        # What it has not heard of is over.
+        for name in ("RELOADING", "MONOTONIC_USEC"):
+            self._pending.pop(name, None)
+        self._tell("READY", "1")
 
     def status(self, text: str) -> None:
         """How it is, in a sentence for people; to be called whenever that changes."""

@@ -6,17 +6,21 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Mapping
 
 from chanproxy import config
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.config import Problem
+from chanproxy.config.changes import Piece, piecesOf
+from chanproxy.config.tables import join
 from chanproxy.config.together import whyNotApart
+from chanproxy.endpoints.addresses import Address
 from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.freezers import makeFreezer, stops
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.kernel.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.manager.access import Access, AccessError
-from chanproxy.service.listener import whyNotStartable
+from chanproxy.service.startable import whyNotStartable
 from chanproxy.words import plainPath
 
 PREDECESSOR = 0.5
@@ -43,43 +47,11 @@ def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) ->
 
 
 def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) -> list[Problem]:
-    problems = []
-    if any(stops(container.freezer) for container in configuration.containers):
-        try:
-            os.close(openDirectory(runtimeDirectory(), make=False))
-        except FileNotFoundError:
-            pass
-        except FreezerError as error:
-            problems.append(Problem("records", str(error)))
-    places: dict[str, str] = {}
+    checks = Checks(reactor)
+    checks.records(configuration.containers)
     for container in configuration.containers:
-        path = f"containers.{container.name}"
-        try:
-            freezer = makeFreezer(container.freezer, reactor)
-            freezer.check()
-            place = placeOf(freezer)
-        except (FreezerError, ValueError) as error:
-            problems.append(Problem(f"{path}.freezer", str(error)))
-        else:
-            clash = whyNotApart(place, places) if place else None
-            taken = None
-            if clash is None and container.suspend != "dry-run":
-                taken = _whyInHands(freezer)
-            if clash is not None:
-                problems.append(Problem(f"{path}.freezer", clash))
-            elif taken is not None:
-                problems.append(Problem(f"{path}.freezer", taken, passing=True))
-            elif place:
-                places[f"{path}.freezer"] = place
-        wrong = whyNotAdopt() if container.adoption is not None else None
-        if wrong is not None:
-            problems.append(Problem(f"{path}.wake-on", wrong))
-        if container.control is not None and (wrong := container.control.whyNotBindable()):
-            problems.append(Problem(f"{path}.control", wrong, passing=True))
-        for channel in container.channels:
-            for key, wrong in whyNotStartable(reactor, channel):
-                where = f"{path}.channels.{channel.name}.{key}"
-                problems.append(Problem(where, wrong, passing=key == "listen"))
+        checks.container(container)
+    problems = checks.problems
     try:
         Access(configuration.access)
     except AccessError as error:
@@ -93,6 +65,97 @@ def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) ->
     if http is not None and (taken := http.whyNotBindable()):
         problems.append(Problem("http", taken, passing=True))
     return problems
+
+
+class Checks:
+    """
+    What would keep some things from starting, found one by one, without changing anything.
+
+    @ivar problems: all that were found.
+    """
+
+    def __init__(
+        self,
+        reactor: ChanproxyReactor,
+        places: Mapping[str, str] | None = None,
+        freed: Iterable[str] = (),
+        closed: Iterable[Address] = (),
+    ) -> None:
+        """
+        @param places: what is frozen by containers that stay, by the keys that name it.
+        @param freed: what is ours to freeze till then, and will not be.
+        @param closed: addresses that we listen at till then.
+        """
+        self._reactor = reactor
+        self._places = dict(places or {})
+        self._freed = {str(number): place for number, place in enumerate(freed)}
+        self._closed = list(closed)
+        self.problems: list[Problem] = []
+
+    def records(self, containers: Iterable[config.Container]) -> None:
+        """Whether what will be frozen can be written down."""
+        if not any(stops(container.freezer) for container in containers):
+            return
+        try:
+            os.close(openDirectory(runtimeDirectory(), make=False))
+        except FileNotFoundError:
+            pass
+        except FreezerError as error:
+            self._note("records", str(error))
+
+    def piece(self, piece: Piece) -> None:
+        """A container, or what listens for one that is there."""
+        if isinstance(piece.what, config.Container):
+            self.container(piece.what)
+        elif isinstance(piece.what, config.Channel):
+            self._channel(piece, piece.what)
+        elif not self._isClosed(piece.what) and (wrong := piece.what.whyNotBindable()):
+            self._note(piece.path, wrong, passing=True)
+
+    def container(self, container: config.Container) -> None:
+        """A container, and what listens for it."""
+        path = join("containers", container.name)
+        self._freezer(container, f"{path}.freezer")
+        wrong = whyNotAdopt() if container.adoption is not None else None
+        if wrong is not None:
+            self._note(f"{path}.wake-on", wrong)
+        for each in piecesOf(container):
+            self.piece(each)
+
+    def _freezer(self, container: config.Container, path: str) -> None:
+        try:
+            freezer = makeFreezer(container.freezer, self._reactor)
+            freezer.check()
+            place = placeOf(freezer)
+        except (FreezerError, ValueError) as error:
+            self._note(path, str(error))
+            return
+        clash = whyNotApart(place, self._places) if place else None
+        taken = None
+        if clash is None and container.suspend != "dry-run":
+            # What is ours, or around or inside it, is in no other hands.
+            ours = bool(place) and whyNotApart(place, self._freed) is not None
+            taken = None if ours else _whyInHands(freezer)
+        if clash is not None:
+            self._note(path, clash)
+        elif taken is not None:
+            self._note(path, taken, passing=True)
+        elif place:
+            self._places[path] = place
+
+    def _channel(self, piece: Piece, channel: config.Channel) -> None:
+        free = self._isClosed(channel.listen)
+        for key, wrong in whyNotStartable(self._reactor, channel, free):
+            self._note(f"{piece.path}.{key}", wrong, passing=key == "listen")
+
+    def _isClosed(self, address: Address) -> bool:
+        """Whether it is we who listen there, and till then only."""
+        every = [*self._closed, address]
+        mine = address.socketAmong(every)
+        return mine is not None and any(mine == at.socketAmong(every) for at in self._closed)
+
+    def _note(self, path: str, wrong: str, passing: bool = False) -> None:
+        self.problems.append(Problem(path, wrong, passing=passing))
 
 
 def placeOf(freezer: IFreezer) -> str:

@@ -7,24 +7,22 @@ Below a parent service of any Twisted application, or under C{twistd} by L{chanp
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from chanproxy import config
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.inflight import Record
-from chanproxy.config import Problem, StartError
-from chanproxy.config.together import whyNotApart
-from chanproxy.container import Bounds, Container, Surroundings
+from chanproxy.config import Problem, Reloaded, ReloadError, StartError
+from chanproxy.config.changes import Piece
+from chanproxy.container import Container
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.endpoints.ports import ChannelPort
-from chanproxy.freezers import Breadth, makeFreezer
 from chanproxy.freezers.frozen import thawRecorded
 from chanproxy.freezers.guarding import Guard
 from chanproxy.freezers.thawing import thawNow
@@ -36,28 +34,23 @@ from chanproxy.kernel.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.manager.access import Access, AccessError
 from chanproxy.manager.administration import ServiceManager
 from chanproxy.manager.control import ControlFactory, clientsOf, controlPort
-from chanproxy.service.guestport import GuestPort
+from chanproxy.service.fleet import Fleet
 from chanproxy.service.keeping import Keeping
-from chanproxy.service.listener import CannotStart, ChannelListener
-from chanproxy.service.preflight import madeByUs, placeOf
+from chanproxy.service.preflight import madeByUs
+from chanproxy.service.reloading import Reloading
 from chanproxy.service.scheduling import schedule
+from chanproxy.service.startable import CannotStart
 from chanproxy.service.summary import Summary
-from chanproxy.wake.source import WakeSourceError
 from chanproxy.words import safe
 
 if TYPE_CHECKING:
     from chanproxy.service.httpport import HttpPort
 
-
-def _bounds(container: config.Container, limits: config.Limits) -> Bounds:
-    """What limits a container, of its own keys and of those of all."""
-    found: dict[str, Any] = {
-        each.name: value
-        for each in attrs.fields(Bounds)
-        if (value := getattr(container, each.name, getattr(limits, each.name, None))) is not None
-    }
-    found["descriptors"] = limits.containerDescriptors or descriptors.limit() // 4
-    return Bounds(**found)
+NO_FILE = (
+    "there is none to be read again: the service was started with options, or by a program",
+    "restart it, or start it with --config FILE",
+)
+"""What is said to those who want to have the configuration read again."""
 
 
 def _closed(result: object) -> object:
@@ -65,38 +58,12 @@ def _closed(result: object) -> object:
     return result
 
 
-def _startHttp(
-    service: ChanproxyService,
-    configuration: config.Configuration,
-    reactor: ChanproxyReactor,
-    buffer: PeekBuffer,
-    problems: list[Problem],
-) -> HttpPort | None:
-    if configuration.http is None:
-        return None
-    # Not before: who does not ask for it does not pay for it.
-    from chanproxy.service.httpport import HttpPort
-
-    try:
-        access = Access(configuration.access)
-        port = HttpPort(reactor, configuration, access, lambda: service.containers, buffer)
-        port.start()
-    except AccessError as error:
-        # They may have been found for the control socket.
-        problems += [each for each in error.problems if each not in problems]
-    except CannotStart as error:
-        problems.append(Problem(error.key, str(error)))
-    else:
-        return port
-    return None
-
-
 class ChanproxyService(Service):
     """
     Runs the containers of a configuration.
 
-    @ivar containers: by name, while running.
-    @ivar summary: how many there are.
+    @ivar source: where its configuration is read when somebody asks to have it read again; called
+        in another thread, and may raise L{config.ConfigurationError}.  None: nobody may.
     """
 
     _log = Logger()
@@ -104,20 +71,30 @@ class ChanproxyService(Service):
     def __init__(self, configuration: config.Configuration, reactor: ChanproxyReactor) -> None:
         """@param configuration: may be empty; containers can be added while running."""
         Service.setName(self, "chanproxy")
-        self._configuration = configuration
         self._reactor = reactor
-        self.containers: dict[str, Container] = {}
-        self.summary = Summary()
-        self._places: dict[str, str] = {}
-        self._listeners: list[ChannelListener] = []
-        self._guests: list[GuestPort] = []
+        self._signals = SignalTrace(reactor)
+        self._fleet = Fleet(reactor, self._signals, Guard(reactor, configuration.watchdog))
+        self._reloading = Reloading(reactor, self._fleet, configuration)
+        self._keeping = Keeping(reactor, configuration.history, lambda: self.containers)
         self._control: ChannelPort | None = None
         self._clients: ControlFactory | None = None
         self._http: HttpPort | None = None
-        self._buffer: PeekBuffer | None = None
-        self._signals = SignalTrace(reactor)
-        self._guard = Guard(reactor, configuration.watchdog)
-        self._keeping = Keeping(reactor, configuration.history, lambda: self.containers)
+        self.source: Callable[[], config.Configuration] | None = None
+
+    @property
+    def configuration(self) -> config.Configuration:
+        """The one in force."""
+        return self._reloading.configuration
+
+    @property
+    def containers(self) -> dict[str, Container]:
+        """By name, while running."""
+        return self._fleet.containers
+
+    @property
+    def summary(self) -> Summary:
+        """How many there are."""
+        return self._fleet.summary
 
     def startService(self) -> None:
         """
@@ -134,21 +111,21 @@ class ChanproxyService(Service):
             self._log.error(
                 "what a predecessor wrote down is not thawed: {why}", why=safe(sentence)
             )
-        schedule(self._configuration.scheduling)
+        schedule(self.configuration.scheduling)
         problems: list[Problem] = []
-        limits = self._configuration.limits
+        limits = self.configuration.limits
         descriptors.raiseLimit()
         closer.watchedBy(self._reactor)
         closer.prepare()
         self._keeping.prepare()
         record = Record(Record.newDescriptor())
         buffer = PeekBuffer(limits.messageBytes, limits.messageDescriptors, record)
-        self._buffer = buffer
+        self._fleet.open(limits, buffer, self._keeping.tally)
         try:
-            for container in self._configuration.containers:
-                self._startContainer(container, limits, buffer, problems)
+            for container in self.configuration.containers:
+                self._fleet.start(Piece(container.name, container), problems)
             self._startControl(buffer, problems)
-            self._http = _startHttp(self, self._configuration, self._reactor, buffer, problems)
+            self._startHttp(buffer, problems)
             if problems:
                 raise StartError(problems)
         except BaseException:
@@ -162,12 +139,12 @@ class ChanproxyService(Service):
     @property
     def mostContainers(self) -> int:
         """Up to how many containers can be added."""
-        return self._configuration.limits.containers
+        return self.configuration.limits.containers
 
     @property
     def mostTraceBytes(self) -> int:
         """The largest trace."""
-        return self._configuration.limits.traceBytes
+        return self.configuration.limits.traceBytes
 
     def addContainer(self, container: config.Container) -> Container:
         """
@@ -176,7 +153,7 @@ class ChanproxyService(Service):
         @raise StartError: all that is wrong; nothing of it is left.
         """
         path = f"containers.{container.name}"
-        if not self.running or self._buffer is None:
+        if not self.running or not self._fleet.isOpen:
             raise StartError([Problem(path, "the service does not run")])
         if container.name in self.containers:
             raise StartError([Problem(path, "is there already")])
@@ -184,7 +161,7 @@ class ChanproxyService(Service):
             raise StartError([Problem("limits.containers", "there are as many already; raise it")])
         problems: list[Problem] = []
         try:
-            self._startContainer(container, self._configuration.limits, self._buffer, problems)
+            self._fleet.start(Piece(container.name, container), problems)
             if problems:
                 raise StartError(problems)
         except BaseException:
@@ -202,74 +179,46 @@ class ChanproxyService(Service):
         @return: fires when it listens no more; all else is done at once.
         @raise KeyError: there is none of that name.
         """
-        container = self.containers.pop(name)
-        self._places.pop(f"containers.{name}.freezer", None)
-        mine = [listener for listener in self._listeners if listener.container is container]
-        self._listeners = [listener for listener in self._listeners if listener not in mine]
-        guests = [port for port in self._guests if port.container is container]
-        self._guests = [port for port in self._guests if port not in guests]
-        return self._stop([container], [*mine, *guests])
+        if name not in self.containers:
+            raise KeyError(name)
+        return self._fleet.remove([name])
 
-    def _startContainer(
-        self,
-        container: config.Container,
-        limits: config.Limits,
-        buffer: PeekBuffer,
-        problems: list[Problem],
-    ) -> None:
-        path = f"containers.{container.name}"
-        try:
-            breadth = Breadth(limits.cgroups, limits.processes, limits.cgroupDepth)
-            freezer = makeFreezer(container.freezer, self._reactor, breadth)
-            place = placeOf(freezer)
-            clash = whyNotApart(place, self._places) if place else None
-            if clash is not None:
-                problems.append(Problem(f"{path}.freezer", clash))
-                return
-            made = Container(
-                self._reactor,
-                container.name,
-                freezer,
-                container.suspend,
-                _bounds(container, limits),
-                adoption=container.adoption,
-                around=Surroundings(signals=self._signals, tally=self._keeping.tally),
-            )
-        except (FreezerError, ValueError) as error:
-            problems.append(Problem(f"{path}.freezer", str(error)))
-            return
-        self._guard.add(made.freezer)
-        self.containers[container.name] = made
-        self.summary.add(made)
-        if place:
-            self._places[f"{path}.freezer"] = place
-        if container.control is not None:
-            guests = GuestPort(self._reactor, made, container.control, limits, buffer)
-            try:
-                guests.start()
-            except CannotStart as error:
-                problems.append(Problem(f"{path}.{error.key}", str(error)))
-            else:
-                self._guests.append(guests)
-        for channel in container.channels:
-            try:
-                listener = ChannelListener(self._reactor, made, channel, limits, buffer)
-                listener.start()
-            except CannotStart as error:
-                key = f"{path}.channels.{channel.name}.{error.key}"
-                problems.append(Problem(key, str(error)))
-            except WakeSourceError as error:
-                # Each channel is some of them.
-                problems.append(Problem("limits.wake-sources", str(error)))
-            else:
-                self._listeners.append(listener)
+    def reload(self, configuration: config.Configuration) -> Deferred[Reloaded]:
+        """
+        Follow another configuration; what is the same in both is not touched.
+
+        Containers that were added while running stay.  What cannot change while it runs stays as it
+        is, see L{Reloaded.restart}.
+
+        @return: fails with L{config.ReloadError}: all that is wrong; the configuration of before is
+            in force, as far as that does not say otherwise.
+        """
+        return self._reloading.reload(lambda: configuration)
+
+    def reread(self) -> Deferred[Reloaded]:
+        """
+        Likewise, the one that L{source} gives now.
+
+        @return: fails with L{config.ReloadError}, too, when there is no source.
+        """
+        if self.source is None:
+            return fail(ReloadError([Problem("file", *NO_FILE)]))
+        return self._reloading.reload(self.source)
+
+    def rereadSoon(self) -> Deferred[None] | None:
+        """
+        Likewise; asked for again before that has begun, it is done once.  The log says how.
+
+        @return: see L{Reloading.reloadSoon}.
+        """
+        return None if self.source is None else self._reloading.reloadSoon(self.source)
 
     def _startControl(self, buffer: PeekBuffer, problems: list[Problem]) -> None:
-        control, limits = self._configuration.control, self._configuration.limits
+        control, limits = self.configuration.control, self.configuration.limits
         if control is None:
             return
         try:
-            access = Access(self._configuration.access)
+            access = Access(self.configuration.access)
             if madeByUs(control):
                 os.close(openDirectory(runtimeDirectory()))
         except AccessError as error:
@@ -288,6 +237,27 @@ class ChanproxyService(Service):
             problems.append(Problem("control", str(error.socketError)))
         else:
             self._control, self._clients = port, clients
+            self._reloading.served.append(clients)
+
+    def _startHttp(self, buffer: PeekBuffer, problems: list[Problem]) -> None:
+        configuration = self.configuration
+        if configuration.http is None:
+            return
+        # Not before: who does not ask for it does not pay for it.
+        from chanproxy.service.httpport import HttpPort
+
+        try:
+            access = Access(configuration.access)
+            port = HttpPort(self._reactor, configuration, access, lambda: self.containers, buffer)
+            port.start()
+        except AccessError as error:
+            # They may have been found for the control socket.
+            problems += [each for each in error.problems if each not in problems]
+        except CannotStart as error:
+            problems.append(Problem(error.key, str(error)))
+        else:
+            self._http = port
+            self._reloading.served.append(port)
 
     def stopService(self) -> Deferred[object]:
         """Thaw every container, carry what can still be carried, close everything."""
@@ -295,15 +265,11 @@ class ChanproxyService(Service):
         return self._stopAll()
 
     def _stopAll(self) -> Deferred[object]:
-        containers, self.containers = self.containers, {}
-        listeners, self._listeners = self._listeners, []
-        self._places.clear()
-        guests, self._guests = self._guests, []
         # Before the control socket is closed: who waits for a resume is answered.
-        self._thaw(containers.values())
-        self._keeping.end(containers.values())
-        self._buffer = None
-        control: list[Deferred[Any]] = []
+        self._fleet.thaw(self.containers.values())
+        self._keeping.end(self.containers.values())
+        self._reloading.served.clear()
+        control: list[Deferred[None]] = []
         if self._http is not None:
             control.append(self._http.stop())
             self._http = None
@@ -311,33 +277,6 @@ class ChanproxyService(Service):
             control.append(self._control.stopListening())
             self._clients.closeAll()
             self._control = self._clients = None
-        stopped = self._stop(list(containers.values()), [*listeners, *guests], control)
+        stopped = self._fleet.stopAll(control)
         self._signals.close()
         return stopped.addBoth(lambda _: self._keeping.stop()).addBoth(_closed)
-
-    def _thaw(self, containers: Iterable[Container]) -> None:
-        """For good, and before anything else that could fail."""
-        for container in containers:
-            try:
-                container.suspension.stop()
-            except FreezerError as error:
-                self._log.error("{name}: {error}", name=container.name, error=safe(str(error)))
-
-    def _stop(
-        self,
-        containers: list[Container],
-        listeners: Sequence[ChannelListener | GuestPort],
-        others: Sequence[Deferred[Any]] = (),
-    ) -> Deferred[object]:
-        self._thaw(containers)
-        stopped = DeferredList([*others, *(listener.stop() for listener in listeners)])
-        for container in containers:
-            try:
-                container.stop()
-            except Exception:
-                self._log.failure("{name}: not stopped cleanly", name=container.name)
-            self._guard.remove(container.freezer)
-            self.summary.remove(container)
-        if not self.containers:
-            self._guard.stop()
-        return stopped  # type: ignore[return-value]  # a DeferredList is a Deferred of its list

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NoReturn, cast
 
 from attrs import evolve
@@ -73,6 +74,7 @@ class Options(usage.Options):
     ]
 
     configuration: config.Configuration
+    file: str | None = None
 
     def postOptions(self) -> None:
         """Thaw what a dead predecessor left, then check everything."""
@@ -94,6 +96,8 @@ class Options(usage.Options):
         try:
             if self["config"] is not None:
                 self.configuration = config.loadFile(self["config"])
+                # It is read again, and a daemon may be elsewhere by then.
+                self.file = os.path.abspath(self["config"])
             else:
                 self.configuration = self._fromWords()
         except config.ConfigurationError as error:
@@ -138,28 +142,44 @@ class _Command(ChanproxyService):
         self._twistd = twistd or {}
         self._notices = Notices(reactor, os.environ)
         self.summary.onChange = self._notices.status
+        self._reloads = 0
 
     def setServiceParent(self, parent: Any) -> None:
         """Before C{twistd} begins to log, which asks what it runs where to."""
         cast(Any, super()).setServiceParent(parent)
         if not isinstance(parent, Componentized):
             return
-        observer = observerOf(self._configuration.log, self._twistd, self._reactor)
+        observer = observerOf(self.configuration.log, self._twistd, self._reactor)
         if observer is not None:
             parent.setComponent(ILogObserver, observer)
 
     def startService(self) -> None:
         """Start, or exit with status 1 and a sentence per problem."""
+        # First: who has it read its file again may do so before it listens.
+        Ending(self._reactor, None if self.source is None else self.rereadSoon).install()
         self._confine()
         self._keeping.automatic = True
         try:
             super().startService()
         except StartError as error:
-            _refuse(*self._configuration.located(error.problems))
-        Ending(self._reactor).install()
+            _refuse(*self.configuration.located(error.problems))
         self._notices.status(self.summary.text)
         # The reactor is not turning yet.
         self._reactor.callWhenRunning(self._notices.ready)
+
+    def rereadSoon(self) -> Deferred[None] | None:
+        """Say so first, and when it is done."""
+        self._notices.reloading()
+        done = super().rereadSoon()
+        if done is not None:
+            self._reloads += 1
+            done.addCallback(self._reread)
+        return done
+
+    def _reread(self, done: None) -> None:
+        self._reloads -= 1
+        if not self._reloads:
+            self._notices.reloaded()
 
     def stopService(self) -> Deferred[object]:
         """Say so first."""
@@ -168,9 +188,9 @@ class _Command(ChanproxyService):
 
     def _confine(self) -> None:
         """First, so that whatever it starts has no more rights either."""
-        if not self._configuration.confine:
+        if not self.configuration.confine:
             return
-        foreign = [c.freezer for c in self._configuration.containers if not isOurs(c.freezer)]
+        foreign = [c.freezer for c in self.configuration.containers if not isOurs(c.freezer)]
         if foreign:
             # Nobody knows what it takes, or what it starts.
             _log.info("it keeps all of its rights, because of {freezer}", freezer=foreign[0])
@@ -180,4 +200,18 @@ class _Command(ChanproxyService):
 
 def makeService(options: Options) -> IService:
     """For L{twisted.application.service.ServiceMaker}."""
-    return cast(IService, _Command(options.configuration, _reactor(), options.parent))
+    service = _Command(options.configuration, _reactor(), options.parent)
+    if options.file is not None:
+        service.source = partial(_read, options.file, options["log"])
+    return cast(IService, service)
+
+
+def _read(file: str, log: str | None) -> config.Configuration:
+    """
+    The file as it is now.
+
+    @param log: what the command line says of it.
+    @raise ConfigurationError: with all problems.
+    """
+    configuration = config.loadFile(file)
+    return configuration if log is None else evolve(configuration, log=log)

@@ -33,11 +33,12 @@ class Alarms:
     """
     The alarms of one container, by name; each goes off once.
 
+    @ivar limit: how many can be set; may be changed.
     @ivar latest: the names of those that went off last.
     """
 
     def __init__(self, reactor: IReactorFDSet, limit: int, wentOff: Callable[[str], None]) -> None:
-        self._limit = limit
+        self.limit = limit
         self._wentOff = wentOff
         self._poller = Poller(reactor)
         self._timers: dict[str, tuple[int, float]] = {}
@@ -65,8 +66,8 @@ class Alarms:
         """
         if self._closed:
             raise AlarmError(f"the alarm {name!r} cannot be set: its container has stopped")
-        if name not in self._timers and len(self._timers) >= self._limit:
-            raise TooManyAlarms(f"{self._limit} alarms are set already; cancel some")
+        if name not in self._timers and len(self._timers) >= self.limit:
+            raise TooManyAlarms(f"{self.limit} alarms are set already; cancel some")
         timer = calls.timerAt(at)
         try:
             self._poller.watch(timer, select.EPOLLIN, lambda _: self._expired(name))

@@ -118,6 +118,8 @@ class WakeLocks:
     The locks of one container.
 
     @ivar held: the locks that are held now, by name.
+    @ivar limit: names whose figures are kept, those longest unused are forgotten first; may be
+        changed.
     """
 
     def __init__(
@@ -126,11 +128,8 @@ class WakeLocks:
         limit: int = LOCK_NAMES,
         nanoseconds: Callable[[], int] = bootNanoseconds,
     ) -> None:
-        """
-        @param limit: names whose figures are kept; those longest unused are forgotten first.
-        """
         self._clock = clock
-        self._limit = limit
+        self.limit = limit
         self._nanoseconds = nanoseconds
         self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.held: dict[str, WakeLock] = {}
@@ -184,13 +183,13 @@ class WakeLocks:
         return lock
 
     def _makeRoom(self) -> None:
-        if len(self.held) + len(self._idle) < self._limit:
-            return
-        if not self._idle:
-            raise TooManyWakeLocks(
-                f"{self._limit} wake locks are held; release some, or raise limits.wake-locks"
-            )
-        del self._idle[next(iter(self._idle))]
+        # There may be more, if the limit was higher once.
+        while len(self.held) + len(self._idle) >= self.limit:
+            if not self._idle:
+                raise TooManyWakeLocks(
+                    f"{self.limit} wake locks are held; release some, or raise limits.wake-locks"
+                )
+            del self._idle[next(iter(self._idle))]
 
     def release(self, name: str, holder: Hashable = None) -> None:
         """

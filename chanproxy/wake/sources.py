@@ -103,6 +103,7 @@ class WakeSources:
     Counters stay their owners': L{remove} one before closing it.  After L{close} all that asks or
     changes something raises L{WakeSourceError}.
 
+    @ivar limit: sources that can be registered; may be changed.
     @ivar locks: acquire and release wake locks here.
     @ivar seenAt: nanoseconds, when what is just being told of was seen; L{None}: nothing is.
     """
@@ -115,11 +116,10 @@ class WakeSources:
         nanoseconds: Callable[[], int] = bootNanoseconds,
     ) -> None:
         """
-        @param limit: sources that can be registered.
         @param lockLimit: see L{WakeLocks}.
         """
         self._reactor = reactor
-        self._limit = limit
+        self.limit = limit
         self._figures = _Figures(nanoseconds)
         self.locks = WakeLocks(reactor, lockLimit, nanoseconds)
         self._epoll = select.epoll()
@@ -182,9 +182,9 @@ class WakeSources:
 
     def _register(self, source: WakeSource) -> WakeSource:
         self.expectOpen()
-        if len(self) >= self._limit:
+        if len(self) >= self.limit:
             raise TooManyWakeSources(
-                f"{source.name}: {self._limit} wake sources are registered already; "
+                f"{source.name}: {self.limit} wake sources are registered already; "
                 "remove some, or raise limits.wake-sources"
             )
         try:

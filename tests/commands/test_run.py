@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,9 +19,10 @@ import pytest
 from chanproxy.commands.children import CannotRun, runChild, startChild
 from chanproxy.commands.run import ownCgroup
 from chanproxy.guest import CallRefused, Guest
-from support.cgroups import TemporaryCgroup, unifiedMount, unusable
-from support.live import TWISTD, listens, until
+from support.cgroups import TemporaryCgroup, unusable
+from support.live import until
 from tests.shared.commands import CHANPROXY, USER, asUser, cannotBecomeUser
+from tests.shared.shell import Shell, cgroupsOf, removeCgroupsOf
 
 pytestmark = [
     pytest.mark.lasts(30),
@@ -33,80 +34,18 @@ JOB = f"job-{secrets.token_hex(6)}"
 """A container's name that nobody else has: all who run commands make their cgroups side by side."""
 
 
-class Service:
-    """twistd chanproxy with one container that freezes nothing, C{still}."""
-
-    def __init__(
-        self, directory: Path, within: Callable[[list[str]], list[str]] = lambda argv: argv
-    ) -> None:
-        """@param within: what runs it."""
-        self.control = str(directory / "control")
-        self._started: list[subprocess.Popen[bytes]] = []
-        self.log = directory / "log"
-        file = directory / "chanproxy.toml"
-        file.write_text(f'control = "{self.control}"\n[containers.still]\nfreezer = "none"\n')
-        self.environment = dict(
-            os.environ,
-            CHANPROXY_RUNTIME_DIRECTORY=str(directory / "runtime"),
-            CHANPROXY_CONTROL=self.control,
-        )
-        twistd = [*TWISTD, "-n", "--pidfile=", f"--logfile={self.log}", "chanproxy"]
-        self.process = subprocess.Popen(
-            within([*twistd, "-c", str(file)]),
-            env=self.environment,
-            cwd=directory,
-        )
-        until("listening", lambda: self.process.poll() is not None or listens(Path(self.control)))
-        assert self.process.poll() is None, self.log.read_text()
-
-    def command(self, *words: str) -> subprocess.Popen[bytes]:
-        """Begin a command of the shell."""
-        argv = [sys.executable, "-m", "chanproxy", *words]
-        started = subprocess.Popen(
-            argv,
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self._started.append(started)
-        return started
-
-    def guest(self, name: str) -> Guest:
-        return Guest(name, self.control)
-
-    def end(self) -> None:
-        """Idempotent."""
-        self.process.terminate()
-        self.process.wait(20)
-
-    def close(self) -> None:
-        """End all of it."""
-        self.end()
-        for each in self._started:
-            with each:
-                each.kill()
-
-
-def cgroupsOf(name: str) -> list[Path]:
-    """What run has made for a name."""
-    return list(Path(unifiedMount() or "", "chanproxy").glob(f"{name}-*"))
-
-
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+def service(tmp_path: Path) -> Iterator[Shell]:
     """Ended whatever happens."""
-    service = Service(tmp_path)
     try:
-        yield service
+        with Shell(tmp_path) as service:
+            service.start()
+            yield service
     finally:
-        service.close()
-        for directory in cgroupsOf(JOB):
-            with TemporaryCgroup(create=False) as cgroup:
-                cgroup.path = str(directory)
+        removeCgroupsOf(JOB)
 
 
-def test_hold(service: Service) -> None:
+def test_hold(service: Shell) -> None:
     """Awake while the command runs; its output, its input and its status are its own."""
     with service.guest("still") as still:
         until("asleep", lambda: still.describe()["state"] == "asleep")
@@ -119,7 +58,7 @@ def test_hold(service: Service) -> None:
         until("asleep", lambda: still.describe()["state"] == "asleep")
 
 
-def test_holdSignals(service: Service) -> None:
+def test_holdSignals(service: Shell) -> None:
     """Signals go to the command; what it dies of shows in the status; nothing is left held."""
     with service.guest("still") as still:
         for script, sent, status in (
@@ -135,7 +74,7 @@ def test_holdSignals(service: Service) -> None:
             until("released", lambda: still.describe()["state"] == "asleep")
 
 
-def test_holdWithoutService(service: Service) -> None:
+def test_holdWithoutService(service: Shell) -> None:
     """Who cannot hold runs nothing; a service that goes does not end the command."""
     refused = service.command("hold", "nobody", "--", "echo", "ran")
     output, errors = refused.communicate(timeout=20)
@@ -153,7 +92,7 @@ def test_holdWithoutService(service: Service) -> None:
     assert b"was not held to the end" in errors
 
 
-def test_run(service: Service, tmp_path: Path) -> None:
+def test_run(service: Shell, tmp_path: Path) -> None:
     """Asleep when idle, woken by a message, gone when it ends, with what it has left running."""
     inner, outer = tmp_path / "inner", tmp_path / "outer"
     script = f"""
@@ -195,7 +134,7 @@ sys.exit(connection.recv(100)[0])
     assert not outer.exists()
 
 
-def test_runByItsOwnSockets(service: Service) -> None:
+def test_runByItsOwnSockets(service: Shell) -> None:
     """With nothing said, it sleeps when its threads wait, and a connection wakes it."""
     script = """
 import socket
@@ -226,7 +165,7 @@ while True:
     assert not cgroupsOf(JOB)
 
 
-def test_runSignals(service: Service) -> None:
+def test_runSignals(service: Shell) -> None:
     """A signal reaches a command that is asleep; one that was killed leaves nothing frozen."""
     script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"
     running = service.command(
@@ -258,7 +197,7 @@ def test_runSignals(service: Service) -> None:
             job.describe()
 
 
-def test_runRefused(service: Service, tmp_path: Path) -> None:
+def test_runRefused(service: Shell, tmp_path: Path) -> None:
     """A name that is taken, a place that is no cgroup, a channel that is none: a sentence."""
     for words, says in (
         (("still", "--", "true"), b"there is a container 'still' already"),
@@ -283,7 +222,7 @@ def line(command: subprocess.Popen[bytes]) -> bytes:
     return command.stdout.readline()
 
 
-def test_runOptions(service: Service) -> None:
+def test_runOptions(service: Shell) -> None:
     """Options stand before the name or behind it; the command's own behind C{--}."""
     for words in (("--suspend", "off", JOB), (JOB, "--suspend", "off")):
         script = "echo up $0; read x"
@@ -295,7 +234,7 @@ def test_runOptions(service: Service) -> None:
         assert (output, errors, running.returncode) == (b"", b"", 0)
 
 
-def test_runEndsAll(service: Service) -> None:
+def test_runEndsAll(service: Shell) -> None:
     """SIGTERM is for all that it has started; what it leaves may clean up, and is killed then."""
     tidy = (
         """sh -c 'trap "sleep 0.5; echo clean; exit" TERM; echo up; while :; do sleep 0.05; done'"""
@@ -317,7 +256,7 @@ def test_runEndsAll(service: Service) -> None:
     assert not cgroupsOf(JOB)
 
 
-def test_runTwice(service: Service) -> None:
+def test_runTwice(service: Shell) -> None:
     """A second SIGTERM kills; the container is awake till then, and gone afterwards."""
     running = service.command(
         *("run", JOB, "--linger", "0.05", "--grace", "never", "--", "sh", "-c", DEAF)
@@ -337,7 +276,7 @@ def test_runTwice(service: Service) -> None:
     assert not cgroupsOf(JOB)
 
 
-def test_runKilled(service: Service) -> None:
+def test_runKilled(service: Shell) -> None:
     """What a killed one has left is named by the next of that name, and ended when it is to be."""
     killed = service.command("run", JOB, "--", "sh", "-c", "echo up; exec sleep 1000")
     assert line(killed) == b"up\n"
@@ -374,9 +313,10 @@ def names(guest: Guest) -> list[str]:
     return [container["name"] for container in listed]
 
 
-def test_runEarly(service: Service, tmp_path: Path) -> None:
+def test_runEarly(service: Shell, tmp_path: Path) -> None:
     """Ended while it waits for the service: the cgroup is gone, too."""
-    service.process.send_signal(signal.SIGSTOP)
+    assert service.service is not None
+    service.service.send_signal(signal.SIGSTOP)
     try:
         early = service.command("run", JOB, "--", "true")
         until("made", lambda: cgroupsOf(JOB))
@@ -385,10 +325,10 @@ def test_runEarly(service: Service, tmp_path: Path) -> None:
         assert early.returncode == 128 + signal.SIGTERM
         assert not cgroupsOf(JOB)
     finally:
-        service.process.send_signal(signal.SIGCONT)
+        service.service.send_signal(signal.SIGCONT)
 
 
-def test_runNames(service: Service) -> None:
+def test_runNames(service: Shell) -> None:
     """A name that can be none makes no cgroup anywhere."""
     for name in ("../out", "a/b", "/tmp/x"):
         refused = service.command("run", name, "--", "true")
@@ -406,7 +346,9 @@ def test_runRights() -> None:
         # Not below one that is root's.
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         os.chown(directory, USER, USER)
-        service = stack.enter_context(contextlib.closing(Service(Path(directory), asUser)))
+        service = stack.enter_context(Shell(Path(directory)))
+        service.within = asUser([])
+        service.start()
 
         def start(*words: str, enter: Sequence[str] = ()) -> tuple[str, str, int]:
             done = subprocess.run(
@@ -436,7 +378,7 @@ def test_runRights() -> None:
         assert not any(entry.is_dir() for entry in os.scandir(cgroup.path))
 
 
-def test_calls(service: Service, tmp_path: Path) -> None:
+def test_calls(service: Shell, tmp_path: Path) -> None:
     """AddContainer and RemoveContainer: their errors, and the two lifetimes."""
     with service.guest("x") as guest, service.guest("x") as other:
 

@@ -359,3 +359,23 @@ class TestContainer:
                 reactor.run(0.1)
             freezer.failFreeze("it is stuck")
         assert [text.partition(", ")[0] for text in texts(events)] == ["web: stays awake"] * 4
+
+
+def test_change(world: World, events: Sequence[LogEvent]) -> None:
+    """By other bounds it goes on: a reason that waits to be said waits for the linger time now."""
+    world.stays("a")
+    world.changes.change(Bounds(linger=LINGER + 4))
+    world.reactor.run(LINGER + GRACE + 3.9)
+    assert texts(events) == []
+    world.reactor.run(0.1)
+    assert texts(events) == ["web stays awake: a"]
+    world.sleep(1, "x")
+    world.stays("b")
+    world.reactor.run(GRACE)
+    world.changes.change(Bounds(linger=0))
+    world.reactor.run(0)
+    assert texts(events)[-1] == "web stays awake: b"
+    world.changes.change(Bounds(linger=0, logLines=0))
+    world.sleep(1, "x")
+    world.reactor.run(AFTER)
+    assert len(events) == 4, texts(events)

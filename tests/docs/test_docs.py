@@ -99,7 +99,9 @@ def runs(page: Path, name: str, directory: Path) -> tuple[str, Path]:
         output = log.read_text()
         assert shell.returncode == 0, output
         assert not cgroup.exists(), output
-    assert {path.name for path in directory.iterdir()} <= {"docs", "log", "runtime", "page.sh"}
+    there = {path.name for path in directory.iterdir()}
+    # The history is to stay.
+    assert there <= {"docs", "log", "runtime", "state", "page.sh"}
     return output, cgroup
 
 
@@ -169,6 +171,24 @@ def test_sentences() -> None:
     assert len(words) > 15
     source = "".join(path.read_text() for _, path in modules())
     assert [each for each in words if each not in source] == []
+
+
+@pytest.mark.cgroup
+@pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
+def test_reload(tmp_path: Path) -> None:
+    """Its blocks do what it says, and leave nothing behind."""
+    output, _ = runs(DOCS / "howto-reload.md", "chanproxy-reload", tmp_path)
+    lines = output.splitlines()
+    said = ["container mail: added", "frozen 1"]
+    at = lines.index(said[0])
+    assert lines[at : at + 2] == said, output
+    assert "container editor: changed: linger" in lines, output
+    at = lines.index("as before")
+    wrong = re.compile(r"chanproxy: /\S+/chanproxy\.toml:\d+: containers\.mail\.")
+    assert all(map(wrong.match, lines[at - 2 : at])), output
+    assert lines[at + 1] == "nothing has changed", output
+    again = "chanproxy: the service is back, and has job again"
+    assert lines[lines.index(again) - 1].endswith("job runs on, awake, until it is back"), output
 
 
 def test_useEndpoint(tmp_path: Path) -> None:

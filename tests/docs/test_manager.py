@@ -22,6 +22,25 @@ REFERENCE = DOCS / "manager.md"
 
 Tree = dict[str, Any]
 
+NIGHT = """
+[containers.night]
+freezer = "none"
+linger = {linger}
+[containers.night.channels.rpc]
+listen = "unix:@chanproxy-test-{number}"
+connect = "unix:@chanproxy-test-{number}-inside"
+handled = "{handled}"
+"""
+
+BEFORE = NIGHT.replace("{linger}", "1").replace("{handled}", "idle")
+
+AFTER = (
+    "watchdog = 3\n[limits]\ncontainers = 9\n"
+    + NIGHT.replace("{linger}", "2").replace("{handled}", "consumed")
+    + '[containers.mail]\nfreezer = "none"\n'
+)
+"""What is in the file before Reload, and what then."""
+
 
 def exchanges() -> list[tuple[Tree, list[Tree]]]:
     """Each call of the page, with the replies that follow it."""
@@ -83,6 +102,8 @@ class Reader:
         """Send a call, and compare what comes."""
         client = self._station.client() if call.get("more") else self._client
         method = call["method"].rpartition(".")[2]
+        if method == "Reload":
+            await self._station.writes(BEFORE, AFTER)
         given = self._descriptors(method, call.get("parameters", {}))
         # The page's sockets are made here.
         text = json.dumps(call).replace("/run/chanproxy/", f"{self._directory}/")

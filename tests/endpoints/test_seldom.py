@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.inflight import Record
 from chanproxy.endpoints.dialling import Attempt, Queue, Server
+from chanproxy.endpoints.paths import SeqpacketAddressSpec, UnixStreamAddressSpec
 from chanproxy.endpoints.tcp import TcpAddressSpec
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.wake import MessageCounter
@@ -46,6 +48,20 @@ def test_takenPort() -> None:
         assert address.whyNotBindable() == why
         with pytest.raises(CannotListenError, match="is in use; stop who has it"):
             address.listen()
+    assert address.whyNotBindable() is None
+
+
+def test_takenName() -> None:
+    """Likewise of an abstract name; of another kind of socket it is free."""
+    name = f"@chanproxy-{os.getpid()}-{secrets.token_hex(4)}"
+    address = UnixStreamAddressSpec(name)
+    with address.listen() as listening:
+        why = f"{name} is in use by a living process; stop it, or choose another"
+        assert address.whyNotBindable() == why
+        with pytest.raises(CannotListenError, match="is in use by a living process"):
+            address.listen()
+        assert SeqpacketAddressSpec(name).whyNotBindable() is None
+        assert listening.getsockname() == b"\0" + name[1:].encode()
     assert address.whyNotBindable() is None
 
 

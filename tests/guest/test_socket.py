@@ -44,7 +44,7 @@ control = "{0}/db.sock"
 
 METHODS = re.findall(r"^method (\w+)\(", interfaceDescription(), re.MULTILINE)
 
-ADMINISTERING = {"AddContainer", "RemoveContainer", "StartTrace", "StopTrace"}
+ADMINISTERING = {"AddContainer", "RemoveContainer", "Reload", "StartTrace", "StopTrace"}
 
 
 @asynccontextmanager
@@ -111,7 +111,8 @@ for method in methods:
                 "StartTrace": {},
             }.get(method, {})
             takes = method not in (
-                "AddContainer", "RemoveContainer", "StartTrace", "StopTrace", "ListContainers")
+                "AddContainer", "RemoveContainer", "Reload", "StartTrace", "StopTrace",
+                "ListContainers")
             named = {"container": container} if container is not None and takes else {}
             outcome = call(full, {**parameters, **named}, *descriptors)
             outcomes.setdefault(method, {}).setdefault(str(container), []).append(outcome)

@@ -62,7 +62,7 @@ SENSE: dict[str, Any] = {
 
 def test_readsTheFile() -> None:
     """This file's own reading of it finds what is there."""
-    assert len(METHODS) == len(re.findall(r"^method ", interfaceDescription(), re.MULTILINE)) == 16
+    assert len(METHODS) == len(re.findall(r"^method ", interfaceDescription(), re.MULTILINE)) == 17
     assert METHODS["WakeAt"] == Signature(
         {"container": "string", "name": "?string", "at": "?float"}, {}
     )
@@ -80,7 +80,7 @@ async def test_methods(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     for interface, its in methods.items():
         assert set(described(interface)[0]) == set(its)
     # Those of one container at a time, which need no service, are fewer.
-    others = {"AddContainer", "RemoveContainer", "StartTrace", "StopTrace"}
+    others = {"AddContainer", "RemoveContainer", "Reload", "StartTrace", "StopTrace"}
     assert set(METHODS) - set(dispatch.METHODS[MANAGER]) == others
 
 
@@ -200,9 +200,12 @@ async def test_answers(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         with (tmp_path / "trace").open("wb") as file:
             reply = await client.call("StartTrace", {}, file.fileno())
             checkFields(accepted(reply), METHODS["StartTrace"].answer)
+        table = '[containers.x]\nfreezer = "none"\nlinger = {}\n'
+        await station.writes(table.format(1), table.format(2))
         for method, parameters in (
             ("AddContainer", {"name": "added", "freezer": "none"}),
             ("RemoveContainer", {"name": "added"}),
+            ("Reload", {}),
             ("StopTrace", {}),
             ("SuspendContainer", {"container": "editor", "timeout": 0.001}),
             ("ResumeContainer", {"container": "editor"}),

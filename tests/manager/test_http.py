@@ -513,3 +513,73 @@ async def test_described(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         assert tree["openapi"].startswith("3.1.")
         described = {(v.upper(), p) for p, verbs in tree["paths"].items() for v in verbs}
         assert described == {(each.verb, each.path) for each in OPERATIONS}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become others")
+@asynchronous
+async def test_reloadedAccess(reactor: ChanproxyReactor, open_: Path) -> None:
+    """Whoever may do less by another configuration is disconnected; the others are not."""
+    access = "[access.one]\nusers = [12345]\ncontainers = ['editor']"
+    async with Web(reactor, open_, more=access) as web:
+
+        async def connects(user: int) -> Listener:
+            path = f"{open_}/http.sock"
+            (mine,) = await thread(connectedAs, path, user, (), 1, socket.SOCK_STREAM)
+            listener = Listener(mine)
+            await listener.until("containers")
+            return listener
+
+        mine, root = await connects(12345), await connects(0)
+        await web.reload("[access.one]\nusers = [12345, 12346]\ncontainers = ['*']")
+        other = await connects(12346)
+        await web.post("/containers/editor/suspend", {"timeout": 0})
+        for each in (mine, root, other):
+            await each.until("resume")
+        await web.reload("[access.one]\nusers = [12346]\ncontainers = ['*']")
+        with pytest.raises((AssertionError, ConnectionError)):
+            await mine.until("resume")
+        await web.post("/containers/editor/suspend", {"timeout": 0})
+        for each in (root, other):
+            await each.until("resume")
+        for each in (mine, root, other):
+            each.close()
+
+
+@asynchronous
+async def test_reloadedLimits(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Others hold at once; what there is already is not taken away."""
+    async with Web(reactor, tmp_path) as web:
+        listener = Listener(web.address)
+        await listener.until("containers")
+        await web.reload("[limits]\nhttp-streams = 1\nhttp-bytes = 64")
+        (await web.get("/events")).refused(429, "limits.http-streams")
+        large = b'{"x": "' + b"y" * 100 + b'"}'
+        (await web.post("/containers/editor/resume", large)).refused(413, "limits.http-bytes")
+        await web.post("/containers/editor/suspend", {"timeout": 0})
+        await listener.until("resume")
+        await web.reload("[limits]\nhttp-timeout = 0.2")
+        # Nothing is sent: in time it is closed.
+        with connected(web.address) as slow:
+            assert await thread(slow.recv, 1) == b""
+        await web.reload("[limits]\nhttp-connections = 1")
+        assert (await web.get("/containers")).status == 503
+        listener.close()
+        await web.reload("")
+        await until(reactor, lambda: not web.editor.suspension.statistics.listeners)
+        assert (await web.get("/containers")).status == 200
+
+
+@asynchronous
+async def test_reloadedContainers(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Who listens is told of one that is made anew, too."""
+    async with Web(reactor, tmp_path) as web:
+        listener = Listener(web.address)
+        await listener.until("containers")
+        before = web.editor
+        await web.reload("", "dry-run")
+        assert web.editor is not before
+        await listener.until("containers")
+        await until(reactor, lambda: web.editor.suspension.state == "asleep")
+        await web.post("/containers/editor/resume")
+        assert (await listener.until("resume"))[0]["container"] == "editor"
+        listener.close()

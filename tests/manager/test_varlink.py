@@ -176,6 +176,7 @@ ERRORS: list[VarlinkError] = [
     errors.ContainerNotFound("editor"),
     errors.ContainerExists("editor"),
     errors.ContainerConfigured("editor"),
+    errors.ReloadFailed(["containers.a.linger: is missing", "no"]),
     errors.TraceRunning(),
     errors.TraceNotRunning(),
     errors.WakeSourceExists("x"),

@@ -295,7 +295,7 @@ async def test_stoppedWhileDialling(reactor: ChanproxyReactor, tmp_path: Path, h
         async with running:
             outer = running.keep(socket.socket(UNIX, STREAM))
             outer.connect(str(tmp_path / "out"))
-            await running.until(lambda: running.service._listeners[0]._dials)
+            await running.until(lambda: running.service._fleet.listeners["a", "c"]._dials)
 
 
 @asynchronous

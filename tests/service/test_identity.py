@@ -147,7 +147,7 @@ async def test_fullBacklog(reactor: ChanproxyReactor, open_: Path) -> None:
                 thread(client, STREAM, open_ / "out", 1000 + number, 2000, [])
                 for number in range(4)
             ]
-            listener = running.service._listeners[0]
+            listener = running.service._fleet.listeners["a", "c"]
             # Somebody has to wait now.
             await running.until(lambda: len(listener._dials) >= 2)
             assert credentials() == before

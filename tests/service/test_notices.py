@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,25 @@ def test_startAndStop(manager: Manager) -> None:
     clock.advance(100)
     assert manager.nothing()
     assert clock.getDelayedCalls() == []
+
+
+def test_reload(manager: Manager) -> None:
+    """It is told when it begins, by the clock that systemd goes by, and that it is over."""
+    clock, notices = noticesFor(manager, WATCHDOG_USEC="3000000")
+    notices.ready()
+    assert [manager.take() for _ in range(2)] == [{"READY": "1"}, {"WATCHDOG": "1"}]
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    notices.reloading()
+    told = manager.take()
+    assert before <= int(told.pop("MONOTONIC_USEC")) <= time.monotonic_ns() // 1000
+    assert told == {"RELOADING": "1"}
+    notices.reloaded()
+    assert manager.take() == {"READY": "1"}
+    # Of the watchdog there is still one.
+    clock.advance(1.5)
+    assert manager.take() == {"WATCHDOG": "1"}
+    assert manager.nothing()
+    notices.stopping()
 
 
 def test_status(manager: Manager) -> None:

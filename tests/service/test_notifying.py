@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,32 @@ def test_service(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         taken += manager.takeUntil("STOPPING")
         assert manager.nothing()
         assert {name for each in taken for name in each} == {"STATUS", "WATCHDOG", "STOPPING"}
+
+
+@pytest.mark.cgroup
+@pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
+def test_reload(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGHUP: the file is read again, which is told before and after that, also when it is bad."""
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.name)
+    with Live(tmp_path) as live:
+        live.accept()
+        file = live.configuration()
+        live.service = live.run("--config", str(file))
+        manager.takeUntil("READY")
+        good = file.read_text()
+        for text in (good.replace("linger = 0.02", "linger = 0.03"), "[[[", good):
+            file.write_text(text)
+            before = time.monotonic_ns() // 1000
+            live.service.send_signal(signal.SIGHUP)
+            *_, begun = manager.takeUntil("RELOADING")
+            assert int(begun["MONOTONIC_USEC"]) >= before
+            manager.takeUntil("READY", "1")
+        log = live.log.read_text()
+        assert log.count("reloaded: container echo: changed: linger") == 2
+        assert log.count("not reloaded: ") == 1
+        for _ in range(20):
+            live.service.send_signal(signal.SIGHUP)
+        live.end()
+        # However many come, in the end it is ready, or ends.
+        *_, last = manager.takeUntil("STOPPING")
+        assert "RELOADING" not in last

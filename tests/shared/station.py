@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +16,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from chanproxy.channels.buffers import PeekBuffer
-from chanproxy.config import AccessEntry, Configuration
+from chanproxy.config import AccessEntry, Configuration, load
 from chanproxy.container import Bounds, Container, Surroundings
 from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.interfaces import ChanproxyReactor
@@ -75,6 +77,16 @@ class Station:
         self._port = controlPort(reactor, SeqpacketAddressSpec(self.path), self.factory, lines)
         self._port.startListening()
         self._clients: list[Client] = []
+
+    async def writes(self, before: str, after: str) -> None:
+        """
+        Have it follow a configuration, and give it another one for when it is asked to read that.
+
+        @param before: TOML, in which C{{number}} is one of this process.
+        """
+        texts = [text.replace("{number}", str(os.getpid())) for text in (before, after)]
+        await self._service.reload(load(texts[0]))
+        self._service.source = partial(load, texts[1])
 
     @property
     def editor(self) -> Container:

@@ -103,13 +103,21 @@ class Web:
         """
         self.reactor = reactor
         self.address: Any = str(directory / "http.sock")
-        text = f"http = '{http or f'unix:{self.address}'}'\n{more}\n"
-        for name in ("editor", "shop"):
-            text += f'[containers.{name}]\nfreezer = "none"\nsuspend = "{mode}"\n'
+        self._http = http or f"unix:{self.address}"
         if http:
             self.address = ("127.0.0.1", int(http.split(":")[1]))
-        self.service = ChanproxyService(config.load(text), reactor)
+        self.service = ChanproxyService(self._configuration(more, mode), reactor)
         self.service.startService()
+
+    def _configuration(self, more: str, mode: str) -> config.Configuration:
+        text = f"http = '{self._http}'\n{more}\n"
+        for name in ("editor", "shop"):
+            text += f'[containers.{name}]\nfreezer = "none"\nsuspend = "{mode}"\n'
+        return config.load(text)
+
+    async def reload(self, more: str, mode: str = "manual") -> None:
+        """Have the service follow another configuration."""
+        await self.service.reload(self._configuration(more, mode))
 
     @property
     def editor(self) -> Container:

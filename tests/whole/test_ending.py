@@ -40,8 +40,10 @@ def observe(event):
         print("hangs", flush=True)
         os._exit(99)
     if reactor.running:
-        for number in numbers:
-            signal.raise_signal(number)
+        # One in each line, or all of them.
+        for number in [numbers.pop(1)] if numbers[0] < 0 and numbers[1:] else numbers:
+            if number > 0:
+                signal.raise_signal(number)
     lock.release()
 
 globalLogPublisher.addObserver(observe)
@@ -58,21 +60,42 @@ run()
 )
 def test_inTheMiddleOfALogLine(tmp_path: Path, numbers: list[int]) -> None:
     """No handler waits for what the main thread has, be it a log's lock; the first one counts."""
-    file = tmp_path / "c.toml"
-    file.write_text('[containers.a]\nfreezer = "none"\n')
-    argv = [sys.executable, "-c", IN_THE_LOG, ",".join(map(str, numbers))]
-    options = ["-n", "--pidfile=", f"--logfile={tmp_path}/log", "chanproxy", "--config", str(file)]
-    done = subprocess.run(
-        [*argv, *options],
-        env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(tmp_path / "runtime")),
-        timeout=60,
-        capture_output=True,
-    )
-    log = (tmp_path / "log").read_text()
-    assert b"hangs" not in done.stdout, log
+    # With a file, SIGHUP has it read that again.
+    channel = ["--listen", f"unix:{tmp_path}/a", "--connect", f"unix:{tmp_path}/b"]
+    done, log = inTheMiddle(tmp_path, numbers, *channel, "--freezer", "none")
     wanted = 0 if numbers[0] == signal.SIGHUP else -numbers[0]
     assert done.returncode == wanted, log
     assert "Traceback" not in log
+    assert "Server Shut Down." in log
+
+
+def inTheMiddle(
+    directory: Path, numbers: list[int], *options: str
+) -> tuple[subprocess.CompletedProcess[bytes], str]:
+    """A service whose log lines are met by signals, and its log."""
+    argv = [sys.executable, "-c", IN_THE_LOG, ",".join(map(str, numbers))]
+    twistd = ["-n", "--pidfile=", f"--logfile={directory}/log", "chanproxy", *options]
+    done = subprocess.run(
+        [*argv, *twistd],
+        env=dict(os.environ, CHANPROXY_RUNTIME_DIRECTORY=str(directory / "runtime")),
+        timeout=60,
+        capture_output=True,
+    )
+    log = (directory / "log").read_text()
+    assert b"hangs" not in done.stdout, log
+    return done, log
+
+
+def test_reloadsInTheMiddleOfALogLine(tmp_path: Path) -> None:
+    """Nor does that of SIGHUP where there is a file; and it ends in the middle of all that."""
+    file = tmp_path / "c.toml"
+    file.write_text('[containers.a]\nfreezer = "none"\n')
+    # In each line one of them; the reload for it says more.
+    numbers = [signal.SIGHUP] * 20 + [signal.SIGTERM]
+    done, log = inTheMiddle(tmp_path, [-1, *numbers], "--config", str(file))
+    assert done.returncode == -signal.SIGTERM, log
+    assert "Traceback" not in log
+    assert "reloaded: nothing has changed" in log
     assert "Server Shut Down." in log
 
 

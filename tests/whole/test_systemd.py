@@ -225,6 +225,33 @@ def test_hangs(machine: Machine) -> None:
     machine.configure("watchdog", "")
 
 
+def test_reload(machine: Machine) -> None:
+    """systemctl reload ends when it is done, and fails with what is wrong; SIGHUP does it, too."""
+    before = machine.pid()
+
+    def said(text: str) -> bool:
+        return any(text in each["MESSAGE"] for each in machine.journal())
+
+    try:
+        machine.write("/etc/chanproxy.toml", CONFIGURATION.replace("linger = 0.1", "linger = 0.2"))
+        machine.run("systemctl", "reload", "chanproxy")
+        assert said("reloaded: container web: changed: linger")
+        machine.write("/etc/chanproxy.toml", CONFIGURATION.replace("linger", "lingr"))
+        machine.run("systemctl", "reload", "chanproxy", check=False)
+        assert said("containers.web.lingr: is not known")
+        assert machine.about("ActiveState") == ["active"]
+        machine.write("/etc/chanproxy.toml", CONFIGURATION.replace("linger = 0.1", "linger = 0.3"))
+        machine.run("systemctl", "kill", "--kill-whom=main", "--signal=HUP", "chanproxy")
+        done = "reloaded: container web: changed: linger"
+        until("done", lambda: sum(done in each["MESSAGE"] for each in machine.journal()) > 1)
+        # systemd has been told that it is over.
+        until("active", lambda: machine.about("ActiveState", "SubState") == ["active", "running"])
+        assert machine.pid() == before
+        assert machine.ask() == b"hello"
+    finally:
+        machine.write("/etc/chanproxy.toml", CONFIGURATION)
+
+
 def _more(count: str) -> str:
     return str(int(count) + 1)
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from attrs import frozen
 from twisted.web.http import Request
 
-from chanproxy.manager.access import EVERYTHING, Access, Credentials, Rights, credentialsOf
+from chanproxy.manager.access import EVERYTHING, Credentials, IAccess, Rights, credentialsOf
 from chanproxy.manager.crowds import Account, Crowd
 from chanproxy.manager.http.errors import HttpError
 from chanproxy.manager.refusals import noAccess
@@ -52,12 +52,14 @@ class IDoor(Protocol):
 
     def connected(self, connection: socket.socket) -> Peer: ...
     def asks(self, peer: Peer, request: Request) -> Peer: ...
+    def allow(self, access: IAccess) -> None: ...
+    def covers(self, peer: Peer) -> bool: ...
 
 
 class UnixDoor:
     """By a path: a user is who the kernel says, as on the control socket."""
 
-    def __init__(self, access: Access, crowd: Crowd) -> None:
+    def __init__(self, access: IAccess, crowd: Crowd) -> None:
         self._access = access
         self._crowd = crowd
 
@@ -72,6 +74,15 @@ class UnixDoor:
     def asks(self, peer: Peer, request: Request) -> Peer:
         """A header changes nothing."""
         return peer
+
+    def allow(self, access: IAccess) -> None:
+        """From now on others may do other things."""
+        self._access = access
+
+    def covers(self, peer: Peer) -> bool:
+        """Whether somebody may do no less than when it connected."""
+        credentials = peer.credentials
+        return credentials is None or self._access.rights(credentials).covers(peer.rights)
 
 
 class TcpDoor:
@@ -102,6 +113,13 @@ class TcpDoor:
             if scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token):
                 return Peer("who knows the token", EVERYTHING, self._owner, token=True)
         return peer
+
+    def allow(self, access: IAccess) -> None:
+        """The table is about users, and who comes here is none."""
+
+    def covers(self, peer: Peer) -> bool:
+        """What it may do is what it has shown."""
+        return True
 
 
 def expectRight(peer: Peer, acts: bool) -> None:

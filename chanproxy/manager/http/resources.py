@@ -143,21 +143,24 @@ class Tools:
     What resources are made with.
 
     @ivar containers: those of the service at this moment, by name.
-    @ivar streams: the most streams of events at a time.
     """
 
     manager: Manager
     feed: Feed
     containers: Callable[[], Mapping[str, Container]]
-    streams: int
     reactor: Any
 
 
 class Resources:
-    """Answers requests."""
+    """
+    Answers requests.
 
-    def __init__(self, tools: Tools) -> None:
+    @ivar streams: the most streams of events at a time; may be changed.
+    """
+
+    def __init__(self, tools: Tools, streams: int) -> None:
         self._tools = tools
+        self.streams = streams
         self._measured: Metrics | None = None
         self._answers: dict[str, Callable[[HttpRequest, Peer, dict[str, Any]], None]] = {
             "/events": self._events,
@@ -286,7 +289,7 @@ class Resources:
             # With its errors.
             self._dispatch(peer, "Describe", {"container": wanted})
         feed = self._tools.feed
-        most, mine = self._tools.streams, feed.of(peer.account)
+        most, mine = self.streams, feed.of(peer.account)
         if len(feed) >= most or (mine >= max(most // 8, 1) and not peer.account.owner):
             raise LimitExceeded("limits.http-streams")
         last = (asked.getHeader(b"Last-Event-ID") or b"").decode("latin-1")

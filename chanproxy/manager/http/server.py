@@ -23,7 +23,8 @@ from zope.interface import implementer
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.kernel.foreign import closeForeign
-from chanproxy.manager.crowds import Crowd
+from chanproxy.manager.access import IAccess
+from chanproxy.manager.crowds import Crowd, Terms
 from chanproxy.manager.errors import CallTooLarge, LimitExceeded, VarlinkError
 from chanproxy.manager.http.doors import IDoor, Peer
 from chanproxy.manager.http.errors import statusOf
@@ -255,6 +256,19 @@ class HttpFactory(Factory):
         peer = self._open.pop(connection, None)
         if peer is not None:
             self._crowd.left(peer.account)
+
+    def limit(self, terms: Terms, bounds: Bounds) -> None:
+        """Have others; those of a connection that stands stay, as to its time."""
+        self._crowd.change(terms)
+        self.bounds = bounds
+
+    def allow(self, access: IAccess) -> None:
+        """From now on others may do other things; whoever may do less is disconnected."""
+        self.door.allow(access)
+        for connection, peer in list(self._open.items()):
+            if not self.door.covers(peer):
+                self.lines.warn("http: {who} has lost access: closed", who=peer.who)
+                connection.transport.abortConnection()
 
     def log(self, request: Any) -> None:
         """Twisted's own log of each request: not kept, for others could fill it."""
