@@ -252,7 +252,7 @@ class SeqpacketChannel(SocketChannel):
         """
         Drop the packet at the head, of whatever size, and its descriptors; nothing is received.
 
-        For a packet that L{peek} refused.  Harmless when there is none, and after L{close}.
+        For a packet that L{peek} refused.  Harmless when there is none, and after C{close}.
         """
         while not self._closed:
             with contextlib.suppress(BlockingIOError):

@@ -38,7 +38,7 @@ class CommandFailed(Exception):
 
 class CommandCgroup:
     """
-    A cgroup, and what a command has in it.  It is a path for L{os}.
+    A cgroup, and what a command has in it.  It is a path for C{os}.
 
     @ivar directory: of the cgroup.
     @ivar spec: what people write for it.

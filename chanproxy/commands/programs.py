@@ -24,7 +24,7 @@ class ProgramCommand(click.Command):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """See L{click.Command}."""
+        """See C{click.Command}."""
         values = {
             name: 0 if option.is_flag else option.nargs
             for option in self.get_params(ctx)

@@ -89,7 +89,7 @@ def test_options(tmp_path: Path) -> None:
 def test_wrong(tmp_path: Path) -> None:
     """What it can be is said."""
     (tmp_path / "c.toml").write_text('control = "@x"\n')
-    said = "'xml' is not known; write one of auto, plain, json, journal"
+    said = "'xml' is not known; write one of 'auto', 'plain', 'json', 'journal'"
     assert f"--log: {said}" in refused(tmp_path, "--config", "c.toml", "--log", "xml")
     (tmp_path / "c.toml").write_text('control = "@x"\nlog = "xml"\n')
     assert f"log: {said}" in refused(tmp_path, "--config", "c.toml")

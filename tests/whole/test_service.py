@@ -213,7 +213,7 @@ def test_foreignRecords(live: Live) -> None:
     service = live.run("--config", str(live.configuration()))
     _, errors = service.communicate(timeout=20)
     assert service.returncode == 1
-    assert b"chanproxy: records: others can write to the runtime directory" in errors
+    assert b"chanproxy.toml: records: others can write to the runtime directory" in errors
     for text in (errors, done.stderr.encode()):
         assert b"Traceback" not in text
 

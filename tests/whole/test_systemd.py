@@ -261,7 +261,7 @@ def test_wrong(booted: Machine) -> None:
     booted.write("/etc/chanproxy.toml", CONFIGURATION.replace("linger", "lingr"))
     try:
         assert booted.run("systemctl", "start", "chanproxy", check=False) == ""
-        said = "chanproxy: containers.web.lingr: is not known; did you mean linger?"
+        said = "/etc/chanproxy.toml:7: containers.web.lingr: is not known; did you mean linger?"
         assert said in [each["MESSAGE"] for each in booted.journal()]
     finally:
         booted.run("systemctl", "stop", "chanproxy")
