@@ -4,6 +4,7 @@ HttpPort: the service over HTTP.  Loaded only where the configuration has the ke
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 from twisted.internet.defer import Deferred
@@ -14,9 +15,10 @@ from chanproxy import config
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.container import Container
 from chanproxy.endpoints.ports import StreamPort
-from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.kernel.descriptors import limit
 from chanproxy.kernel.fewlines import FewLines
+from chanproxy.kernel.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.manager.access import IAccess
 from chanproxy.manager.crowds import Crowd, Terms
 from chanproxy.manager.dispatch import Manager
@@ -24,6 +26,7 @@ from chanproxy.manager.http.doors import IDoor, TcpDoor, UnixDoor, readToken
 from chanproxy.manager.http.events import Feed
 from chanproxy.manager.http.resources import Resources, Tools
 from chanproxy.manager.http.server import Bounds, HttpFactory
+from chanproxy.service.preflight import madeByUs
 from chanproxy.service.startable import CannotStart
 
 
@@ -64,6 +67,7 @@ class HttpPort:
             _bounds(limits),
             FewLines(self._log, reactor, "http", limits.logLines),
         )
+        self._address = address
         self._port = StreamPort(reactor, address, clients, buffer, lines=limits.logLines)
 
     def start(self) -> None:
@@ -73,7 +77,11 @@ class HttpPort:
         @raise CannotStart: what is wrong, and what to do; nothing is left behind.
         """
         try:
+            if madeByUs(self._address):
+                os.close(openDirectory(runtimeDirectory()))
             self._port.startListening()
+        except FreezerError as error:
+            raise CannotStart("http", str(error)) from error
         except CannotListenError as error:
             raise CannotStart("http", str(error.socketError)) from error
 

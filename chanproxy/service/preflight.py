@@ -14,8 +14,7 @@ from chanproxy.config import Problem
 from chanproxy.config.changes import Piece, piecesOf
 from chanproxy.config.tables import join
 from chanproxy.config.together import whyNotApart
-from chanproxy.endpoints.addresses import Address
-from chanproxy.endpoints.paths import SeqpacketAddressSpec
+from chanproxy.endpoints.addresses import Address, SocketAddress
 from chanproxy.freezers import makeFreezer, stops
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.kernel.rundirectory import openDirectory, runtimeDirectory
@@ -62,7 +61,7 @@ def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) ->
         if taken is not None:
             problems.append(Problem("control", taken, passing=True))
     http = configuration.http
-    if http is not None and (taken := http.whyNotBindable()):
+    if http is not None and not madeByUs(http) and (taken := http.whyNotBindable()):
         problems.append(Problem("http", taken, passing=True))
     return problems
 
@@ -182,7 +181,7 @@ def _whyInHands(freezer: IFreezer) -> str | None:
     return None
 
 
-def madeByUs(control: SeqpacketAddressSpec) -> bool:
-    """Whether the control socket's directory is the runtime directory, still to be made."""
-    directory = os.path.dirname(control.path)
+def madeByUs(address: SocketAddress) -> bool:
+    """Whether a socket's directory is the runtime directory, still to be made."""
+    directory = os.path.dirname(address.file or "")
     return directory == runtimeDirectory() and not os.path.exists(directory)

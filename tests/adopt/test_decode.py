@@ -489,7 +489,9 @@ def test_parseTimeouts(text: str, seconds: float) -> None:
 )
 def test_parseTimeoutsWrong(text: str) -> None:
     """Anything else is a sentence."""
-    with pytest.raises(ValueError, match="neither all nor ignore nor a time as 10s"):
+    with pytest.raises(
+        ValueError, match="neither 'all' nor 'ignore' nor a number of seconds as '10s'"
+    ):
         parseTimeouts(text)
 
 

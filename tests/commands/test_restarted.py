@@ -145,8 +145,9 @@ def test_runEndsMeanwhile(shell: Shell) -> None:
     shell.end(signal.SIGKILL)
     line(job.running, stderr=True)
     job.running.terminate()
+    # Not by communicate: that closes its input, at whose end it ends by itself.
+    assert job.running.wait(PATIENCE) == 128 + signal.SIGTERM
     job.running.communicate(timeout=PATIENCE)
-    assert job.running.returncode == 128 + signal.SIGTERM
     assert not cgroupsOf(JOB)
 
 
