@@ -31,6 +31,7 @@ from chanproxy.adopt.entering import Members
 from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.naming import Ignored
 from chanproxy.adopt.slices import inOne
+from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import Gone, position, threadsOf, threadStat
 from chanproxy.adopt.times import Times
 from chanproxy.wake.source import SourceGroup
@@ -200,10 +201,18 @@ class Subject:
 
     def look(self, inspector: Inspector | None = None) -> SourceGroup:
         """Look into it; raises what the look fails with."""
-        self.drop()
         inspector = inspector or self.inspector()
-        self._group = looked(inspector)
-        return self._group
+        deadline = time.monotonic() + 10
+        while True:
+            self.drop()
+            try:
+                self._group = looked(inspector)
+            except StillBusy as error:
+                # Beside a load; the service tries again as well.
+                if "did not stop for a look" not in str(error) or time.monotonic() > deadline:
+                    raise
+            else:
+                return self._group
 
     def __enter__(self) -> Self:
         return self
