@@ -22,7 +22,6 @@ from chanproxy.adopt.habits import Seen
 from chanproxy.adopt.inflight import refuseAwaited
 from chanproxy.adopt.observer import Sight
 from chanproxy.adopt.slices import Listing
-from chanproxy.adopt.socketlimits import limitIn
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.adopt.threads import (
     Glance,
@@ -33,7 +32,7 @@ from chanproxy.adopt.threads import (
     threadStat,
 )
 from chanproxy.adopt.times import Times
-from chanproxy.adopt.waits import MOST_ENTRIES, TIMES, Clock, Entries, NotWaiting, Tables, Wait
+from chanproxy.adopt.waits import MOST_ENTRIES, TIMES, Clock, Entries, NotWaiting, Tables
 from chanproxy.words import named
 
 
@@ -160,7 +159,9 @@ class Foresight:
                 raise StillBusy(f"busy: {label} has been thawed, and has not run yet")
             if stat.state == "D":
                 raise StillBusy(f"busy: {label} waits for a disk, or otherwise uninterruptibly")
-            sight = sight or self._sight(pid, tid)
+            clock = self._clockOf(pid)
+            if sight is None:
+                sight = self._times.observer.sight(pid, tid, memory, clock, self._tables)
             if sight is None or sight.where.number < 0:
                 raise StillBusy(f"busy: {label}")
             where = sight.where
@@ -169,7 +170,12 @@ class Foresight:
                 if not mayWait(name):
                     raise StillBusy(f"busy: {label} is in {name}, which cannot be watched")
                 try:
-                    wait = self._waitOf(pid, name, sight, memory)
+                    if sight.error is not None:
+                        raise sight.error
+                    # One that the kernel has restarted is in a call of another name.
+                    wait = sight.wait or decode(
+                        name, where.arguments, memory.read, clock, self._tables
+                    )
                 except NotWaiting as error:
                     raise StillBusy(f"busy: {label} {error}") from None
                 except PermissionError:
@@ -184,24 +190,6 @@ class Foresight:
             # A worker shows the call that it was made in, for ever.
             seen.timing, seen.onlyTime, seen.descriptors = None, True, ()
         seen.calm = seen.ran
-
-    @staticmethod
-    def _sight(pid: int, tid: int) -> Sight | None:
-        where = position(pid, tid)
-        return None if where is None else Sight(where)
-
-    def _waitOf(self, pid: int, name: str, sight: Sight, memory: Glance) -> Wait:
-        """@raise NotWaiting, OSError: see L{decode}."""
-        if sight.error is not None:
-            raise sight.error
-        wait = sight.wait
-        if wait is None:
-            arguments = sight.where.arguments
-            wait = decode(name, arguments, memory.read, self._clockOf(pid), self._tables)
-        if name == "connect":
-            limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
-            wait = wait if limit is None else wait.limited(limit)
-        return wait
 
     def _shared(self, entries: Entries) -> tuple[int, ...]:
         """The numbers of descriptors: one object for all threads that wait on the same."""

@@ -129,12 +129,10 @@ class Observer:
         else:
             seen.before = max(seen.looked, self._looked)
             seen.ran, seen.looked, seen.since, seen.held = ran, now, since, False
-        where = position(pid, tid)
-        if where is None:
-            # One that runs at this moment shows what it waits for the next time.
-            return seen, None
-        sight = self._sight(where, memory, clock, tables)
-        self._learn(pid, tid, seen, sight, begun)
+        sight = self.sight(pid, tid, memory, clock, tables)
+        # One that runs at this moment shows what it waits for the next time.
+        if sight is not None:
+            self._learn(pid, tid, seen, sight, begun)
         return seen, sight
 
     def _learn(
@@ -182,15 +180,44 @@ class Observer:
         """Each thread has been looked at in the round that began then."""
         self._looked = now
 
-    def _sight(self, where: Position, memory: Glance, clock: Clock, tables: Tables) -> Sight:
+    def sight(
+        self, pid: int, tid: int, memory: Glance, clock: Clock, tables: Tables
+    ) -> Sight | None:
+        """
+        Look where a thread is; nothing is learnt from that.
+
+        @return: None when it runs, or cannot be asked for the moment.
+        @raise Gone: there is no such thread.
+        @raise OSError: we may not look into it.
+        """
+        where = position(pid, tid)
+        if where is None:
+            return None
         name = self._processor.name(where.number)
         if where.number < 0 or not mayWait(name):
             return Sight(where)
         try:
             wait = decode(name, where.arguments, memory.read, clock, tables)
-            if name in RECEIVING:
-                limit = limitIn(memory.pidfd, wait.descriptors[0][0], name)
-                wait = wait if limit is None else wait.limited(limit)
+            wait = _limited(wait, memory)
         except (NotWaiting, OSError) as error:
             return Sight(where, error=error)
         return Sight(where, wait)
+
+
+def _limited(wait: Wait, memory: Glance) -> Wait:
+    """
+    The same with the limit of its socket, if that has one.
+
+    @raise NotWaiting: a freeze would harm it.
+    @raise OSError: whether it would is not known.
+    """
+    if wait.call not in RECEIVING and wait.call != "connect":
+        return wait
+    try:
+        limit = limitIn(memory.pidfd, wait.descriptors[0][0], wait.call)
+    except OSError:
+        if wait.call in RECEIVING:
+            # Closed by another thread, say: it is harmed by no freeze, and only its time not known.
+            return wait
+        raise
+    return wait if limit is None else wait.limited(limit)
