@@ -37,6 +37,11 @@ class Key:
     option: bool = True
 
     @property
+    def parameter(self) -> str:
+        """What it is called in a call of the manager: Varlink's words have no hyphen."""
+        return self.name.replace("-", "_")
+
+    @property
     def required(self) -> bool:
         """Whether it has to be there."""
         return self.default is attrs.NOTHING

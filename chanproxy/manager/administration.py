@@ -43,7 +43,7 @@ from chanproxy.manager.recording import ChromeFormat, Recording
 from chanproxy.trace import Format
 from chanproxy.words import safe
 
-_KEYS = {key.name.replace("-", "_"): key for key in ALL}
+_KEYS = {key.parameter: key for key in ALL}
 """A container's keys, as parameters of a call: Varlink's words have no hyphen."""
 
 

@@ -279,10 +279,10 @@ def _parameter(attribute: str) -> str:
     from chanproxy.config.keys import hyphened
 
     name = hyphened(attribute)
-    known = [key.name for key in ALL]
+    known = {key.name: key for key in ALL}
     if name not in known:
         raise TypeError(f"a container has no key {name}; {meant(name, known)}")
-    return name.replace("-", "_")
+    return known[name].parameter
 
 
 def _dial(endpoint: IStreamClientEndpoint) -> Deferred[Connection]:

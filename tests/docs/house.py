@@ -50,11 +50,6 @@ for head in ("chanproxy", "twisted"):
 """
 
 
-def mixed(name: str) -> str:
-    """The attribute of a key."""
-    return re.sub("-(.)", lambda letter: letter[1].upper(), name)
-
-
 @frozen
 class Figure:
     """
@@ -109,9 +104,9 @@ def _specs() -> int:
     )
 
 
-def _knowing(key: Key) -> int:
+def _knowing(attribute: str, key: Key) -> int:
     """In how many files a key of a container stands, however it is spelled."""
-    words = {key.name, key.name.replace("-", "_"), mixed(key.name)}
+    words = {key.name, key.parameter, attribute}
     return sum(
         any(re.search(rf"\b{word}\b", path.read_text()) for word in words) for _, path in modules()
     )
@@ -119,8 +114,11 @@ def _knowing(key: Key) -> int:
 
 def _mostKnown() -> tuple[int, str]:
     """Of the keys that limit something, which is what most keys do."""
-    keys = [key for name, key in KEYS.items() if hasattr(Bounds(), name)]
-    return max((_knowing(key), key.name) for key in keys if key.name not in IDEAS)
+    return max(
+        (_knowing(attribute, key), key.name)
+        for attribute, key in KEYS.items()
+        if hasattr(Bounds(), attribute) and key.name not in IDEAS
+    )
 
 
 def figures() -> list[Figure]:

@@ -48,7 +48,7 @@ def described(interface: str) -> tuple[dict[str, Signature], dict[str, dict[str,
 
 METHODS, TYPES = described(MANAGER)
 
-KEYS = {key.name.replace("-", "_") for key in ALL}
+KEYS = {key.parameter for key in ALL}
 """A container's, as parameters."""
 
 SENSE: dict[str, Any] = {
