@@ -15,15 +15,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from chanproxy.commands.owners import removeAbove, unmarkOwner
+from chanproxy.commands.removing import EMPTYING, killAll, removeEmptied
 from chanproxy.commands.rights import explained
-from chanproxy.freezers.files import GONE, cgroupsFrom, processesIn, readLines
+from chanproxy.freezers.files import cgroupsFrom, processesIn, readLines
 from chanproxy.freezers.marks import marked, unmark
 from chanproxy.freezers.mounts import cgroupMounts, findCgroup
 from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.processes import ProcessStatus, maskOf, startTime
-
-EMPTYING = 5.0
-"""Seconds to wait until the killed rest of a cgroup has left it; the kernel takes milliseconds."""
 
 SHOWN = 8
 """Processes that are named."""
@@ -182,18 +180,8 @@ class CommandCgroup:
 
     def kill(self) -> None:
         """All that is in it, at once."""
-        if not self._write("cgroup.kill", b"1"):
-            # Before Linux 5.14.
-            self.tell(signal.SIGKILL)
+        killAll(self.directory)
         self.thaw()
-
-    def _write(self, name: str, text: bytes) -> bool:
-        try:
-            with open(os.path.join(self.directory, name), "wb", buffering=0) as file:
-                file.write(text)
-        except OSError:
-            return False
-        return True
 
     def remove(self) -> str | None:
         """
@@ -202,19 +190,9 @@ class CommandCgroup:
 
         @return: why one is left, in words.
         """
-        deadline = time.monotonic() + EMPTYING
-        for inner in [*cgroupsFrom(self.directory)][::-1]:
-            while inner not in self.kept:
-                try:
-                    os.rmdir(inner)
-                    break
-                except OSError as error:
-                    if error.errno in GONE:
-                        break
-                    # What was killed leaves a moment later.
-                    if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                        return f"{inner} is left: {error.strerror}; in it: {self.names()}"
-                    time.sleep(0.002)
+        left = removeEmptied(self.directory, time.monotonic() + EMPTYING, self.kept)
+        if left:
+            return f"{left}; in it: {self.names()}"
         if self.kept:
             unmarkOwner(self.directory)
         removeAbove(self.directory, self.made)

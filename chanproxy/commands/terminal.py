@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.control import Control
 from rich.screen import Screen
 
@@ -76,7 +76,7 @@ class Terminal:
         self._console = Console(highlight=False)
         if self._console.is_dumb_terminal:
             raise NoTerminal("the terminal (TERM) is a dumb one")
-        self._keyboard = sys.stdin.fileno()
+        self._keyboard, self._screen = sys.stdin.fileno(), sys.stdout.fileno()
         self._before: list[Any] = []
         self.ending = False
         self._stopping = False
@@ -85,8 +85,9 @@ class Terminal:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines."""
-        return self._console.size.width, self._console.size.height
+        """Columns and lines, as of now; a terminal that knows of none has as many as a VT100."""
+        columns, lines = os.get_terminal_size(self._screen)
+        return columns or 80, lines or 24
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
@@ -136,6 +137,8 @@ class Terminal:
 
     def draw(self, what: RenderableType) -> None:
         """Show something; what does not go onto the screen is cut off."""
+        # What COLUMNS and LINES say was true when the shell was asked last.
+        self._console.size = ConsoleDimensions(*self.size)
         # As one write: nothing flickers.
         with self._console:
             self._console.control(Control.home())

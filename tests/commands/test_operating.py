@@ -161,8 +161,13 @@ def fits(frame: Sequence[str], columns: int, count: int) -> bool:
 
 
 def test_top(stage: Stage) -> None:
-    """All containers on a screen; keys sort, choose, suspend, wake and explain; q quits."""
-    with stage.screen("top", "--interval", "0.2") as screen:
+    """
+    All containers on a screen; keys sort, choose, suspend, wake and explain; q quits.
+
+    It is as large as the terminal is now, whatever the shell has said of it.
+    """
+    said = {"COLUMNS": "80", "LINES": "24"}
+    with stage.screen("top", "--interval", "0.2", **said) as screen:
         frame = screen.shows("3 containers, ")
         assert re.search(rb"\x1b\[[\d;]*3[0-7]m", screen.output)
         assert fits(frame, 80, 24)

@@ -201,11 +201,17 @@ class Town(Shell):
         output, errors = started.communicate(timeout=PATIENCE)
         return subprocess.CompletedProcess(words, started.returncode, output, errors)
 
-    def hangUp(self) -> None:
-        """SIGHUP, until the log says what became of it."""
-        before = self.said()
+    def hangUp(self, lines: int = 1) -> str:
+        """
+        SIGHUP, until the log says what became of it.
+
+        @param lines: at least so many, which may be written one after the other.
+        @return: what is new in it.
+        """
+        before, text = self.said(), self.log.read_text()
         self.signal(signal.SIGHUP)
-        self.waitFor("reloaded", lambda: self.said() > before)
+        self.waitFor("reloaded", lambda: self.said() >= before + lines)
+        return self.log.read_text().removeprefix(text)
 
     def signal(self, number: int) -> None:
         assert self.service is not None

@@ -269,7 +269,8 @@ def _watchInput(directory: str) -> None:
     """In a thread of its own."""
     while os.read(0, 1):
         pass
-    removeCgroup(directory)
+    # Nobody waits for it, and nobody else does it.
+    removeCgroup(directory, patience=PATIENCE)
     os._exit(1)
 
 
