@@ -121,14 +121,15 @@ def makePolicy(name: str, channel: Channel) -> IHandledPolicy:
     """
     Make the policy of one channel.
 
-    @raise ValueError: there is no such policy; the text is a sentence for the user.
+    @raise PluginError: what the plugin makes is no policy; the text is a sentence for the user.
+    @raise ValueError: there is no such policy; likewise.
     """
     if name in _OURS:
         return _OURS[name](channel)
-    from chanproxy.plugins import policyFactories
+    from chanproxy import plugins
 
-    factories = policyFactories()
+    factories = plugins.policyFactories()
     if name not in factories:
         known = [*POLICIES, *factories]
         raise ValueError(f"there is no policy {brief(name)} for handled; {meant(name, known)}")
-    return factories[name].makePolicy(channel)
+    return plugins.makePolicy(factories[name], channel)

@@ -20,7 +20,7 @@ from chanproxy.carry.noticed import Noticed
 from chanproxy.carry.pairing import CannotPair, whyNotPaired
 from chanproxy.carry.proxy import Callbacks, ChannelProxy, ContainerProtocol, RemoteProtocol
 from chanproxy.carry.reports import Reports
-from chanproxy.interfaces import ChanproxyReactor, IChannel
+from chanproxy.interfaces import ChanproxyReactor, IChannel, IHandledPolicy
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.wake.counter import MAXIMUM, MessageCounter
 from chanproxy.wake.source import WakeSourceError
@@ -230,7 +230,8 @@ class Channels:
         @param reports: where messages on C{counter} are handled; closed when the proxy ends.
         @raise CannotPair: the two ends do not go together, or nothing shows what the container has
             read; all is still open and the caller's.
-        @raise ValueError: there is no such policy; the ends are still the caller's.
+        @raise ValueError: there is no such policy, or what a plugin makes is none; the ends are
+            still the caller's.
         @raise OSError: out of descriptors; the ends and all else are still open and the caller's.
         @raise WakeSourceError: the counter is registered already; likewise.
         """
@@ -248,6 +249,7 @@ class Channels:
         counting = counter or made
         assert counting is not None
         counting.onHandled = carriage.onHandled
+        policy: IHandledPolicy | None = None
         try:
             policy = policies.makePolicy(
                 handled if counter is None else "explicit",
@@ -266,6 +268,8 @@ class Channels:
             if kept is None:
                 self._sources.add(name, counting)
         except BaseException:
+            if policy is not None:
+                policy.close()
             if made is not None:
                 made.close()
             raise

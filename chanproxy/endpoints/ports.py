@@ -228,10 +228,15 @@ class ChannelPort:
         return allowed
 
     def stopListening(self) -> Deferred[None]:
-        """Stop, and remove the socket file if it is still ours."""
+        """
+        Stop at once, as the reactor may not turn again; remove the socket file if it is ours.
+        """
         if self._stopped is None:
             self._stopped = Deferred()
-            self._reactor.callLater(0, self.connectionLost, None)
+            if self._socket is None:
+                self._stopped.callback(None)
+            else:
+                self.connectionLost(None)
         return self._stopped
 
     def connectionLost(self, reason: Failure | None) -> None:

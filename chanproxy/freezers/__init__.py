@@ -65,11 +65,11 @@ def _maker(spec: str) -> _Make:
         expectCgroup(argument)
     if not stops(spec) or (argument and kind in _OURS and stops(kind)):
         return _OURS[kind]
-    from chanproxy.plugins import freezerFactories
+    from chanproxy.plugins import freezerFactories, makeFreezer
 
     others = freezerFactories()
     if argument and kind in others:
-        return lambda argument, reactor, breadth: others[kind].makeFreezer(argument, reactor)
+        return lambda argument, reactor, breadth: makeFreezer(others[kind], argument, reactor)
     there = ("cgroup:PATH", *(f"{prefix}:ARGUMENT" for prefix in others))
     raise Wrong(
         f"{brief(spec)} is no freezer; known are {', '.join(there)}, and none, which stops nothing",
@@ -116,6 +116,7 @@ def makeFreezer(spec: str, reactor: ChanproxyReactor, breadth: Breadth | None = 
 
     @param spec: C{cgroup:PATH}, C{none}, or the prefix of a plugin and its argument.
     @param breadth: how much is looked through, for a cgroup's processes.
-    @raise ValueError: anything else; the text is a sentence for the user.
+    @raise PluginError: what the plugin makes is no freezer; the text is a sentence for the user.
+    @raise ValueError: anything else; likewise.
     """
     return _maker(spec)(spec.partition(":")[2], reactor, breadth)

@@ -23,6 +23,7 @@ from chanproxy.interfaces.freezers import (
     ISlicedFreezer,
     IThawedByDescriptor,
 )
+from chanproxy.interfaces.plugins import PluginError
 from chanproxy.interfaces.policies import IHandledPolicy, IHandledPolicyFactory, IWakeWatcher
 from chanproxy.interfaces.reactors import ChanproxyReactor, PollingReactor
 
@@ -46,5 +47,6 @@ __all__ = [
     "IThawedByDescriptor",
     "IWakeWatcher",
     "MessageRefused",
+    "PluginError",
     "PollingReactor",
 ]

@@ -28,7 +28,7 @@ from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.kernel import descriptors
 from chanproxy.service.guestport import GuestPort
 from chanproxy.service.listener import ChannelListener
-from chanproxy.service.preflight import placeOf
+from chanproxy.service.preflight import placeOf, whyFailed
 from chanproxy.service.startable import CannotStart
 from chanproxy.service.summary import Summary
 from chanproxy.wake.history.figures import Tally
@@ -125,8 +125,8 @@ class Fleet:
                 adoption=container.adoption,
                 around=Surroundings(signals=self._signals, tally=self._tally),
             )
-        except (FreezerError, ValueError) as error:
-            problems.append(Problem(path, str(error)))
+        except Exception as error:
+            problems.append(Problem(path, whyFailed(container.freezer, error)))
             return False
         self._guard.add(made.freezer)
         self.containers[container.name] = made
@@ -135,6 +135,19 @@ class Fleet:
         if place:
             self.places[path] = place
         return True
+
+    def begin(self, names: Iterable[str], problems: list[Problem]) -> None:
+        """
+        Have containers be suspended from now on, which a plugin's freezer may fail at.
+
+        @param problems: what is wrong is added; the others go on.
+        """
+        for name in names:
+            try:
+                self.containers[name].start()
+            except Exception as error:
+                why = whyFailed(self.tables[name].freezer, error)
+                problems.append(Problem(_freezerOf(name), why))
 
     def _startChannel(self, piece: Piece, channel: config.Channel, problems: list[Problem]) -> None:
         assert self._buffer is not None
@@ -235,6 +248,9 @@ class Fleet:
                 container.suspension.stop()
             except FreezerError as error:
                 self._log.error("{name}: {error}", name=container.name, error=safe(str(error)))
+            except Exception:
+                # A plugin's.  What is left of others is stopped all the same.
+                self._log.failure("{name}: not thawed", name=container.name)
 
     def stopAll(self, others: Sequence[Deferred[None]] = ()) -> Deferred[object]:
         """See L{remove}; nothing can be started any more."""

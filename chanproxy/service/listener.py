@@ -36,7 +36,7 @@ from chanproxy.container.channels import Carriage
 from chanproxy.endpoints.addresses import Address, SocketAddress
 from chanproxy.endpoints.dialling import ChannelClientEndpoint
 from chanproxy.endpoints.ports import ChannelPort
-from chanproxy.interfaces import ChanproxyReactor, IByteChannel
+from chanproxy.interfaces import ChanproxyReactor, IByteChannel, PluginError
 from chanproxy.kernel.descriptors import whyScarce
 from chanproxy.kernel.keepalive import Keeper
 from chanproxy.kernel.peers import Identity, peerIdentity
@@ -312,7 +312,7 @@ class ChannelListener(Factory):
                 "(containers.{container}.channels.{channel}.{key})",
                 name=name,
                 why=safe(failure.getErrorMessage()),
-                key="descriptors" if failure.check(CannotPair) else "connect",
+                key=_keyOf(failure),
                 container=self._container.name,
                 channel=self._channel.name,
             )
@@ -325,6 +325,13 @@ def _frame(side: ContainerProtocol | RemoteProtocol, messageBytes: int) -> None:
     below = cast(IByteChannel, side.transport)
     if below.family == "bytes":
         side.transport = cast(ITransport, FramedChannel(below, messageBytes))
+
+
+def _keyOf(failure: Failure) -> str:
+    """Which key of a channel a connection has failed for."""
+    if failure.check(PluginError):
+        return "handled"
+    return "descriptors" if failure.check(CannotPair) else "connect"
 
 
 def _connecting(

@@ -15,12 +15,12 @@ from chanproxy.config.changes import Piece, piecesOf
 from chanproxy.config.tables import join
 from chanproxy.config.together import whyNotApart
 from chanproxy.endpoints.addresses import Address, SocketAddress
-from chanproxy.freezers import makeFreezer, stops
+from chanproxy.freezers import isOurs, makeFreezer, stops
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
 from chanproxy.kernel.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.manager.access import Access, AccessError
 from chanproxy.service.startable import whyNotStartable
-from chanproxy.words import plainPath
+from chanproxy.words import brief, plainPath
 
 PREDECESSOR = 0.5
 """
@@ -126,15 +126,15 @@ class Checks:
             freezer = makeFreezer(container.freezer, self._reactor)
             freezer.check()
             place = placeOf(freezer)
-        except (FreezerError, ValueError) as error:
-            self._note(path, str(error))
+            clash = whyNotApart(place, self._places) if place else None
+            taken = None
+            if clash is None and container.suspend != "dry-run":
+                # What is ours, or around or inside it, is in no other hands.
+                ours = bool(place) and whyNotApart(place, self._freed) is not None
+                taken = None if ours else _whyInHands(freezer)
+        except Exception as error:
+            self._note(path, whyFailed(container.freezer, error))
             return
-        clash = whyNotApart(place, self._places) if place else None
-        taken = None
-        if clash is None and container.suspend != "dry-run":
-            # What is ours, or around or inside it, is in no other hands.
-            ours = bool(place) and whyNotApart(place, self._freed) is not None
-            taken = None if ours else _whyInHands(freezer)
         if clash is not None:
             self._note(path, clash)
         elif taken is not None:
@@ -155,6 +155,21 @@ class Checks:
 
     def _note(self, path: str, wrong: str, passing: bool = False) -> None:
         self.problems.append(Problem(path, wrong, passing=passing))
+
+
+def whyFailed(spec: str, error: Exception) -> str:
+    """
+    What is wrong with a freezer that has raised something.
+
+    @raise Exception: that very error, if it is none that a freezer may raise, and one of ours.
+    """
+    if isinstance(error, (FreezerError, ValueError)):
+        return str(error)
+    if isOurs(spec):
+        raise error
+    from chanproxy.plugins import failed
+
+    return str(failed(f"the freezer {brief(spec)} of a plugin", error))
 
 
 def placeOf(freezer: IFreezer) -> str:

@@ -246,15 +246,14 @@ class _Step:
             else:
                 self._entered.append(piece)
                 self._fleet.start(piece, problems)
+        if not problems:
+            self._begin(pieces, problems)
         if problems:
             raise StartError(problems)
-        self._begin(pieces)
 
-    def _begin(self, pieces: Sequence[Piece]) -> None:
-        for piece in pieces:
-            container = self._fleet.containers.get(piece.container)
-            if isinstance(piece.what, config.Container) and container is not None:
-                container.start()
+    def _begin(self, pieces: Sequence[Piece], problems: list[Problem]) -> None:
+        containers = [each.container for each in pieces if isinstance(each.what, config.Container)]
+        self._fleet.begin(filter(self._fleet.containers.__contains__, containers), problems)
 
     async def _stop(self, pieces: Sequence[Piece]) -> None:
         for stopping in [self._fleet.stop(piece) for piece in pieces]:
@@ -298,7 +297,7 @@ class _Step:
         for piece in back:
             if isinstance(piece.what, config.Container) or piece.container in fleet.containers:
                 fleet.start(piece, lost)
-        self._begin(back)
+        self._begin(back, lost)
         return lost
 
 

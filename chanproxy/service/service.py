@@ -126,13 +126,13 @@ class ChanproxyService(Service):
                 self._fleet.start(Piece(container.name, container), problems)
             self._startControl(buffer, problems)
             self._startHttp(buffer, problems)
+            if not problems:
+                self._fleet.begin(list(self.containers), problems)
             if problems:
                 raise StartError(problems)
         except BaseException:
             self._stopAll()
             raise
-        for started in self.containers.values():
-            started.start()
         self._keeping.start()
         Service.startService(self)
 
@@ -162,15 +162,15 @@ class ChanproxyService(Service):
         problems: list[Problem] = []
         try:
             self._fleet.start(Piece(container.name, container), problems)
+            if not problems:
+                self._fleet.begin([container.name], problems)
             if problems:
                 raise StartError(problems)
         except BaseException:
             if container.name in self.containers:
                 self.removeContainer(container.name)
             raise
-        made = self.containers[container.name]
-        made.start()
-        return made
+        return self.containers[container.name]
 
     def removeContainer(self, name: str) -> Deferred[object]:
         """

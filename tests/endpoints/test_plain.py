@@ -95,6 +95,7 @@ async def test_both(reactor: Any, tmp_path: Path) -> None:
         assert client.data == sent
         client.transport.loseConnection()
         await client.lost
+    await turns(reactor)
 
 
 @pytest.mark.parametrize("wrapped", [Keeper, MessageKeeper])
