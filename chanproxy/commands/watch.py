@@ -109,7 +109,7 @@ def watch(
     # It goes on itself, that is no word to the program.
     numbers = [each for each in PASSED if each != signal.SIGCONT] if command else _ending()
     with heldBack(*numbers) as before:
-        problems = preflight(configuration, cast(ChanproxyReactor, reactor))
+        problems = preflight(configuration, reactor)
         if problems:
             click.echo("\n".join(map(str, problems)), err=True)
             return 1
@@ -209,7 +209,7 @@ class _Run:
     ) -> None:
         self._reactor = reactor
         self._container = configuration.containers[0]
-        self._service = ChanproxyService(configuration, cast(ChanproxyReactor, reactor))
+        self._service = ChanproxyService(configuration, reactor)
         self._program = program
         self._poller = Poller(reactor)
         self._stopping = False

@@ -28,11 +28,7 @@ from chanproxy.container.watches import CHANGED, Looked, Told, Watches
 from chanproxy.freezers import stops
 from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezers.frozen import FrozenRecord
-from chanproxy.interfaces import (
-    ChanproxyReactor,
-    FreezerError,
-    IFreezer,
-)
+from chanproxy.interfaces import AnyReactor, FreezerError, IFreezer, expectReactor
 from chanproxy.kernel.descriptors import TooManyDescriptors
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.wake.alarms import Alarms
@@ -81,7 +77,7 @@ class Container:
 
     def __init__(
         self,
-        reactor: ChanproxyReactor,
+        reactor: AnyReactor,
         name: str,
         freezer: IFreezer,
         mode: str = "auto",
@@ -96,6 +92,7 @@ class Container:
             them waits.
         @raise FreezerError: the freezer cannot work, or is in other hands; nothing is left behind.
         """
+        reactor = expectReactor(reactor)
         freezer.check()
         bounds, around = bounds or Bounds(), around or Surroundings()
         self._quota = Quota(name, bounds, lambda: self.descriptors)

@@ -14,13 +14,13 @@ from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.kinds import attach, hangUp
 from chanproxy.container.channels import Carriage
 from chanproxy.container.container import Container
-from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.interfaces import AnyReactor, expectReactor
 from chanproxy.kernel.foreign import closeSocket
 from chanproxy.wake.counter import MessageCounter
 
 
 def proxySockets(
-    reactor: ChanproxyReactor,
+    reactor: AnyReactor,
     container: Container,
     ends: tuple[socket.socket, socket.socket],
     name: str,
@@ -45,7 +45,7 @@ def proxySockets(
     left = [socket.socket(fileno=end.detach()) for end in ends]
     try:
         for protocol in (inner, outer):
-            attach(reactor, left[0], buffer, protocol)
+            attach(expectReactor(reactor), left[0], buffer, protocol)
             del left[0]
         return container.channels.proxy(inner, outer, name, counter, carriage=Carriage(handled))
     except BaseException:

@@ -16,7 +16,7 @@ from chanproxy.freezers.dry import DryRunFreezer
 from chanproxy.freezers.files import Breadth
 from chanproxy.freezers.mounts import expectCgroup
 from chanproxy.freezers.null import NullFreezer
-from chanproxy.interfaces import ChanproxyReactor, IFreezer
+from chanproxy.interfaces import AnyReactor, ChanproxyReactor, IFreezer, expectReactor
 from chanproxy.words import Wrong, brief
 
 __all__ = [
@@ -110,7 +110,7 @@ def checkedSpec(spec: str) -> str:
     return spec
 
 
-def makeFreezer(spec: str, reactor: ChanproxyReactor, breadth: Breadth | None = None) -> IFreezer:
+def makeFreezer(spec: str, reactor: AnyReactor, breadth: Breadth | None = None) -> IFreezer:
     """
     Make the freezer that a configuration string names.
 
@@ -119,4 +119,4 @@ def makeFreezer(spec: str, reactor: ChanproxyReactor, breadth: Breadth | None = 
     @raise PluginError: what the plugin makes is no freezer; the text is a sentence for the user.
     @raise ValueError: anything else; likewise.
     """
-    return _maker(spec)(spec.partition(":")[2], reactor, breadth)
+    return _maker(spec)(spec.partition(":")[2], expectReactor(reactor), breadth)

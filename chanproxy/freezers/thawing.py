@@ -4,13 +4,11 @@ Thawing by a specification alone: at a start, and without any service.
 
 from __future__ import annotations
 
-from typing import cast
-
 from chanproxy.freezers import makeFreezer
-from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.interfaces import AnyReactor
 
 
-def thawNow(spec: str, reactor: ChanproxyReactor | None = None) -> None:
+def thawNow(spec: str, reactor: AnyReactor | None = None) -> None:
     """
     Thaw by specification.
 
@@ -20,5 +18,5 @@ def thawNow(spec: str, reactor: ChanproxyReactor | None = None) -> None:
     if reactor is None:
         from twisted.internet import reactor as installed
 
-        reactor = cast(ChanproxyReactor, installed)
+        reactor = installed
     makeFreezer(spec, reactor).thawNow()

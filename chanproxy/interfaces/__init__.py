@@ -25,9 +25,15 @@ from chanproxy.interfaces.freezers import (
 )
 from chanproxy.interfaces.plugins import PluginError
 from chanproxy.interfaces.policies import IHandledPolicy, IHandledPolicyFactory, IWakeWatcher
-from chanproxy.interfaces.reactors import ChanproxyReactor, PollingReactor
+from chanproxy.interfaces.reactors import (
+    AnyReactor,
+    ChanproxyReactor,
+    PollingReactor,
+    expectReactor,
+)
 
 __all__ = [
+    "AnyReactor",
     "Batch",
     "ChannelBroken",
     "ChannelClosed",
@@ -49,4 +55,5 @@ __all__ = [
     "MessageRefused",
     "PluginError",
     "PollingReactor",
+    "expectReactor",
 ]

@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory
 
 from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.endpoints.seqpacket import SeqpacketClientEndpoint
-from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.interfaces import AnyReactor, expectReactor
 from chanproxy.kernel.calls import closeAll
 from chanproxy.manager.answers import Answer, Connection, Watch
 from chanproxy.manager.errors import MANAGER
@@ -42,14 +42,15 @@ class ManagerClient:
         self._connection = connection
 
     @classmethod
-    def connect(cls, reactor: ChanproxyReactor, path: str) -> Deferred[ManagerClient]:
+    def connect(cls, reactor: AnyReactor, path: str) -> Deferred[ManagerClient]:
         """
         Connect to a control socket.
 
         @param path: absolute, or C{@name}.
         @return: fails with L{twisted.internet.error.ConnectError}.
         """
-        return cls.connectTo(SeqpacketClientEndpoint(reactor, SeqpacketAddressSpec(path)))
+        spec = SeqpacketAddressSpec(path)
+        return cls.connectTo(SeqpacketClientEndpoint(expectReactor(reactor), spec))
 
     @classmethod
     def connectTo(cls, endpoint: IStreamClientEndpoint) -> Deferred[ManagerClient]:

@@ -16,7 +16,14 @@ from chanproxy.config.tables import join
 from chanproxy.config.together import whyNotApart
 from chanproxy.endpoints.addresses import Address, SocketAddress
 from chanproxy.freezers import isOurs, makeFreezer, stops
-from chanproxy.interfaces import ChanproxyReactor, FreezerError, IExclusiveFreezer, IFreezer
+from chanproxy.interfaces import (
+    AnyReactor,
+    ChanproxyReactor,
+    FreezerError,
+    IExclusiveFreezer,
+    IFreezer,
+    expectReactor,
+)
 from chanproxy.kernel.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.manager.access import Access, AccessError
 from chanproxy.service.startable import whyNotStartable
@@ -29,14 +36,16 @@ may be some moments after the service itself, or many on a busy machine.
 """
 
 
-def preflight(configuration: config.Configuration, reactor: ChanproxyReactor) -> list[Problem]:
+def preflight(configuration: config.Configuration, reactor: AnyReactor) -> list[Problem]:
     """
     Look for what would keep the service from starting, without changing anything.
 
     Waits for up to C{PREDECESSOR} seconds for what may pass.
 
     @return: all problems found; with their lines, if the configuration is from a file.
+    @raise TypeError: the reactor has not what is needed.
     """
+    reactor = expectReactor(reactor)
     end = time.monotonic() + PREDECESSOR
     while True:
         problems = _problems(configuration, reactor)

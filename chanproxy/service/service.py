@@ -26,7 +26,7 @@ from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.freezers.frozen import thawRecorded
 from chanproxy.freezers.guarding import Guard
 from chanproxy.freezers.thawing import thawNow
-from chanproxy.interfaces import ChanproxyReactor, FreezerError
+from chanproxy.interfaces import AnyReactor, FreezerError, expectReactor
 from chanproxy.kernel import descriptors
 from chanproxy.kernel.closing import closer
 from chanproxy.kernel.fewlines import FewLines
@@ -68,8 +68,9 @@ class ChanproxyService(Service):
 
     _log = Logger()
 
-    def __init__(self, configuration: config.Configuration, reactor: ChanproxyReactor) -> None:
+    def __init__(self, configuration: config.Configuration, reactor: AnyReactor) -> None:
         """@param configuration: may be empty; containers can be added while running."""
+        reactor = expectReactor(reactor)
         Service.setName(self, "chanproxy")
         self._reactor = reactor
         self._signals = SignalTrace(reactor)

@@ -23,7 +23,7 @@ from chanproxy.config.options import helpOf, written
 from chanproxy.freezers import isOurs
 from chanproxy.freezers.frozen import thawRecorded
 from chanproxy.freezers.thawing import thawNow
-from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.interfaces import ChanproxyReactor, expectReactor
 from chanproxy.service.confining import confine
 from chanproxy.service.ending import Ending
 from chanproxy.service.logs import observerOf
@@ -37,7 +37,7 @@ _log = Logger()
 def _reactor() -> ChanproxyReactor:
     from twisted.internet import reactor
 
-    return cast(ChanproxyReactor, reactor)
+    return expectReactor(reactor)
 
 
 def _refuse(*reasons: str | Problem) -> NoReturn:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Any, cast
+from typing import Any
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from chanproxy import config
 from chanproxy.container import Container, Surroundings
-from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.fakefreezer import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
@@ -36,10 +35,8 @@ class ContainerTestCase(SynchronousTestCase):
         super().setUp()
         self.reactor = FakeReactor()
         self.freezer = FakeFreezer()
-        # All that a container asks of a reactor is there; starting and stopping it is not.
-        reactor = cast(ChanproxyReactor, self.reactor)
         self.container = Container(
-            reactor, "container", self.freezer, around=Surroundings(recorded=False)
+            self.reactor, "container", self.freezer, around=Surroundings(recorded=False)
         )
         self.container.start()
 
@@ -75,7 +72,7 @@ class ServiceTestCase(TestCase):
         """
         from twisted.internet import reactor
 
-        service = ChanproxyService(config.load(text), cast(ChanproxyReactor, reactor))
+        service = ChanproxyService(config.load(text), reactor)
         service.startService()
         self.addCleanup(service.stopService)
         return service

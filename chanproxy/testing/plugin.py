@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import cast
 
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
 
 from chanproxy import config
 from chanproxy.container import Container, Surroundings
-from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.fakefreezer import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
@@ -44,9 +42,8 @@ def fakeFreezer() -> FakeFreezer:
 @pytest.fixture
 def fakeContainer(fakeReactor: FakeReactor, fakeFreezer: FakeFreezer) -> Iterator[Container]:
     """A started container of those two; it is frozen 0.5 s after all is quiet."""
-    # All that a container asks of a reactor is there; starting and stopping it is not.
-    reactor = cast(ChanproxyReactor, fakeReactor)
-    container = Container(reactor, "container", fakeFreezer, around=Surroundings(recorded=False))
+    around = Surroundings(recorded=False)
+    container = Container(fakeReactor, "container", fakeFreezer, around=around)
     container.start()
     yield container
     container.stop()
@@ -68,7 +65,7 @@ def startChanproxy(chanproxyDirectory: str) -> Iterator[Callable[[str], Chanprox
     started: list[ChanproxyService] = []
 
     def start(text: str) -> ChanproxyService:
-        service = ChanproxyService(config.load(text), cast(ChanproxyReactor, reactor))
+        service = ChanproxyService(config.load(text), reactor)
         service.startService()
         started.append(service)
         return service

@@ -12,8 +12,8 @@ import select
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFDSet
 
+from chanproxy.interfaces import AnyReactor, expectReactor
 from chanproxy.kernel import calls
 from chanproxy.kernel.poller import Poller
 
@@ -39,7 +39,7 @@ class MessageCounter:
         *("_watched", "added", "identity", "onHandled"),
     )
 
-    def __init__(self, reactor: IReactorFDSet, initial: int = 0) -> None:
+    def __init__(self, reactor: AnyReactor, initial: int = 0) -> None:
         """
         Make a counter of our own.
 
@@ -55,19 +55,19 @@ class MessageCounter:
             os.close(made)
             raise
 
-    def _adopt(self, reactor: IReactorFDSet, fd: int) -> None:
+    def _adopt(self, reactor: AnyReactor, fd: int) -> None:
         self._fd = fd
         self._given = False
         self.added = 0
         self.onHandled: Callable[[], None] | None = None
-        self._poller = Poller(reactor)
+        self._poller = Poller(expectReactor(reactor))
         self._watched = 0
         self._waitingPositive: list[Deferred[None]] = []
         self._waitingZero: list[Deferred[None]] = []
         self.identity: str = f"eventfd:{calls.eventfdInfo(fd)['eventfd-id']}"
 
     @classmethod
-    def fromDescriptor(cls, reactor: IReactorFDSet, fd: int) -> MessageCounter:
+    def fromDescriptor(cls, reactor: AnyReactor, fd: int) -> MessageCounter:
         """
         Use a counter that somebody else made, and can be trusted with.
 

@@ -14,12 +14,12 @@ from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IReactorCore
 from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 
 from chanproxy.channels import MessageProtocol
 from chanproxy.config import Channel, Configuration, Container
-from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
 
 
@@ -32,7 +32,7 @@ class Shout(MessageProtocol):
             os.close(descriptor)
 
 
-async def main(reactor: ChanproxyReactor, directory: str) -> None:
+async def main(reactor: IReactorCore, directory: str) -> None:
     inner, outer = f"seqpacket:{directory}/inner", f"seqpacket:{directory}/outer"
     application = MultiService()
     shouting = StreamServerEndpointService(

@@ -6,15 +6,15 @@ Usage: manager_client.py SOCKET CONTAINER
 
 import os
 import sys
-from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import react
 
 from chanproxy.manager import ManagerClient, VarlinkError
 
 
-async def main(reactor: Any, path: str, container: str) -> None:
+async def main(reactor: IReactorTime, path: str, container: str) -> None:
     client = await ManagerClient.connect(reactor, path)
     for each in await client.listContainers():
         print(f"{each['name']} is {each['state']}")

@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import react
 
 from chanproxy import config
-from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
 
 
@@ -17,7 +17,7 @@ def state(pid: int) -> str:
         return file.read().rpartition(") ")[2][0]
 
 
-async def use(reactor: ChanproxyReactor) -> None:
+async def use(reactor: IReactorTime) -> None:
     sleeper = subprocess.Popen(["sleep", "60"])
     configuration = config.load(
         f'[containers.sleeper]\nfreezer = "pid:{sleeper.pid}"\nsuspend = "manual"\n'

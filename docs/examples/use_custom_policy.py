@@ -5,14 +5,14 @@ import socket
 import sys
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater, react
 
 from chanproxy import config
-from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
 
 
-async def use(reactor: ChanproxyReactor, directory: str) -> None:
+async def use(reactor: IReactorTime, directory: str) -> None:
     os.mkdir(directory)
     inner, outer = f"{directory}/inner", f"{directory}/outer"
     channel = config.Channel(

@@ -6,10 +6,10 @@ Usage: use_endpoint.py SOCKET
 
 import os
 import sys
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.interfaces import IReactorCore
 from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 
@@ -27,7 +27,7 @@ class Echo(MessageProtocol):
         self.transport.sendMessage(data)
 
 
-async def main(reactor: Any, path: str) -> None:
+async def main(reactor: IReactorCore, path: str) -> None:
     endpoint = serverFromString(reactor, f"seqpacket:{quoteStringArgument(path)}:mode=600")
     await endpoint.listen(Factory.forProtocol(Echo))
     print("listening", flush=True)

@@ -138,7 +138,7 @@ def test_wrongWakeOn() -> None:
 def test_noneFreezes() -> None:
     """Likewise for a container that is made by hand."""
     with pytest.raises(FreezerError, match="this freezes nothing"):
-        Container(FakeReactor(), "a", NullFreezer(), adoption=Adoption())  # type: ignore[arg-type]  # never started
+        Container(FakeReactor(), "a", NullFreezer(), adoption=Adoption())
 
 
 def test_withoutTheRight(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,12 +150,12 @@ def test_withoutTheRight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rights, "_yamaScope", lambda: 0)
     assert rights.whyNotAdopt() is None
     monkeypatch.setattr(rights, "_yamaScope", lambda: 1)
-    problems = list(map(str, preflight(config.load(SOCKETS), FakeReactor())))  # type: ignore[arg-type]  # never started
+    problems = list(map(str, preflight(config.load(SOCKETS), FakeReactor())))
     assert any(
         text.startswith("containers.a.wake-on: ") and "CAP_SYS_PTRACE" in text for text in problems
     )
     with pytest.raises(FreezerError, match="CAP_SYS_PTRACE"):
-        Container(FakeReactor(), "a", FakeFreezer(), adoption=Adoption())  # type: ignore[arg-type]  # likewise
+        Container(FakeReactor(), "a", FakeFreezer(), adoption=Adoption())
     monkeypatch.setattr(rights, "processor", lambda: None)
     assert rights.whyNotAdopt() == 'wake-on = "sockets" is for x86-64 and arm64 only'
 

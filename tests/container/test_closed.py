@@ -7,7 +7,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -55,7 +55,7 @@ def fake() -> FakeReactor:
 def made(fake: FakeReactor) -> Container:
     """A container alone."""
     around = Surroundings(recorded=False)
-    return Container(cast(ChanproxyReactor, fake), "box", FakeFreezer(), around=around)
+    return Container(fake, "box", FakeFreezer(), around=around)
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
 from chanproxy import config
 from chanproxy.service import tap
 from chanproxy.service.confining import KEPT
+from chanproxy.testing.reactor import FakeReactor
 from support.cgroups import unusable
 from support.live import Live, childrenOf, until
 from support.places import DOCS
@@ -87,7 +87,7 @@ def test_pluginFreezer(monkeypatch: pytest.MonkeyPatch) -> None:
         done.clear()
         configuration = config.Configuration(containers=(evolve(ours, freezer=freezer),))
         with capturedLogs() as events:
-            tap._Command(configuration, Clock())._confine()  # type: ignore[arg-type]
+            tap._Command(configuration, FakeReactor())._confine()
         assert done == confined
         lines = [formatEvent(event) for event in events]
         assert lines == ([] if done else ["it keeps all of its rights, because of pid:1"])
