@@ -12,7 +12,7 @@ from pathlib import Path
 QUICK = {
     "carry": "answered handled policies proxy",
     "channels": "adapter framed kinds sending streams transport",
-    "commands": "call operators programs report showing",
+    "commands": "call operators options programs report showing",
     "config": "access changes places reading remedies unwise",
     "container": "account cadence changes changing closed suspension watchers",
     "endpoints": "addresses dialling plain seldom",

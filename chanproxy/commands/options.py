@@ -4,17 +4,17 @@ Options that are keys of the configuration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import click
 
 from chanproxy.config.containers import ALL
 from chanproxy.config.keys import Key
-from chanproxy.config.kinds import (
-    Items,
-)
+from chanproxy.config.kinds import Items, Several, Text
 from chanproxy.config.options import helpOf
+from chanproxy.words import Wrong
 
 KEYS = {key.name: key for key in ALL if key.option}
 """Keys of a container."""
@@ -30,13 +30,13 @@ def containerOptions(*without: str) -> Callable[[Any], Any]:
     def decorate(command: Any) -> Any:
         for key in reversed(KEYS.values()):
             if key.name not in without:
-                command = _option(key)(command)
+                command = _made(key)(command)
         return command
 
     return decorate
 
 
-def _option(key: Key) -> Callable[[Any], Any]:
+def _made(key: Key) -> Callable[[Any], Any]:
     several = isinstance(key.kind, Items)
 
     def read(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
@@ -46,13 +46,35 @@ def _option(key: Key) -> Callable[[Any], Any]:
         try:
             key.kind.check(found)
         except ValueError as error:
-            raise click.BadParameter(f"{error}; {key.kind.remedy(key.name, '')}") from None
+            errors = error.args if isinstance(error, Several) else (error,)
+            raise click.BadParameter("; ".join(_lines(key, errors))) from None
         return found
 
     kind = click.Choice(key.kind.choices) if key.kind.choices else None
     return click.option(
         f"--{key.name}", type=kind, multiple=several, help=helpOf(key), callback=read
     )
+
+
+def _lines(key: Key, errors: Iterable[Exception]) -> Iterator[str]:
+    """What is wrong with what was said of a key; and what to say, as on a command line."""
+    remedy = key.kind.remedy(key.name, "container")
+    if isinstance(key.kind, Text):
+        remedy = f"say for example {_option(key, key.kind.example.format('container'))}"
+    for error in errors:
+        if isinstance(error, Wrong):
+            remedy = f"say {_option(key, error.better[0])}" if error.better else remedy
+            # A word of a command line always is.
+            yield error.wrong.replace("is a text", "it is no number")
+        else:
+            yield str(error)
+    yield remedy
+
+
+def _option(key: Key, value: Any) -> str:
+    """A key with its value, as it is said in a shell."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return " ".join(f"--{key.name} {shlex.quote(str(each))}" for each in values)
 
 
 def said(options: Mapping[str, Any]) -> dict[str, Any]:

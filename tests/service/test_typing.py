@@ -110,4 +110,5 @@ def test_noReactor() -> None:
         with pytest.raises(TypeError, match=r"Clock is no reactor that .* provide IReactorFDSet; "):
             make()
     fake = FakeReactor()
-    assert expectReactor(fake) is fake
+    kept: object = expectReactor(fake)
+    assert kept is fake
