@@ -41,7 +41,12 @@ WAKE_ON = Key(
 KEYS = keysOf(
     Adoption,
     timeouts=about(
-        Text(parseTimeouts, "10s", '`"10s"` (a number of seconds), `"all"`, `"ignore"`'),
+        Text(
+            parseTimeouts,
+            "10s",
+            '`"10s"` (a number of seconds), `"all"`, `"ignore"`',
+            kept=(float, int),
+        ),
         "Times that wake it: all but habits below 10s, all, or ignore.",
         '`"10s"`',
     ),

@@ -58,14 +58,14 @@ class Channel:
     listen: Address = field(
         converter=_toListen,
         metadata=about(
-            Text(_toListen, "seqpacket:/run/{}.sock", "[address](#addresses)"),
+            Text(_toListen, "seqpacket:/run/{}.sock", "[address](#addresses)", kept=(Address,)),
             "Where peers connect: seqpacket:PATH, unix:PATH, tcp:PORT and others.",
         ),
     )
     connect: Address = field(
         converter=_toConnect,
         metadata=about(
-            Text(_toConnect, "seqpacket:/srv/{}.sock", "[address](#addresses)"),
+            Text(_toConnect, "seqpacket:/srv/{}.sock", "[address](#addresses)", kept=(Address,)),
             "Where the container listens: seqpacket:PATH, tcp:HOST:PORT and others.",
         ),
     )
@@ -120,11 +120,11 @@ def readChannel(name: str, table: Table) -> Channel:
     table.end()
     channel = Channel(name, keepalive=keepalive, **values)
     if table.noted == before:
-        _checkEnds(channel, table.note)
+        checkEnds(channel, table.note)
     return channel
 
 
-def _checkEnds(channel: Channel, note: Callable[[str, str, str], None]) -> None:
+def checkEnds(channel: Channel, note: Callable[[str, str, str], None]) -> None:
     """Whether the two ends go together, as far as their addresses tell."""
     listen, connect = channel.listen, channel.connect
     for each, wrong, remedy in whyNotTogether(channel, listen.traits, connect.traits):

@@ -32,6 +32,11 @@ from chanproxy.freezers import checkedSpec, stops
 from chanproxy.words import plainPath
 
 
+def toControl(control: str | SeqpacketAddressSpec | None) -> SeqpacketAddressSpec | None:
+    """Where a control socket is, of what is written for it; @raise Wrong."""
+    return parseControl(control) if isinstance(control, str) else control
+
+
 @frozen
 class Container:
     """
@@ -78,16 +83,20 @@ class Container:
         f"Seconds asleep until it breathes at the latest ({BREATH:g}), or never.",
         f'`"{BREATH:g}s"` with `wake-on = "sockets"`, otherwise `"never"`',
     )
-    control: SeqpacketAddressSpec | None = key(
-        None,
-        Text(
-            parseControl,
-            "/run/chanproxy-guests/{}/guest.sock",
-            "as [`control`](#control)",
-            "in a directory that is there",
+    control: SeqpacketAddressSpec | None = field(
+        default=None,
+        converter=toControl,
+        metadata=about(
+            Text(
+                parseControl,
+                "/run/chanproxy-guests/{}/guest.sock",
+                "as [`control`](#control)",
+                "in a directory that is there",
+                (SeqpacketAddressSpec,),
+            ),
+            "A control socket of its own, for who is inside.",
+            option=False,
         ),
-        "A control socket of its own, for who is inside.",
-        option=False,
     )
     adoption: Adoption | None = None
 

@@ -55,6 +55,14 @@ class Kind(ABC):
             to write instead.
         """
 
+    def checkMade(self, value: Any) -> None:
+        """
+        As L{check}, of what a program has put there itself: it is as that returns it.
+
+        @raise ValueError: likewise.
+        """
+        self.check(value)
+
     @abstractmethod
     def remedy(self, key: str, name: str) -> str:
         """
@@ -176,6 +184,10 @@ class Seconds(Number):
             raise Wrong(f"{brief(value)} is no time", *self._times(value))
         return seconds
 
+    def checkMade(self, value: Any) -> None:
+        """See L{Kind}."""
+        super().check(value)
+
     def _times(self, value: str) -> Iterable[str]:
         """The time that is meant, in seconds, if that is known and would do."""
         meant = secondsMeant(value)
@@ -285,18 +297,28 @@ class Text(Kind):
     @ivar parse: what it stands for; its C{ValueError} says what is wrong.
     @ivar example: C{{}} in it is the name of the table.
     @ivar proviso: what has to be for it to work.
+    @ivar kept: what it stands for is of one of these types; or it is the text itself.
     """
 
     parse: Callable[[str], Any]
     example: str
     allowed: str = "text"
     proviso: str = ""
+    kept: tuple[type[object], ...] = (str,)
 
     def check(self, value: Any) -> Any:
         """See L{Kind}."""
         if not isinstance(value, str):
             raise Wrong(f"is {sort(value)}", *self._meant(value))
         return self.parse(value)
+
+    def checkMade(self, value: Any) -> None:
+        """See L{Kind}."""
+        if str in self.kept:
+            self.check(value)
+        elif not isinstance(value, self.kept):
+            sorts = " or ".join(each.__name__ for each in self.kept)
+            raise ValueError(f"is of the type {type(value).__name__}, and no {sorts}")
 
     def _meant(self, value: Any) -> Iterable[str]:
         """A number may have been meant as a text, as a time without its unit."""
@@ -347,14 +369,19 @@ class Items(Kind):
                 mended += error.better[:1] if isinstance(error, Wrong) else ()
             else:
                 mended.append(item)
-        if len(mended) == len(value):
-            # The whole list, for it is to be written as a whole.
-            errors = [Wrong(e.wrong, mended) if isinstance(e, Wrong) else e for e in errors]
-        elif errors:
-            errors = [ValueError(e.wrong if isinstance(e, Wrong) else str(e)) for e in errors]
+        # The whole list, for it is to be written as a whole.
+        better = [mended] if len(mended) == len(value) else []
+        errors = [Wrong(e.wrong if isinstance(e, Wrong) else str(e), *better) for e in errors]
         if errors:
             raise Several(*errors)
         return tuple(good)
+
+    def checkMade(self, value: Any) -> None:
+        """See L{Kind}; one without any is as if it was not there."""
+        if not isinstance(value, (tuple, list)):
+            self.check(value)
+        elif value:
+            self.check(list(value))
 
     def _isGood(self, item: Any) -> bool:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import attrs
-from attrs import Factory, frozen
+from attrs import Factory, field, frozen
 
 from chanproxy.channels.framed import FRAME_BYTES, HEADER_BYTES
 from chanproxy.config import syntax
@@ -21,11 +21,11 @@ from chanproxy.config.access import ALL as ACCESS
 from chanproxy.config.access import AccessEntry, readAccess
 from chanproxy.config.channels import ALL as CHANNEL
 from chanproxy.config.containers import ALL as CONTAINER
-from chanproxy.config.containers import Container, checkTogether, readContainer
+from chanproxy.config.containers import Container, checkTogether, readContainer, toControl
 from chanproxy.config.file import File, onOneLine
 from chanproxy.config.history import KEYS as HISTORY
 from chanproxy.config.history import History, readHistory
-from chanproxy.config.keys import Key, key, keysOf
+from chanproxy.config.keys import Key, about, key, keysOf
 from chanproxy.config.kinds import LONGEST, Choice, Flag, Number, Text
 from chanproxy.config.limits import KEYS as LIMITS
 from chanproxy.config.limits import Limits, readLimits
@@ -45,6 +45,10 @@ def _absolute(path: str) -> str:
     return path
 
 
+def _toHttp(http: str | SocketAddress | None) -> SocketAddress | None:
+    return parseHttp(http) if isinstance(http, str) else http
+
+
 @frozen
 class Configuration:
     """
@@ -62,15 +66,31 @@ class Configuration:
 
     limits: Limits = Factory(Limits)
     containers: tuple[Container, ...] = ()
-    control: SeqpacketAddressSpec | None = key(
-        None,
-        Text(parseControl, "/run/chanproxy/control.sock", "an address"),
-        "Where to take calls: a path, or seqpacket:PATH[:mode=600].",
+    control: SeqpacketAddressSpec | None = field(
+        default=None,
+        converter=toControl,
+        metadata=about(
+            Text(
+                parseControl,
+                "/run/chanproxy/control.sock",
+                "an address",
+                kept=(SeqpacketAddressSpec,),
+            ),
+            "Where to take calls: a path, or seqpacket:PATH[:mode=600].",
+        ),
     )
-    http: SocketAddress | None = key(
-        None,
-        Text(parseHttp, "unix:/run/chanproxy/http.sock", "an address"),
-        "Where to answer over HTTP: unix:PATH[:mode=600], or tcp:PORT.",
+    http: SocketAddress | None = field(
+        default=None,
+        converter=_toHttp,
+        metadata=about(
+            Text(
+                parseHttp,
+                "unix:/run/chanproxy/http.sock",
+                "an address",
+                kept=(SocketAddress,),
+            ),
+            "Where to answer over HTTP: unix:PATH[:mode=600], or tcp:PORT.",
+        ),
     )
     httpTokenFile: str | None = key(
         None,

@@ -96,7 +96,7 @@ class Table:
         found = []
         for name, content in value.items():
             table = Table(content, join(path, name), self._problems, name, self._places)
-            if not _NAME.fullmatch(name):
+            if not isName(name):
                 table.note(None, "is no usable name", "use letters, digits, dot, - and _")
             found.append((name, table))
         return found
@@ -117,6 +117,11 @@ class Table:
                     self.note(key, "is not known", meant(dashed, self._known))
                 else:
                     self.note(key, "is not known here", f"write {dashed} {place}")
+
+
+def isName(text: str) -> bool:
+    """Whether a container, a channel or an access entry can be called that."""
+    return _NAME.fullmatch(text) is not None
 
 
 def join(path: str, key: str) -> str:

@@ -53,9 +53,7 @@ class Administered(Protocol):
     @property
     def containers(self) -> Mapping[str, Container]: ...
     @property
-    def mostTraceBytes(self) -> int: ...
-    @property
-    def mostContainers(self) -> int: ...
+    def limits(self) -> config.Limits: ...
     def addContainer(self, container: config.Container) -> Container: ...
     def removeContainer(self, name: str) -> Deferred[object]: ...
     def reread(self) -> Deferred[Reloaded]: ...
@@ -105,7 +103,7 @@ class ServiceManager(Manager):
         container = self._configure(name, tree)
         if name in self._service.containers:
             raise ContainerExists(name)
-        if len(self._service.containers) >= self._service.mostContainers:
+        if len(self._service.containers) >= self._service.limits.containers:
             raise LimitExceeded("limits.containers")
         try:
             made = self._service.addContainer(container)
@@ -164,7 +162,7 @@ class ServiceManager(Manager):
             raise TraceRunning()
         writer = _format(kind)
         request.handed.taken("file")
-        recording = Recording(self._reactor, writer, descriptor, self._service.mostTraceBytes)
+        recording = Recording(self._reactor, writer, descriptor, self._service.limits.traceBytes)
         caller = request.caller
         self._traces[caller] = recording
         caller.ending["trace"] = lambda: self._endTrace(caller)

@@ -12,6 +12,7 @@ from chanproxy import config
 from chanproxy.adopt.rights import whyNotAdopt
 from chanproxy.config import Problem
 from chanproxy.config.changes import Piece, piecesOf
+from chanproxy.config.checking import problemsOf
 from chanproxy.config.tables import join
 from chanproxy.config.together import whyNotApart
 from chanproxy.endpoints.addresses import Address, SocketAddress
@@ -46,6 +47,8 @@ def preflight(configuration: config.Configuration, reactor: AnyReactor) -> list[
     @raise TypeError: the reactor has not what is needed.
     """
     reactor = expectReactor(reactor)
+    if wrong := problemsOf(configuration):
+        return wrong
     end = time.monotonic() + PREDECESSOR
     while True:
         problems = _problems(configuration, reactor)

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from chanproxy import config
 from chanproxy.config import Problem, Reloaded, ReloadError, StartError
 from chanproxy.config.changes import Difference, Piece
+from chanproxy.config.checking import problemsOf
 from chanproxy.config.tables import join
 from chanproxy.endpoints.paths import PathSpec
 from chanproxy.interfaces import ChanproxyReactor
@@ -119,7 +120,7 @@ class Reloading:
 
     async def _reload(self, read: Callable[[], config.Configuration]) -> Reloaded:
         try:
-            wanted = await self._away(read)
+            wanted = await self._away(lambda: _sound(read()))
         except config.ConfigurationError as error:
             raise ReloadError(error.problems) from None
         # Names of users are looked up anew, also when no table has changed.
@@ -299,6 +300,13 @@ class _Step:
                 fleet.start(piece, lost)
         self._begin(back, lost)
         return lost
+
+
+def _sound(configuration: config.Configuration) -> config.Configuration:
+    """@raise ConfigurationError: a program has filled it in with what a file may not say."""
+    if wrong := problemsOf(configuration):
+        raise config.ConfigurationError(wrong)
+    return configuration
 
 
 async def _at_once(function: Callable[[], T]) -> T:

@@ -20,6 +20,7 @@ from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.inflight import Record
 from chanproxy.config import Problem, Reloaded, ReloadError, StartError
 from chanproxy.config.changes import Piece
+from chanproxy.config.checking import problemsOf, problemsOfContainer
 from chanproxy.container import Container
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.endpoints.ports import ChannelPort
@@ -88,6 +89,11 @@ class ChanproxyService(Service):
         return self._reloading.configuration
 
     @property
+    def limits(self) -> config.Limits:
+        """How much of everything there may be."""
+        return self.configuration.limits
+
+    @property
     def containers(self) -> dict[str, Container]:
         """By name, while running."""
         return self._fleet.containers
@@ -103,6 +109,11 @@ class ChanproxyService(Service):
 
         @raise StartError: all that is wrong; nothing is half started.
         """
+        problems = problemsOf(self.configuration)
+        if self.running:
+            problems.append(Problem("the service", "runs already"))
+        if problems:
+            raise StartError(problems)
         thawed, failed = thawRecorded(lambda spec: thawNow(spec, self._reactor), everything=False)
         for spec in thawed:
             self._log.warn(
@@ -113,8 +124,7 @@ class ChanproxyService(Service):
                 "what a predecessor wrote down is not thawed: {why}", why=safe(sentence)
             )
         schedule(self.configuration.scheduling)
-        problems: list[Problem] = []
-        limits = self.configuration.limits
+        limits = self.limits
         descriptors.raiseLimit()
         closer.watchedBy(self._reactor)
         closer.prepare()
@@ -137,30 +147,22 @@ class ChanproxyService(Service):
         self._keeping.start()
         Service.startService(self)
 
-    @property
-    def mostContainers(self) -> int:
-        """Up to how many containers can be added."""
-        return self.configuration.limits.containers
-
-    @property
-    def mostTraceBytes(self) -> int:
-        """The largest trace."""
-        return self.configuration.limits.traceBytes
-
     def addContainer(self, container: config.Container) -> Container:
         """
         Run one more container, until L{removeContainer}, or until the service stops.
 
         @raise StartError: all that is wrong; nothing of it is left.
         """
+        problems = problemsOfContainer(container)
+        if problems:
+            raise StartError(problems)
         path = f"containers.{container.name}"
         if not self.running or not self._fleet.isOpen:
             raise StartError([Problem(path, "the service does not run")])
         if container.name in self.containers:
             raise StartError([Problem(path, "is there already")])
-        if len(self.containers) >= self.mostContainers:
+        if len(self.containers) >= self.limits.containers:
             raise StartError([Problem("limits.containers", "there are as many already; raise it")])
-        problems: list[Problem] = []
         try:
             self._fleet.start(Piece(container.name, container), problems)
             if not problems:
