@@ -252,7 +252,7 @@ class SeqpacketChannel(SocketChannel):
         """
         Drop the packet at the head, of whatever size, and its descriptors; nothing is received.
 
-        For a packet that L{peek} refused.  Harmless when there is none, and after C{close}.
+        For a packet that L{peek} refused.  Harmless when there is none, and when it is closed.
         """
         while not self._closed:
             with contextlib.suppress(BlockingIOError):

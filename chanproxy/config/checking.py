@@ -24,7 +24,7 @@ from chanproxy.config.keys import Key
 from chanproxy.config.limits import KEYS as LIMITS
 from chanproxy.config.limits import Limits
 from chanproxy.config.problems import Problem
-from chanproxy.config.reading import KEYS, Configuration
+from chanproxy.config.reading import KEYS, Configuration, checkHttp
 from chanproxy.config.scheduling import KEYS as SCHEDULING
 from chanproxy.config.scheduling import Scheduling
 from chanproxy.config.tables import isName, join
@@ -51,6 +51,8 @@ def problemsOf(configuration: Configuration) -> list[Problem]:
     if not problems:
         own = {"control": configuration.control, "http": configuration.http}
         checkTogether(containers, own, problems)
+        note = partial(_note, problems, "")
+        checkHttp(note, configuration.http, configuration.httpTokenFile)
     return problems
 
 

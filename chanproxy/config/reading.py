@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -154,13 +154,15 @@ def _checkReach(
         )
 
 
-def _checkHttp(top: Table, http: SocketAddress | None, token: str | None) -> None:
+def checkHttp(
+    note: Callable[[str, str, str], None], http: SocketAddress | None, token: str | None
+) -> None:
     """Whether all who can come by it are known by something."""
     if token is not None and (http is None or http.traits.credentials):
         remedy = 'write http = "tcp:8080", or leave it out: who comes by a path is known as a user'
-        top.note("http-token-file", "is for HTTP over TCP, and there is none", remedy)
+        note("http-token-file", "is for HTTP over TCP, and there is none", remedy)
     elif http is not None and not http.near and token is None:
-        top.note(
+        note(
             "http",
             f"other machines can connect to {http.shown}, and nothing would tell who they are",
             'write http-token-file = "/etc/chanproxy/http-token", or take the address of this '
@@ -206,7 +208,7 @@ def fromTree(tree: Any) -> Configuration:
     if access and (control is not None or not top.has("control")):
         _checkReach(top, control, own["http"])
     if not top.has("http") or own["http"] is not None:
-        _checkHttp(top, own["http"], own["httpTokenFile"])
+        checkHttp(top.note, own["http"], own["httpTokenFile"])
     scheduling = readScheduling(top.table("scheduling"))
     history = readHistory(top.table("history"))
     top.end()
