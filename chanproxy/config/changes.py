@@ -52,6 +52,11 @@ class Piece:
     what: Container | Channel | SeqpacketAddressSpec
 
     @property
+    def isContainer(self) -> bool:
+        """Whether it is a container with all that listens for it."""
+        return isinstance(self.what, Container)
+
+    @property
     def path(self) -> str:
         """Where it stands in the file."""
         path = join("containers", self.container)
@@ -169,6 +174,10 @@ class Difference:
                 self.entering.append(Piece(container.name, container))
             elif known != container:
                 changed.append(self._change(known, container))
+        every = [at for each in (*self.leaving, *self.entering) for at in each.addresses]
+        self._wide = [address for address in every if address.isWide]
+        closed = (address for each in self.leaving for address in each.addresses)
+        self._closed = {address.socketAmong(self._wide) for address in closed} - {None}
         fixed = [name for name in FIXED if getattr(old, name) != getattr(new, name)]
         limits = [name for name in LIMITS if getattr(old.limits, name) != getattr(new.limits, name)]
         stay = {name: getattr(old.limits, name) for name in FIXED_LIMITS}
@@ -188,6 +197,10 @@ class Difference:
             (*map(_name, fixed), *(_limit(name) for name in limits if name in FIXED_LIMITS)),
         )
 
+    def closes(self, address: Address) -> bool:
+        """Whether that is where something listens which is to stop."""
+        return address.socketAmong(self._wide) in self._closed
+
     @property
     def limits(self) -> Limits:
         """Those that hold from now on."""
@@ -201,9 +214,9 @@ class Difference:
             self.entering.append(Piece(new.name, new))
             return Changed(new.name, anew=tuple(anew))
         self.kept.append((old, new))
-        before, after = piecesOf(old), piecesOf(new)
-        leaving = [each for each in before if each not in after]
-        entering = [each for each in after if each not in before]
+        before, after = ({p.path: p for p in piecesOf(each)} for each in (old, new))
+        leaving = [piece for path, piece in before.items() if after.get(path) != piece]
+        entering = [piece for path, piece in after.items() if before.get(path) != piece]
         self.leaving += leaving
         self.entering += entering
         channels = [p.what.name for p in (*leaving, *entering) if isinstance(p.what, Channel)]

@@ -174,10 +174,10 @@ def checkTogether(
                         )
                     )
     noteShared(freezers, "freezer", "give each container a cgroup of its own", problems)
-    addresses = [address for _, address in listens]
+    wide = [address for _, address in listens if address.isWide]
     sockets: dict[str, dict[str, list[str]]] = {}
     for path, address in listens:
-        name = address.socketAmong(addresses)
+        name = address.socketAmong(wide)
         if name is not None:
             sockets.setdefault(address.place, {}).setdefault(name, []).append(path)
     for place, users in sockets.items():

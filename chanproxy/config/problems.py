@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 
 @frozen
@@ -90,5 +90,8 @@ class ReloadError(Exception):
     @property
     def sentences(self) -> list[str]:
         """One for each."""
-        lost = [f"{each.path}: is gone, and could not be made again: {each}" for each in self.lost]
-        return [*map(str, self.problems), *lost]
+        lost = (
+            evolve(each, wrong=f"is gone, and could not be made again: {each.wrong}")
+            for each in self.lost
+        )
+        return [*map(str, self.problems), *map(str, lost)]

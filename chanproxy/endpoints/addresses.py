@@ -70,11 +70,16 @@ class Address(ABC):
     def shown(self) -> str:
         """The address, in words for people."""
 
+    @property
+    def isWide(self) -> bool:
+        """Whether it takes what is meant by other addresses as well: all of a machine's."""
+        return False
+
     def socketAmong(self, others: Collection[Address]) -> str | None:
         """
         What names the socket that it listens on, the same for two that cannot both do that.
 
-        @param others: all that listen.
+        @param others: all that listen, or those of them that are L{isWide}.
         @return: None: it is a new one each time.
         """
         return repr(self)

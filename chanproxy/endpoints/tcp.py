@@ -66,6 +66,11 @@ class TcpAddressSpec(SocketAddress):
         """Port and family, where it listens on all addresses of this machine."""
         return (self.port, ":" in self.host) if self.host in _EVERYWHERE else None
 
+    @property
+    def isWide(self) -> bool:
+        """See L{Address}."""
+        return self._everywhere is not None
+
     def socketAmong(self, others: Collection[Address]) -> str | None:
         """See L{Address}."""
         if self.port == 0:

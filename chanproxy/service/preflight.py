@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from chanproxy import config
 from chanproxy.adopt.rights import whyNotAdopt
@@ -90,17 +90,17 @@ class Checks:
         reactor: ChanproxyReactor,
         places: Mapping[str, str] | None = None,
         freed: Iterable[str] = (),
-        closed: Iterable[Address] = (),
+        closes: Callable[[Address], bool] = lambda address: False,
     ) -> None:
         """
         @param places: what is frozen by containers that stay, by the keys that name it.
         @param freed: what is ours to freeze till then, and will not be.
-        @param closed: addresses that we listen at till then.
+        @param closes: whether it is we who listen at an address, and till then only.
         """
         self._reactor = reactor
         self._places = dict(places or {})
         self._freed = {str(number): place for number, place in enumerate(freed)}
-        self._closed = list(closed)
+        self._closes = closes
         self.problems: list[Problem] = []
 
     def records(self, containers: Iterable[config.Container]) -> None:
@@ -120,7 +120,7 @@ class Checks:
             self.container(piece.what)
         elif isinstance(piece.what, config.Channel):
             self._channel(piece, piece.what)
-        elif not self._isClosed(piece.what) and (wrong := piece.what.whyNotBindable()):
+        elif not self._closes(piece.what) and (wrong := piece.what.whyNotBindable()):
             self._note(piece.path, wrong, passing=True)
 
     def container(self, container: config.Container) -> None:
@@ -155,15 +155,9 @@ class Checks:
             self._places[path] = place
 
     def _channel(self, piece: Piece, channel: config.Channel) -> None:
-        free = self._isClosed(channel.listen)
+        free = self._closes(channel.listen)
         for key, wrong in whyNotStartable(self._reactor, channel, free):
             self._note(f"{piece.path}.{key}", wrong, passing=key == "listen")
-
-    def _isClosed(self, address: Address) -> bool:
-        """Whether it is we who listen there, and till then only."""
-        every = [*self._closed, address]
-        mine = address.socketAmong(every)
-        return mine is not None and any(mine == at.socketAmong(every) for at in self._closed)
 
     def _note(self, path: str, wrong: str, passing: bool = False) -> None:
         self.problems.append(Problem(path, wrong, passing=passing))

@@ -9,6 +9,7 @@ goes wrong later is undone.  Knows what starts and stops by L{chanproxy.service.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -43,7 +44,10 @@ process that closes for us.
 AGAIN = 0.01
 """Seconds between looks whether what closes for us has done so."""
 
-_STOPPED = Problem("reload", "the service has stopped")
+TURN = 0.003
+"""Seconds after which others have their turn."""
+
+_STOPPED = Problem("reload", "the service does not run")
 
 
 class IServing(Protocol):
@@ -82,7 +86,7 @@ class Reloading:
         @return: fails with L{ReloadError}.
         """
         done: Deferred[Reloaded] = self._one.run(lambda: Deferred.fromCoroutine(self._reload(read)))
-        return done.addCallbacks(self._taken, self._refused)
+        return done.addErrback(self._refused)
 
     def reloadSoon(self, read: Callable[[], config.Configuration]) -> Deferred[None] | None:
         """
@@ -102,13 +106,11 @@ class Reloading:
         done = self.reload(begin).addErrback(lambda failure: failure.trap(ReloadError))
         return done.addCallback(lambda _: None)
 
-    def _taken(self, reloaded: Reloaded) -> Reloaded:
-        sentences = list(reloaded.sentences())
-        for sentence in sentences:
+    async def _say(self, reloaded: Reloaded) -> None:
+        turns = Turns(self._reactor)
+        for sentence in list(reloaded.sentences()) or ["nothing has changed"]:
             self._log.info("reloaded: {sentence}", sentence=sentence)
-        if not sentences:
-            self._log.info("reloaded: nothing has changed")
-        return reloaded
+            await turns.leave()
 
     def _refused(self, failure: Failure) -> Failure:
         if isinstance(failure.value, ReloadError):
@@ -133,7 +135,7 @@ class Reloading:
         if not self._fleet.isOpen:
             raise ReloadError([_STOPPED])
         difference = Difference(self.configuration, wanted, self._fleet.containers)
-        problems += self._whyNot(difference)
+        problems += await self._whyNot(difference)
         if problems or access is None:
             raise ReloadError(wanted.located(problems))
         await self._follow(difference)
@@ -141,6 +143,7 @@ class Reloading:
         for each in self.served:
             each.limit(difference.limits)
             each.allow(access)
+        await self._say(difference.reloaded)
         return difference.reloaded
 
     def _away(self, function: Callable[[], T]) -> Deferred[T]:
@@ -150,26 +153,21 @@ class Reloading:
             return Deferred.fromCoroutine(_at_once(function))
         return deferToThreadPool(threads, threads.getThreadPool(), function)
 
-    def _whyNot(self, difference: Difference) -> list[Problem]:
+    async def _whyNot(self, difference: Difference) -> list[Problem]:
         """What would keep it from being followed, found without changing anything."""
-        fleet = self._fleet
-        entering = [each.what for each in difference.entering]
-        containers = [each for each in entering if isinstance(each, config.Container)]
-        gone = {each.name for each in map(_container, difference.leaving) if each is not None}
-        places = {
-            path: place
-            for path, place in fleet.places.items()
-            if path not in {f"{join('containers', name)}.freezer" for name in gone}
-        }
-        freed = [place for path, place in fleet.places.items() if path not in places]
-        closed = [address for each in difference.leaving for address in each.addresses]
-        checks = Checks(self._reactor, places, freed, closed)
-        checks.records(containers)
-        for container in containers:
-            if container.name in fleet.containers and container.name not in gone:
-                checks.problems.append(_isAdded(Piece(container.name, container)))
-        for piece in difference.entering:
+        fleet, entering = self._fleet, difference.entering
+        gone = {each.container for each in difference.leaving if each.isContainer}
+        keys = {f"{join('containers', name)}.freezer" for name in gone}
+        places = {path: place for path, place in fleet.places.items() if path not in keys}
+        freed = [place for path, place in fleet.places.items() if path in keys]
+        checks = Checks(self._reactor, places, freed, difference.closes)
+        checks.records([each.what for each in entering if isinstance(each.what, config.Container)])
+        turns = Turns(self._reactor)
+        for piece in entering:
+            if piece.isContainer and piece.container in fleet.containers.keys() - gone:
+                checks.problems.append(_isAdded(piece))
             checks.piece(piece)
+            await turns.leave()
         return checks.problems
 
     async def _follow(self, difference: Difference) -> None:
@@ -191,6 +189,20 @@ class Reloading:
             raise ReloadError(difference.inForce.located(error.problems), lost) from error
 
 
+class Turns:
+    """Leaves a turn of the reactor to others, whenever it has taken as much as it may."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._began = time.monotonic()
+
+    async def leave(self) -> None:
+        """To be called after each of many things."""
+        if time.monotonic() - self._began > TURN:
+            await deferLater(self._clock, 0)
+            self._began = time.monotonic()
+
+
 class _Step:
     """From one configuration to another, and back."""
 
@@ -207,63 +219,73 @@ class _Step:
         """@raise StartError: something could not be started; what was done is to be undone."""
         difference, fleet = self._difference, self._fleet
         self._limit(difference.limits)
-        late = [each for each in difference.entering if self._hasToWait(each)]
-        self._enter([each for each in difference.entering if each not in late])
+        late: list[Piece] = []
+        early: list[Piece] = []
+        paths = {each.path for each in difference.leaving}
+        # Two freezers may name one place in ways that only their makers know.
+        apart = not any(each.isContainer for each in difference.leaving)
+        for piece in difference.entering:
+            waits = piece.path in paths or (piece.isContainer and not apart)
+            waits = waits or any(map(difference.closes, piece.addresses))
+            (late if waits else early).append(piece)
+        await self._enter(early)
         self._left = difference.leaving
         await self._stop(difference.leaving)
         await self._free(late)
-        self._enter(late)
+        await self._enter(late)
+        turns = Turns(self._clock)
         for old, new in difference.kept:
-            self._changed.append(old)
-            fleet.change(new)
+            if new.name in fleet.containers:
+                self._changed.append(old)
+                fleet.change(new)
+            await turns.leave()
 
     def _limit(self, limits: config.Limits) -> None:
         if limits != self._fleet.limits:
             self._fleet.limit(limits)
 
-    def _hasToWait(self, piece: Piece) -> bool:
-        """Whether it takes something that what leaves has, or might have."""
-        leaving = self._difference.leaving
-        if isinstance(piece.what, config.Container):
-            # Two freezers may name one place in ways that only their makers know.
-            if any(isinstance(each.what, config.Container) for each in leaving):
-                return True
-        elif any(each.path == piece.path for each in leaving):
-            return True
-        closed = [address for each in leaving for address in each.addresses]
-        every = [*piece.addresses, *closed]
-        names = {address.socketAmong(every) for address in closed} - {None}
-        return any(address.socketAmong(every) in names for address in piece.addresses)
-
-    def _enter(self, pieces: Sequence[Piece]) -> None:
+    async def _enter(self, pieces: Sequence[Piece]) -> None:
         problems: list[Problem] = []
+        turns = Turns(self._clock)
         for piece in pieces:
+            self._checkOpen()
             # While something else was waited for, others may have added and removed containers.
-            apart = not isinstance(piece.what, config.Container)
             if self._fleet.runs(piece):
                 problems.append(_isAdded(piece))
-            elif apart and piece.container not in self._fleet.containers:
+            elif not piece.isContainer and piece.container not in self._fleet.containers:
                 problems.append(Problem(piece.path, "its container was removed; reload again"))
             else:
                 self._entered.append(piece)
                 self._fleet.start(piece, problems)
+            await turns.leave()
+        self._checkOpen()
         if not problems:
-            self._begin(pieces, problems)
+            await self._begin(pieces, problems)
         if problems:
             raise StartError(problems)
 
-    def _begin(self, pieces: Sequence[Piece], problems: list[Problem]) -> None:
-        containers = [each.container for each in pieces if isinstance(each.what, config.Container)]
-        self._fleet.begin(filter(self._fleet.containers.__contains__, containers), problems)
+    async def _begin(self, pieces: Sequence[Piece], problems: list[Problem]) -> None:
+        turns = Turns(self._clock)
+        for piece in pieces:
+            if piece.isContainer and piece.container in self._fleet.containers:
+                self._fleet.begin([piece.container], problems)
+            await turns.leave()
 
-    async def _stop(self, pieces: Sequence[Piece]) -> None:
-        for stopping in [self._fleet.stop(piece) for piece in pieces]:
-            # Whoever takes longer is not waited for, and may be in the way of what comes.
-            stopping.addTimeout(STOPPING, self._clock)
-            with contextlib.suppress(TimeoutError):
-                await stopping
+    def _checkOpen(self) -> None:
         if not self._fleet.isOpen:
             raise StartError([_STOPPED])
+
+    async def _stop(self, pieces: Sequence[Piece]) -> None:
+        stopping = []
+        turns = Turns(self._clock)
+        for piece in pieces:
+            # Whoever takes longer is not waited for, and may be in the way of what comes.
+            stopping.append(self._fleet.stop(piece).addTimeout(STOPPING, self._clock))
+            await turns.leave()
+        for each in stopping:
+            with contextlib.suppress(TimeoutError):
+                await each
+        self._checkOpen()
 
     async def _free(self, pieces: Sequence[Piece]) -> None:
         """
@@ -275,6 +297,7 @@ class _Step:
         end = self._clock.seconds() + STOPPING
         while self._clock.seconds() < end and any(at.whyNotBindable() for at in names):
             await deferLater(self._clock, AGAIN)
+        self._checkOpen()
 
     async def undo(self) -> list[Problem]:
         """
@@ -290,15 +313,19 @@ class _Step:
             return [_STOPPED]
         self._limit(self._limits)
         for table in self._changed:
-            fleet.change(table)
+            if table.name in fleet.containers:
+                fleet.change(table)
         back = [each for each in self._left if not fleet.runs(each)]
-        await self._free(back)
+        with contextlib.suppress(StartError):
+            await self._free(back)
+        turns = Turns(self._clock)
+        for piece in back:
+            if fleet.isOpen and (piece.isContainer or piece.container in fleet.containers):
+                fleet.start(piece, lost)
+            await turns.leave()
+        await self._begin(back, lost)
         if not fleet.isOpen:
             return [_STOPPED]
-        for piece in back:
-            if isinstance(piece.what, config.Container) or piece.container in fleet.containers:
-                fleet.start(piece, lost)
-        self._begin(back, lost)
         return lost
 
 
@@ -311,10 +338,6 @@ def _sound(configuration: config.Configuration) -> config.Configuration:
 
 async def _at_once(function: Callable[[], T]) -> T:
     return function()
-
-
-def _container(piece: Piece) -> config.Container | None:
-    return piece.what if isinstance(piece.what, config.Container) else None
 
 
 def _isAdded(piece: Piece) -> Problem:
