@@ -23,7 +23,7 @@ from chanproxy.config.options import helpOf, written
 from chanproxy.freezers import isOurs
 from chanproxy.freezers.frozen import thawRecorded
 from chanproxy.freezers.thawing import thawNow
-from chanproxy.interfaces import ChanproxyReactor, expectReactor
+from chanproxy.interfaces import AnyReactor, ChanproxyReactor, expectReactor
 from chanproxy.service.confining import confine
 from chanproxy.service.ending import Ending
 from chanproxy.service.logs import observerOf
@@ -134,13 +134,13 @@ class _Command(ChanproxyService):
     def __init__(
         self,
         configuration: config.Configuration,
-        reactor: ChanproxyReactor,
+        reactor: AnyReactor,
         twistd: Mapping[str, Any] | None = None,
     ) -> None:
         """@param twistd: its own options."""
         super().__init__(configuration, reactor)
         self._twistd = twistd or {}
-        self._notices = Notices(reactor, os.environ)
+        self._notices = Notices(self._reactor, os.environ)
         self.summary.onChange = self._notices.status
         self._reloads = 0
 

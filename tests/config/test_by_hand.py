@@ -118,7 +118,7 @@ def test_each(table: str, attribute: str) -> None:
             ),
             "containers.a.channels.c.framing",
         ),
-        (Configuration(http="tcp:0.0.0.0:80"), "http"),  # type: ignore[arg-type]  # is converted
+        (Configuration(http="tcp:80:interface=0.0.0.0"), "http"),
         (
             Configuration(containers=(Container("b", "cgroup:a"), WHOLE)),
             "containers.b.freezer",

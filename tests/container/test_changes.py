@@ -300,7 +300,7 @@ class TestContainer:
         """Suspended when idle; stopped at the end."""
         bounds = evolve(Bounds(), linger=LINGER, signalInterval=0)
         made = Container(
-            reactor,  # type: ignore[arg-type]  # it neither starts nor stops
+            reactor,
             "web",
             freezer,
             bounds=bounds,
