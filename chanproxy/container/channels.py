@@ -46,6 +46,16 @@ class Carriage:
     onHandled: Callable[[], None] | None = None
     refuseDescriptors: bool = False
 
+    def policy(self, handled: str, channel: policies.Channel) -> IHandledPolicy:
+        """
+        What says of a channel's messages that they are handled.
+
+        @param handled: its name.
+        @raise ValueError: there is none of that name, or what a plugin makes is none.
+        """
+        made = policies.makePolicy(handled, channel)
+        return made if self.onHandled is None else policies.Eager(made)
+
 
 @define(eq=False)
 class OpenCounter:
@@ -251,20 +261,14 @@ class Channels:
         counting.onHandled = carriage.onHandled
         policy: IHandledPolicy | None = None
         try:
-            policy = policies.makePolicy(
+            seen = inner.showsUnread, inner.family == "packets"
+            policy = carriage.policy(
                 handled if counter is None else "explicit",
                 policies.Channel(
                     *(self._reactor, self._ledger, counting, inner.fileno(), carriage.silence),
-                    *(
-                        carriage.unanswered,
-                        self._linger,
-                        inner.showsUnread,
-                        inner.family == "packets",
-                    ),
+                    *(carriage.unanswered, self._linger, *seen),
                 ),
             )
-            if carriage.onHandled is not None:
-                policy = policies.Eager(policy)
             if kept is None:
                 self._sources.add(name, counting)
         except BaseException:
