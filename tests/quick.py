@@ -22,7 +22,7 @@ QUICK = {
         "client control control_access control_interface control_sequences "
         "describe facts http locks sources suspend trace varlink watchers"
     ),
-    "service": "broken_plugins framing journal notices reloading tls typing",
+    "service": "broken_plugins framing journal notices reloading tls",
     "wake": "counter history history_file sources",
     "whole": "wake_kinds",
 }
