@@ -287,11 +287,7 @@ async def test_connections(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             peer.close()
 
         async def refused() -> bool:
-            try:
-                return (await web.get("/containers")).status != 200
-            except ConnectionError:
-                # Told so while it was asking still.
-                return True
+            return (await web.get("/containers")).status != 200
 
         deadline = time.monotonic() + PATIENCE
         while await refused():
@@ -543,6 +539,43 @@ async def test_reloadedAccess(reactor: ChanproxyReactor, open_: Path) -> None:
             await each.until("resume")
         for each in (mine, root, other):
             each.close()
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+@asynchronous
+async def test_refusedWhileItAsks(reactor: ChanproxyReactor, tmp_path: Path, tcp: bool) -> None:
+    """Whoever still sends when it is refused hears why, and not that it was reset."""
+    where = f"tcp:{freePort()}" if tcp else ""
+    async with Web(
+        reactor, tmp_path, where, "[limits]\nhttp-connections = 1\nhttp-bytes = 64"
+    ) as web:
+        ask_ = b"POST /containers/editor/suspend HTTP/1.1\r\nHost: localhost\r\n"
+        ask_ += b"Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+        with connected(web.address) as first:
+            for status, peer in ((413, first), (503, None)):
+                peer = peer or await thread(connected, web.address)
+                if status == 413:
+                    await thread(peer.sendall, ask_)
+                # It has answered, and has not gone.
+                assert (await thread(peer.recv, 13, socket.MSG_WAITALL)).endswith(b" %d " % status)
+                for _ in range(20):
+                    await thread(peer.sendall, bytes(50000))
+                said = b""
+                while data := await thread(peer.recv, 65536):
+                    said += data
+                assert b"limits.http-" in said
+                if peer is not first:
+                    # Not for long, if it goes on.
+                    await until(reactor, lambda peer=peer: _isReset(peer))
+                    peer.close()
+
+
+def _isReset(peer: socket.socket) -> bool:
+    try:
+        peer.send(b"x")
+    except ConnectionError:
+        return True
+    return False
 
 
 @asynchronous

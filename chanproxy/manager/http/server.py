@@ -38,6 +38,12 @@ HEADERS = {
 }
 """Of each answer."""
 
+LINGERING, DRAINING = 1.0, 64
+"""
+Seconds for which somebody who was refused is still read, unheard, and how many are at a time: what
+is closed with something unread takes its last answer along (RFC 9112, 9.6).
+"""
+
 
 class IAnswering(Protocol):
     """What answers; see L{chanproxy.manager.http.resources.Resources}."""
@@ -169,6 +175,7 @@ class HttpConnection(_Channel):  # type: ignore[misc]  # see there
     factory: HttpFactory
     requestFactory = HttpRequest
     peer: Peer | None = None
+    _refused = False
 
     def connectionMade(self) -> None:
         """Somebody connected."""
@@ -187,7 +194,17 @@ class HttpConnection(_Channel):  # type: ignore[misc]  # see there
             b"HTTP/1.1 %d Refused\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
             b"Connection: close\r\n\r\n%s" % (status or statusOf(error), len(body), body)
         )
-        self.loseConnection()
+        self._refused = True
+        if self.factory.drains(self):
+            self.setTimeout(LINGERING)
+            self.transport.loseWriteConnection()
+        else:
+            self.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Whoever was refused is not heard."""
+        if not self._refused:
+            super().dataReceived(data)
 
     def resetTimeout(self) -> None:
         """
@@ -235,6 +252,7 @@ class HttpFactory(Factory):
         self.lines = lines
         self._crowd = crowd
         self._open: dict[HttpConnection, Peer] = {}
+        self._draining: set[HttpConnection] = set()
 
     def buildProtocol(self, address: IAddress | None) -> Any:
         """A client connected."""
@@ -251,8 +269,16 @@ class HttpFactory(Factory):
         self._open[connection] = peer
         return True
 
+    def drains(self, connection: HttpConnection) -> bool:
+        """Whether one that was refused may still be read for a while."""
+        if len(self._draining) >= DRAINING:
+            return False
+        self._draining.add(connection)
+        return True
+
     def left(self, connection: HttpConnection) -> None:
         """A connection has ended."""
+        self._draining.discard(connection)
         peer = self._open.pop(connection, None)
         if peer is not None:
             self._crowd.left(peer.account)
@@ -280,6 +306,8 @@ class HttpFactory(Factory):
 
     def closeAll(self) -> None:
         """The service stops; what was answered is sent still."""
+        for connection in list(self._draining):
+            connection.transport.abortConnection()
         for connection in list(self._open):
             connection.loseConnection()
 
