@@ -63,6 +63,16 @@ def heldBack(*numbers: int) -> Iterator[set[int]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def putOff(*numbers: int) -> Iterator[None]:
+    """Signals come afterwards, if they come meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def startChild(
     argv: Sequence[str],
     mask: Iterable[int],

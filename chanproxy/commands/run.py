@@ -24,6 +24,7 @@ from chanproxy.commands.children import (
     CannotRun,
     heldBack,
     passOn,
+    putOff,
     receivedBy,
     runChild,
     startChild,
@@ -260,21 +261,23 @@ def ownCgroup(
     @param replace: end first what a killed one of that name has left.
     """
     parent = _parentOf(below)
+    own: Stopping | None = None
     try:
         for left in leftBehind(parent, name):
             _replace(left, grace) if replace else _sayLeft(left, name)
-        cgroup = takeCgroup(os.path.join(parent, f"{name}-{os.getpid()}"))
+        # What comes between it is made and known would leave it behind.
+        with putOff(signal.SIGHUP, *STOPS):
+            own = Stopping(takeCgroup(os.path.join(parent, f"{name}-{os.getpid()}")), grace)
+        yield own
     except CommandFailed as error:
         _fail(str(error))
-    own = Stopping(cgroup, grace)
-    try:
-        yield own
     finally:
-        with heldBack(*STOPS):
-            own.end()
-        why = cgroup.remove()
-        if why is not None:
-            say(why)
+        if own is not None:
+            with heldBack(*STOPS):
+                own.end()
+            why = own.cgroup.remove()
+            if why is not None:
+                say(why)
 
 
 def _parentOf(below: str | None) -> str:

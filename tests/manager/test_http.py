@@ -551,23 +551,20 @@ async def test_refusedWhileItAsks(reactor: ChanproxyReactor, tmp_path: Path, tcp
     ) as web:
         ask_ = b"POST /containers/editor/suspend HTTP/1.1\r\nHost: localhost\r\n"
         ask_ += b"Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
-        with connected(web.address) as first:
-            for status, peer in ((413, first), (503, None)):
-                peer = peer or await thread(connected, web.address)
+        with connected(web.address) as first, connected(web.address) as second:
+            for status, peer in ((503, second), (413, first)):
                 if status == 413:
                     await thread(peer.sendall, ask_)
                 # It has answered, and has not gone.
                 assert (await thread(peer.recv, 13, socket.MSG_WAITALL)).endswith(b" %d " % status)
-                for _ in range(20):
+                for _ in range(3):
                     await thread(peer.sendall, bytes(50000))
                 said = b""
                 while data := await thread(peer.recv, 65536):
                     said += data
                 assert b"limits.http-" in said
-                if peer is not first:
-                    # Not for long, if it goes on.
-                    await until(reactor, lambda peer=peer: _isReset(peer))
-                    peer.close()
+            # Not for long, if it goes on.
+            await until(reactor, lambda: _isReset(second))
 
 
 def _isReset(peer: socket.socket) -> bool:

@@ -38,7 +38,7 @@ HEADERS = {
 }
 """Of each answer."""
 
-LINGERING, DRAINING = 1.0, 64
+LINGERING, DRAINING = 2.0, 64
 """
 Seconds for which somebody who was refused is still read, unheard, and how many are at a time: what
 is closed with something unread takes its last answer along (RFC 9112, 9.6).
