@@ -15,6 +15,7 @@ from chanproxy.manager.errors import MANAGER
 from chanproxy.manager.varlink import encodeCall, parseReply
 from support.cgroups import TemporaryCgroup
 from support.live import PATIENCE, LiveService, listens
+from support.stalls import Stalls
 
 
 class Fleet(LiveService):
@@ -23,6 +24,7 @@ class Fleet(LiveService):
     def __init__(self, directory: Path, cgroups: Mapping[str, TemporaryCgroup]) -> None:
         super().__init__(directory)
         self.cgroups = cgroups
+        self._stalls: Stalls | None = None
 
     def start(self) -> None:
         """Run it until it listens."""
@@ -33,6 +35,19 @@ class Fleet(LiveService):
         file.write_text("\n".join(lines) + "\n")
         self.service = self.run("--config", str(file))
         self.waitFor("listening", lambda: listens(self.control))
+
+    def waited(self) -> float:
+        """Also for a lock that it needs to freeze and to thaw, as far as that was asked for."""
+        if self._stalls is None:
+            self._stalls = Stalls()
+        return super().waited() + self._stalls.look()
+
+    def close(self) -> None:
+        """See L{LiveService.close}."""
+        if self._stalls is not None:
+            self._stalls.close()
+            self._stalls = None
+        super().close()
 
     def describe(self, name: str) -> dict[str, Any]:
         """What the manager says of a container."""
