@@ -18,7 +18,7 @@ from chanproxy.container import Container
 from chanproxy.container.account import Today
 from chanproxy.wake.locks import Hold, WakeLock
 from chanproxy.wake.source import Source
-from chanproxy.wake.statistics import SuspendStatistics, bootNanoseconds
+from chanproxy.wake.statistics import SuspendEvent, SuspendStatistics, bootNanoseconds
 from chanproxy.words import safe
 
 T = TypeVar("T")
@@ -104,13 +104,7 @@ def description(container: Container, first: int, takers: bool = True) -> dict[s
     every: Iterable[Source] = itertools.chain(locks, container.sources.attached, container.sources)
     look = _Look(container, takers, time.thread_time() + LOOKING)
     sources, following = portion(map(look.source, every), first)
-    newest, _ = portion(
-        (
-            {"at": event.at, "kind": event.kind, "reason": shortened(event.reason)}
-            for event in reversed(statistics.events)
-        ),
-        0,
-    )
+    newest, _ = portion(map(happened, reversed(statistics.events)), 0)
     alarms, _ = portion(({"name": n, "at": at} for n, at in container.alarms.all().items()), 0)
     reply: dict[str, Any] = {
         "description": {
@@ -132,6 +126,7 @@ def description(container: Container, first: int, takers: bool = True) -> dict[s
             "statistics": _statistics(statistics),
             "today": _today(container.account.today()),
             "histogram": statistics.histogram,
+            "latencies": statistics.latencies,
             "events": newest[::-1],
             "alarms": alarms,
             "sources": sources,
@@ -140,6 +135,12 @@ def description(container: Container, first: int, takers: bool = True) -> dict[s
     if following is not None:
         reply["next_source"] = following
     return reply
+
+
+def happened(event: SuspendEvent) -> dict[str, Any]:
+    """What an event tells; how long a wake took only if that is known."""
+    told = {"at": event.at, "kind": event.kind, "reason": shortened(event.reason)}
+    return told if event.latency is None else told | {"latency": event.latency}
 
 
 def _statistics(statistics: SuspendStatistics) -> dict[str, Any]:

@@ -16,7 +16,7 @@ EVENTS_KEPT = 128
 """Events in the ring, as the Starnix power manager keeps them."""
 
 BUCKETS = 32
-"""Buckets of the histogram, as in the Starnix runner."""
+"""Buckets of a histogram, as in the Starnix runner."""
 
 FIRST_BUCKET = 100_000
 """Nanoseconds up to which the first bucket reaches; each further one reaches twice as far."""
@@ -78,12 +78,14 @@ class SuspendEvent:
     @ivar kind: C{attempt}, C{resume} or C{fail}.
     @ivar reason: what resumed it, or why it failed; empty for an attempt.
     @ivar sources: the wake sources that were signalled when it failed.
+    @ivar latency: of a resume, nanoseconds; see L{SuspendStatistics.lastLatency}.
     """
 
     at: int
     kind: str
     reason: str = ""
     sources: tuple[str, ...] = ()
+    latency: int | None = None
 
 
 @define
@@ -99,6 +101,8 @@ class SuspendStatistics:
     @ivar lastAsleep: nanoseconds.
     @ivar lastLatency: nanoseconds from when the service saw what woke it last until it was thawed;
         L{None} when that was no wake source.
+    @ivar totalLatency: nanoseconds, of all that are known.
+    @ivar latencies: how many of these fell into each bucket; see L{bucketLimit}.
     @ivar totalAsleep: nanoseconds, breaths included.
     @ivar breaths: how often it ran for a moment while it slept.
     @ivar breathTime: nanoseconds that these took.
@@ -118,6 +122,8 @@ class SuspendStatistics:
     wokenBy: str = ""
     lastAsleep: int = 0
     lastLatency: int | None = None
+    totalLatency: int = 0
+    latencies: list[int] = field(factory=lambda: [0] * BUCKETS)
     totalAsleep: int = 0
     breaths: int = 0
     breathTime: int = 0
@@ -147,7 +153,10 @@ class SuspendStatistics:
         self.lastReason = self.wokenBy = reason
         self.lastWake = now
         self.histogram[bucketOf(asleep)] += 1
-        self._add(SuspendEvent(now, "resume", reason))
+        if latency is not None:
+            self.totalLatency += latency
+            self.latencies[bucketOf(latency)] += 1
+        self._add(SuspendEvent(now, "resume", reason, latency=latency))
 
     def explained(self, reason: str) -> None:
         """What woke it last is known better now."""
@@ -168,10 +177,10 @@ class SuspendStatistics:
         self._add(SuspendEvent(now, "fail", reason, tuple(sources)))
 
 
-def bucketOf(asleep: int) -> int:
-    """The histogram's bucket for a time asleep, in nanoseconds."""
+def bucketOf(lasted: int) -> int:
+    """A histogram's bucket for a time, in nanoseconds."""
     # The quotient's bit length is the power of two that is just too large.
-    return min((asleep // FIRST_BUCKET).bit_length(), BUCKETS - 1)
+    return min((lasted // FIRST_BUCKET).bit_length(), BUCKETS - 1)
 
 
 def bucketLimit(bucket: int) -> int:

@@ -61,7 +61,7 @@ async def test_looks(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             none = await web.get("/containers/nobody")
             assert (none.status, none.tree) == (404, wrong)
         figures = (await web.get("/containers/editor/statistics")).tree
-        assert figures.keys() == {"statistics", "histogram"}
+        assert figures.keys() == {"statistics", "histogram", "latencies"}
         assert figures["statistics"] == one.tree["description"]["statistics"]
         assert (await web.get("/containers/editor?first_source=7")).status == 200
         (await web.get("/containers/editor?first_source=x")).refused(422, "first_source is a text")

@@ -19,6 +19,7 @@ from chanproxy.adopt.naming import WORDS
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager import kinds
 from chanproxy.manager.http.metrics import FIGURES
+from chanproxy.wake.counter import MessageCounter
 from support.cgroups import TemporaryCgroup, unusable
 from support.live import PATIENCE
 from support.places import DOCS
@@ -93,6 +94,39 @@ async def test_sleeps(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             # As the statistics have them; each bucket has those before it.
             below = [n for n in range(32) if 100e-6 * 2**n <= limit + 1e-9]
             assert value == sum(statistics.histogram[n] for n in below), limit
+
+
+@asynchronous
+async def test_latency(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """How long wakes by a wake source took; those by others are not among them."""
+    async with Web(reactor, tmp_path) as web:
+        counter = MessageCounter(reactor)
+        web.editor.sources.add("bell", counter)
+        try:
+            for _ in range(3):
+                web.editor.suspend().addErrback(lambda _: None)
+                await until(reactor, lambda: web.editor.suspension.state == "asleep")
+                counter.add(1)
+                await until(reactor, lambda: web.editor.suspension.state == "awake")
+                counter.handled()
+        finally:
+            web.editor.sources.remove(counter)
+            counter.close()
+        await web.post("/containers/editor/suspend", {"timeout": 0.001})
+        found = await scraped(web)
+        assert of(found, "wake_latency_seconds_count") == 3
+        statistics = web.editor.suspension.statistics
+        assert of(found, "wake_latency_seconds_sum") == statistics.totalLatency / 1e9 > 0
+        assert of(found, "wake_latency_seconds_bucket", le="+Inf") == 3
+        assert of(found, "wake_latency_seconds_bucket", le="3.2768") == 3
+        resumes = [each for each in statistics.events if each.kind == "resume"]
+        assert [each.latency is not None for each in resumes] == [True] * 3 + [False]
+        answer = await web.get("/containers/editor")
+        told = answer.tree["description"]
+        assert told["latencies"] == statistics.latencies
+        assert sum(told["latencies"]) == 3
+        latencies = [each["latency"] for each in told["events"] if "latency" in each]
+        assert sum(latencies) == statistics.totalLatency
 
 
 @asynchronous

@@ -12,6 +12,7 @@ import pytest
 
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.http.page import page
+from chanproxy.wake.counter import MessageCounter
 from support.places import DOCS
 from support.ports import freePort
 from tests.shared.browser import Browser
@@ -139,6 +140,39 @@ async def test_seen(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 
         await closing(browser, look)
         assert web.editor.suspension.statistics.successes >= 1
+
+
+@asynchronous
+async def test_worth(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """How much of the time it slept, and how long it took to wake it by what it waits for."""
+    seen = Seen(reactor, tmp_path)
+    async with seen.web() as web:
+        counter = MessageCounter(reactor)
+        web.editor.sources.add("bell", counter)
+        try:
+            for _ in range(3):
+                web.editor.suspend().addErrback(lambda _: None)
+                await until(reactor, lambda: web.editor.suspension.state == "asleep")
+                counter.add(1)
+                await until(reactor, lambda: web.editor.suspension.state == "awake")
+                counter.handled()
+            browser = await seen.open()
+
+            def look() -> None:
+                text = "document.querySelector('[data-name=editor]').innerText"
+                browser.until(f"/Wakes took [\\d.]+ ms \\(median\\)/.test({text})")
+                browser.until(f"/Asleep \\d+ % of that time, 3 wakes/.test({text})")
+                counts = "[...document.querySelectorAll('[data-name=editor] .took dd:last-of-type"
+                counts += ", [data-name=editor] .took .bar')].length"
+                assert browser.value(counts) > 1
+                # Of one that was not woken by anything it has, nothing is said.
+                other = "document.querySelector('[data-name=shop]').innerText"
+                assert "took" not in browser.value(other)
+
+            await closing(browser, look)
+        finally:
+            web.editor.sources.remove(counter)
+            counter.close()
 
 
 @asynchronous

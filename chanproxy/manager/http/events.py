@@ -20,7 +20,7 @@ from zope.interface import implementer
 from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.crowds import Account
-from chanproxy.manager.describe import fitting, shortened, summary
+from chanproxy.manager.describe import fitting, happened, shortened, summary
 from chanproxy.wake.statistics import EVENTS_KEPT, SuspendEvent, bootNanoseconds
 from chanproxy.words import listed
 
@@ -53,8 +53,7 @@ def event(kind: str, fields: Mapping[str, Any], identity: int | None = None) -> 
 
 
 def _happened(name: str, found: SuspendEvent) -> bytes:
-    fields = {"container": name, "at": found.at, "kind": found.kind}
-    return event(found.kind, {**fields, "reason": shortened(found.reason)}, found.at)
+    return event(found.kind, {"container": name, **happened(found)}, found.at)
 
 
 @implementer(IPushProducer)

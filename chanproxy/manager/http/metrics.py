@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from attrs import define, field, frozen
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -28,12 +28,15 @@ from chanproxy import __version__
 from chanproxy.container import Container
 from chanproxy.interfaces import FreezerError
 from chanproxy.manager.kinds import Kinds
-from chanproxy.wake.statistics import BUCKETS, bucketLimit
+from chanproxy.wake.statistics import BUCKETS, SuspendStatistics, bucketLimit
 
 STATES = ("awake", "suspending", "asleep", "resuming")
 
 STEP = 4
-"""Of the histogram's buckets one of so many: each of them is a series for each container."""
+"""Of the buckets of times asleep one of so many: each is a series for each container."""
+
+LATENCIES = 16
+"""Of the buckets of latencies these are told of, up to some seconds."""
 
 END = b"# EOF\n"
 
@@ -198,15 +201,47 @@ FIGURES = (
 """All of them, but for the histograms."""
 
 
-def _histogram(container: Container) -> tuple[list[tuple[str, float]], float]:
-    """Of times asleep.  How long a wake took nobody measures; that would be a second one."""
-    statistics = container.suspension.statistics
-    buckets, total = [], 0
-    for number, count in enumerate(statistics.histogram):
-        total += count
-        if number % STEP == STEP - 1 and number < BUCKETS - 1:
-            buckets.append((repr(bucketLimit(number) / 1e9), float(total)))
-    return [*buckets, ("+Inf", float(total))], statistics.totalAsleep / 1e9
+@frozen
+class Histogram:
+    """
+    One histogram of each container.
+
+    @ivar read: from a container: how many are in each bucket, and the sum of all, in nanoseconds.
+    @ivar told: of these buckets.
+    """
+
+    name: str
+    text: str
+    read: Callable[[SuspendStatistics], tuple[Sequence[int], int]]
+    told: range
+
+    def family(self) -> HistogramMetricFamily:
+        """Without any container."""
+        return HistogramMetricFamily(f"chanproxy_{self.name}", self.text, labels=["container"])
+
+    def add(self, family: HistogramMetricFamily, name: str, container: Container) -> None:
+        """Add those of a container."""
+        counts, total = self.read(container.suspension.statistics)
+        buckets = [
+            (repr(bucketLimit(each) / 1e9), float(sum(counts[: each + 1]))) for each in self.told
+        ]
+        family.add_metric([name], [*buckets, ("+Inf", float(sum(counts)))], total / 1e9)
+
+
+HISTOGRAMS = (
+    Histogram(
+        "sleep_duration_seconds",
+        "How long it slept at a time.",
+        lambda statistics: (statistics.histogram, statistics.totalAsleep),
+        range(STEP - 1, BUCKETS - 1, STEP),
+    ),
+    Histogram(
+        "wake_latency_seconds",
+        "From when the service saw a wake source until it was thawed.",
+        lambda statistics: (statistics.latencies, statistics.totalLatency),
+        range(LATENCIES),
+    ),
+)
 
 
 class _Alone:
@@ -280,13 +315,11 @@ class Metrics:
                 for labels, value in figure.read(tally.of, tally):
                     family.add_metric([name, *labels], value)
             yield family
-        slept = HistogramMetricFamily(
-            "chanproxy_sleep_duration_seconds", "How long it slept at a time.", labels=["container"]
-        )
-        for name, tally in found.items():
-            buckets, total = _histogram(tally.of)
-            slept.add_metric([name], buckets, total)
-        yield slept
+        for histogram in HISTOGRAMS:
+            drawn = histogram.family()
+            for name, tally in found.items():
+                histogram.add(drawn, name, tally.of)
+            yield drawn
 
     def _look(self) -> dict[str, Tally]:
         """All are looked at, whoever asks, or their rings would run over."""

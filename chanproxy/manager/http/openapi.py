@@ -36,6 +36,9 @@ _FIGURES = (
 
 _HISTOGRAM = {"type": "array", "items": _COUNT, "minItems": 32, "maxItems": 32}
 
+_HISTOGRAMS = dict.fromkeys(("histogram", "latencies"), _HISTOGRAM)
+"""Of times asleep, and of what wakes took."""
+
 _SUMMARY = {
     "name": _TEXT,
     "state": {"enum": ["awake", "suspending", "asleep", "resuming"]},
@@ -48,13 +51,14 @@ SCHEMAS: dict[str, Any] = {
     "Summary": _object(_SUMMARY),
     "List": _object({"containers": {"type": "array", "items": _ref("Summary")}}),
     "Event": _object(
-        {"at": _COUNT, "kind": {"enum": ["attempt", "resume", "fail"]}, "reason": _TEXT}
+        {"at": _COUNT, "kind": {"enum": ["attempt", "resume", "fail"]}, "reason": _TEXT},
+        latency=_COUNT,
     ),
     "Source": _object({"name": _TEXT, "kind": _TEXT, "active": {"type": "boolean"}}),
     "Figures": _object(
         {**dict.fromkeys(_FIGURES, _COUNT), "last_failure": _TEXT, "last_resume_reason": _TEXT}
     ),
-    "Statistics": _object({"statistics": _ref("Figures"), "histogram": _HISTOGRAM}),
+    "Statistics": _object({"statistics": _ref("Figures"), **_HISTOGRAMS}),
     "Description": _object(
         {
             "description": _object(
@@ -64,7 +68,7 @@ SCHEMAS: dict[str, Any] = {
                     "freezer": _TEXT,
                     "linger": {"type": "number"},
                     "statistics": _ref("Figures"),
-                    "histogram": _HISTOGRAM,
+                    **_HISTOGRAMS,
                     "events": {"type": "array", "items": _ref("Event")},
                     "sources": {"type": "array", "items": _ref("Source")},
                 }

@@ -252,7 +252,7 @@ class Resources:
         reply = self._dispatch(peer, "Describe", parameters)
         assert isinstance(reply, Reply)
         description = reply.parameters["description"]
-        asked.reply({key: description[key] for key in ("statistics", "histogram")})
+        asked.reply({key: description[key] for key in ("statistics", "histogram", "latencies")})
 
     def _page(self, asked: HttpRequest, peer: Peer, parameters: dict[str, Any]) -> None:
         from chanproxy.manager.http.page import page
