@@ -14,18 +14,19 @@ from rich.table import Table
 from rich.text import Text
 
 from chanproxy.commands.rows import Row
-from chanproxy.commands.showing import Moment, duration, percent, wrapped
+from chanproxy.commands.showing import Moment, duration, wrapped
 from chanproxy.words import safe
 
 ORDERS: dict[str, tuple[str, Callable[[Row], Any], bool]] = {
     "n": ("NAME", lambda row: row.name, False),
     "t": ("STATE", lambda row: row.state, False),
     "f": ("FOR", lambda row: row.seconds, True),
-    "a": ("ASLEEP", lambda row: row.asleep, True),
+    "a": ("ASLEEP", lambda row: row.today or 0.0, True),
+    "p": ("SPARED", lambda row: row.spared or 0.0, True),
 }
 """By the key that asks for it: the column, what is compared, and whether the largest is first."""
 
-HELP = "↑↓ choose  ⏎ why  s suspend  r resume  n t f a sort  i invert  q quit"
+HELP = "↑↓ choose  ⏎ why  s suspend  r resume  n t f a p sort  i invert  q quit"
 
 HELP_INSIDE = "↑↓ scroll  s suspend  r resume  Esc back  q quit"
 
@@ -152,10 +153,10 @@ class Board:
         self._top = max(min(self._top, number, len(self._rows) - room), number - room + 1, 0)
         table = Table(box=None, expand=True, pad_edge=False, padding=(0, 2, 0, 0))
         sorted_, _, _ = ORDERS[self._order]
-        for name, right in (("NAME", False), ("STATE", False), ("FOR", True), ("ASLEEP", True)):
+        for name in ("NAME", "STATE", "FOR", "ASLEEP", "SPARED"):
             table.add_column(
                 Text(name, style="bold underline" if name == sorted_ else "bold"),
-                justify="right" if right else "left",
+                justify="left" if name in ("NAME", "STATE") else "right",
                 no_wrap=True,
                 max_width=24,
             )
@@ -165,7 +166,7 @@ class Board:
                 Text(safe(row.name)),
                 Text(row.shownState, style=COLOURS.get(row.state, "")),
                 duration(row.seconds),
-                percent(row.asleep),
+                *row.worth,
                 Text(safe(row.reason(self._moment))),
                 style="reverse" if at == number else "dim" if self._gone else "",
             )

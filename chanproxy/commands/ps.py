@@ -8,9 +8,9 @@ import click
 
 from chanproxy.commands.asking import asking, containersArgument, jsonOption, socketOption
 from chanproxy.commands.rows import Row
-from chanproxy.commands.showing import Moment, duration, jsonLine, percent, table
+from chanproxy.commands.showing import Moment, duration, jsonLine, table
 
-HEAD = ("NAME", "STATE", "FOR", "ASLEEP", "WHY")
+HEAD = ("NAME", "STATE", "FOR", "ASLEEP", "SPARED", "WHY")
 
 
 @click.command("ps")
@@ -21,8 +21,9 @@ def ps(path: str | None, asJson: bool, names: tuple[str, ...]) -> None:
     """
     Show what each container does, in a row.
 
-    All of them, or these NAMEs.  FOR is how long it is awake, or asleep; ASLEEP the share of time
-    asleep since the service has it; WHY what keeps it awake, or what woke it last.
+    All of them, or these NAMEs.  FOR is how long it is awake, or asleep; ASLEEP the share of today
+    that it slept; SPARED how much of a processor that has spared; WHY what keeps it awake, or what
+    woke it last.
     """
     with asking(path) as service:
         found, now = service.some(names)
@@ -37,9 +38,9 @@ def ps(path: str | None, asJson: bool, names: tuple[str, ...]) -> None:
         [
             (
                 *(row.name, row.shownState, duration(row.seconds)),
-                *(percent(row.asleep), row.reason(moment)),
+                *(*row.worth, row.reason(moment)),
             )
             for row in rows
         ],
-        right=("FOR", "ASLEEP"),
+        right=("FOR", "ASLEEP", "SPARED"),
     )

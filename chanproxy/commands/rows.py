@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from chanproxy.commands.showing import Moment, duration
+from chanproxy.commands.showing import Moment, duration, percent
 
 SLEEPS = ("asleep", "resuming")
 """The states in which time counts as asleep."""
@@ -27,6 +27,10 @@ class Row:
     @ivar seconds: how long that is.
     @ivar asleep: the share of time asleep since the service has it.
     @ivar counted: Unix time, since when that is counted.
+    @ivar today: the share of time asleep since midnight, or since it came, if that was later; None:
+        no time has passed.
+    @ivar spared: seconds of a processor that it would have used in that time, had it been awake; an
+        estimate.  None: there is none.
     @ivar why: what keeps it awake; empty: nothing, or it is not known.
     @ivar woken: Unix time, when it was woken last; None: never.
     @ivar wokenBy: why.
@@ -39,6 +43,8 @@ class Row:
     seconds: float
     asleep: float
     counted: float
+    today: float | None
+    spared: float | None
     why: str
     woken: float | None
     wokenBy: str
@@ -47,6 +53,8 @@ class Row:
     def of(cls, entry: Mapping[str, Any], moment: Moment) -> Row:
         """@param entry: one of C{ListContainers}, with its details."""
         details = entry["details"]
+        today = details["today"]
+        known, spared = today["asleep_time"] + today["awake_time"], today["spared_cpu_time"]
         return cls(
             name=entry["name"],
             state=entry["state"],
@@ -55,6 +63,8 @@ class Row:
             seconds=max(moment.ago(details["since"]), 0.0),
             asleep=shareAsleep(entry["state"], details["since"], details, moment),
             counted=moment.unixOf(details["counted_since"]),
+            today=today["asleep_time"] / known if known else None,
+            spared=None if spared is None else spared / 1e9,
             why=details["why_awake"],
             woken=moment.unixOf(details["last_wake"]) if details["last_wake"] else None,
             wokenBy=details["last_wake_reason"],
@@ -64,6 +74,14 @@ class Row:
     def shownState(self) -> str:
         """For people: a dry run stops nothing."""
         return f"{self.state}, dry" if self.mode == "dry_run" else self.state
+
+    @property
+    def worth(self) -> tuple[str, str]:
+        """For people: the share of today that it slept, and what that has spared."""
+        return (
+            "" if self.today is None else percent(self.today),
+            "" if self.spared is None else duration(self.spared),
+        )
 
     def reason(self, moment: Moment) -> str:
         """Why it is as it is, in a few words."""
@@ -86,6 +104,8 @@ class Row:
             "last_wake_reason": self.wokenBy,
             "asleep_share": self.asleep,
             "counted_since": self.counted,
+            "asleep_share_today": self.today,
+            "spared_cpu_today": self.spared,
         }
 
 

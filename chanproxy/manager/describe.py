@@ -86,6 +86,7 @@ def activity(container: Container) -> dict[str, Any]:
         "counted_since": statistics.since,
         "total_suspend_time": statistics.totalAsleep,
         "attempt_count": statistics.attempts,
+        "today": _today(container.account.today()),
     }
 
 

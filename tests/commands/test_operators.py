@@ -60,18 +60,21 @@ async def test_ps(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         accepted(await client.call("AcquireWakeLock", lock))
         station.editor.suspend().addErrback(lambda _: None)
         head, editor, shop = await lines(station, "ps")
-        assert head.split() == ["NAME", "STATE", "FOR", "ASLEEP", "WHY"]
+        assert head.split() == ["NAME", "STATE", "FOR", "ASLEEP", "SPARED", "WHY"]
         assert editor.split()[:2] == ["editor", "asleep"]
         assert "woken last by dawn, " in editor
         assert shop.split()[:2] == ["shop", "awake"]
-        assert shop.endswith(" 0 %  back up")
+        assert re.search(r" 0 %  +(0 ms)?  back up$", shop)
         found = await fields(station, "ps")
         assert [each["name"] for each in found] == ["editor", "shop"]
         assert set(found[0]) == {
             *("name", "state", "mode", "since", "seconds", "why_awake", "last_wake"),
             *("last_wake_reason", "asleep_share", "counted_since"),
+            *("asleep_share_today", "spared_cpu_today"),
         }
         assert 0 < found[0]["asleep_share"] < 1
+        assert 0 < found[0]["asleep_share_today"] < 1
+        assert found[1]["asleep_share_today"] == 0
         assert found[0]["counted_since"] < found[0]["last_wake"] < found[0]["since"] < time.time()
         assert found[1]["last_wake"] is None
         assert found[1]["why_awake"] == "back up"

@@ -87,6 +87,10 @@ async def test_details(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         answer = accepted(await client.call("ListContainers", {"details": True}))
         editor, shop = answer["containers"]
         description = await described(client)
+        before, now = editor["details"].pop("today"), description["today"]
+        assert before.keys() == now.keys()
+        assert before["awake_time"] < now["awake_time"]
+        assert before["asleep_time"] == now["asleep_time"]
         assert editor["details"] == {
             **{name: description[name] for name in ("since", "why_awake")},
             **{
