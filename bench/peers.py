@@ -75,17 +75,22 @@ class Refused(Failed):
     """This version of chanproxy does not know such addresses."""
 
 
-def startChanproxy(between: Between) -> Child:
-    """A real service, with a configuration file, and nothing to freeze."""
+def startChanproxy(between: Between, top: str = "", tables: str = "") -> Child:
+    """
+    A real service, with a configuration file, and nothing to freeze.
+
+    @param top: more keys of the file.
+    @param tables: more tables.
+    """
     listen, connect, extra = between.front, between.back, ""
     if listen.startswith("tcp:"):
         connect = f"tcp:127.0.0.1:{_value(between.back)}"
         # The default policy looks into the socket's queue, which TCP does not let it.
         extra = 'handled = "idle"\n'
     (between.directory / "chanproxy.toml").write_text(
-        '[containers.bench]\nfreezer = "none"\nsuspend = "off"\n'
+        f'{top}[containers.bench]\nfreezer = "none"\nsuspend = "off"\n'
         "[containers.bench.channels.main]\n"
-        f"listen = {json.dumps(listen)}\nconnect = {json.dumps(connect)}\n{extra}"
+        f"listen = {json.dumps(listen)}\nconnect = {json.dumps(connect)}\n{extra}{tables}"
     )
     twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
     try:
