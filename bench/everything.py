@@ -42,6 +42,9 @@ SCRAPES = 5.0
 SETTLING = 75.0
 """Seconds asleep after which breaths come as seldom as they do later on."""
 
+LOOKED = 0.15
+"""Seconds frozen after which it sleeps: it has been looked into, and nothing was found."""
+
 ECHO = """
 import socket, sys
 server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
@@ -98,14 +101,14 @@ def audience(path: Path) -> Iterator[None]:
         client = _Client(path)
         client.request("GET", "/events")
         answer = client.getresponse()
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, http.client.HTTPException):
             while not over.is_set() and answer.read1(65536):
                 pass
 
     def scrape() -> None:
         while not over.wait(SCRAPES):
             client = _Client(path)
-            with suppress(OSError):
+            with suppress(OSError, http.client.HTTPException):
                 client.request("GET", "/metrics")
                 assert client.getresponse().read()
             client.close()
@@ -159,6 +162,8 @@ def shown(value: Figure, form: str = "{:.3f}") -> str:
 
 def pump(directory: Path, amount: Amount) -> None:
     """Messages through a channel: each pair of rounds by itself."""
+    # The two other parts wait for what their services leave behind.
+    adoptOrphans()
     load = compile_(directory, "loads", "loads.c", "trips.c")
     with ExitStack() as stack:
 
@@ -223,10 +228,7 @@ def wakes(directory: Path, amount: Amount) -> None:
         for number in range(amount.wakes + 3):
             for which in (OFF, ON) if number % 2 else (ON, OFF):
                 peer, cgroup = peers[which]
-                until("asleep", cgroup.frozen)
-                # Until it has been looked into.
-                time.sleep(0.02)
-                until("asleep", cgroup.frozen)
+                until("asleep", partial(_sleeps, cgroup))
                 begin = time.perf_counter()
                 peer.send(b"ping")
                 assert peer.recv(64) == b"ping"
@@ -249,6 +251,16 @@ def _connects(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
         return True
     return False
+
+
+def _sleeps(cgroup: TemporaryCgroup) -> bool:
+    """Whether it has been looked into as well, which is done while it is frozen."""
+    end = time.monotonic() + LOOKED
+    while time.monotonic() < end:
+        if not cgroup.frozen():
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
@@ -294,9 +306,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--only", choices=["pump", "wakes", "sleepers"])
     arguments = parser.parse_args()
-    adoptOrphans()
     amount = QUICK if arguments.quick else FULL
-    for each in (pump, wakes, sleepers):
+    for each in (wakes, sleepers, pump):
         if arguments.only in (None, each.__name__):
             with tempfile.TemporaryDirectory(prefix="everything-") as directory:
                 try:
