@@ -13,7 +13,7 @@ nox.options.envdir = "build/nox"
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
-TOOLS = ("hypothesis", "perfetto", "pytest", "twisted", "vermin")
+TOOLS = ("hypothesis", "perfetto", "pytest", "twisted", "varlink", "vermin")
 """What quick tests need of what all tests need; the rest are programs in containers."""
 
 PACKAGES = [nox.param(each, id=each) for each in ("oldest", "newest")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 QUICK = {
     "carry": "answered handled policies proxy",
-    "channels": "adapter framed kinds sending streams transport",
+    "channels": "adapter framed kinds sending streams terminated transport",
     "commands": "call operators options programs report showing",
     "config": "access by_hand changes places reading remedies unwise",
     "container": "account cadence changes changing closed suspension watchers",
@@ -20,7 +20,7 @@ QUICK = {
     "kernel": "poller",
     "manager": (
         "client control control_access control_interface control_sequences "
-        "describe facts http locks sources suspend trace varlink watchers"
+        "describe facts http locks sources suspend trace varlink varlink_socket watchers"
     ),
     "service": "broken_plugins framing journal notices reloading tls",
     "wake": "counter history history_file sources",

@@ -7,16 +7,14 @@ Knows no endpoints.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.interfaces import (
     IFileDescriptorReceiver,
     IHalfCloseableProtocol,
     IProtocol,
-    ITransport,
 )
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from chanproxy.channels.transport import MessageProtocol, SeqpacketTransport
 from chanproxy.interfaces import IChannelUser
@@ -32,29 +30,22 @@ class OpenTransport(SeqpacketTransport):
 
     _plain: _Plain | None = None
 
-    def begin(self, protocol: IProtocol) -> None:
+    def _expectUser(self, protocol: IProtocol) -> None:
         """
-        Be the transport of a protocol, and tell it so.
+        One of Twisted's own kind will do as well: each packet is one C{dataReceived}.
 
-        @param protocol: an L{IChannelUser}, as L{MessageProtocol} is; or one of Twisted's own kind,
-            each packet being one C{dataReceived}.
-        @raise DeafProtocol: it is neither; the connection is closed then, as it is when it raises.
+        @raise DeafProtocol: it is of neither kind.
         """
-        try:
-            if not IChannelUser.providedBy(protocol):
-                if not hasattr(protocol, "dataReceived"):
-                    raise DeafProtocol(
-                        f"{type(protocol).__name__} would hear of no packet: derive it from "
-                        "chanproxy.channels.MessageProtocol and write messageReceived, or from "
-                        "twisted.internet.protocol.Protocol and write dataReceived"
-                    )
-                # Who is of our kind says so itself.
-                self.waitReadable(True)
-            self.protocol = protocol
-            protocol.makeConnection(cast(ITransport, self))
-        except BaseException:
-            self._shut(Failure())
-            raise
+        if IChannelUser.providedBy(protocol):
+            return
+        if not hasattr(protocol, "dataReceived"):
+            raise DeafProtocol(
+                f"{type(protocol).__name__} would hear of no packet: derive it from "
+                "chanproxy.channels.MessageProtocol and write messageReceived, or from "
+                "twisted.internet.protocol.Protocol and write dataReceived"
+            )
+        # Who is of our kind says so itself.
+        self.waitReadable(True)
 
     def _user(self) -> IChannelUser:
         # Of now: a protocol may give its transport to another one.

@@ -1,8 +1,9 @@
 """
-What a Twisted program sees of a packet socket: a transport, and a base for its protocols.
+What a Twisted program sees of a socket that carries messages: a transport, and a base for its
+protocols.
 
-Adds to L{SeqpacketChannel} a queue for what the kernel does not take at once.  Knows nothing of
-proxies, counters or containers, which have no use for such a queue.
+Adds to a socket a queue for what the kernel does not take at once.  Knows nothing of proxies,
+counters or containers, which have no use for such a queue.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+from attrs import field, frozen
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
     IConsumer,
     IProducer,
+    IProtocol,
     IPullProducer,
     IPushProducer,
+    ITransport,
     IUNIXTransport,
 )
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chanproxy.channels.base import SCARCE, whyNotSent
+from chanproxy.channels.base import SCARCE, SocketChannel, whyNotSent
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.packets import SeqpacketChannel
 from chanproxy.interfaces import (
@@ -44,10 +48,25 @@ PATIENCE = 10.0
 """Seconds that the kernel may have no memory for a packet until its connection is lost."""
 
 
-@implementer(IUNIXTransport, IConsumer, IPushProducer)
-class SeqpacketTransport(SeqpacketChannel):
+@frozen
+class Received:
     """
-    A packet transport for Twisted protocols: L{sendMessage}, and C{write} as one packet a call.
+    What has come.
+
+    @ivar descriptors: now the receiver's.
+    @ivar ended: nothing has, and nothing will.
+    """
+
+    data: bytes = b""
+    descriptors: list[int] = field(factory=list)
+    ended: bool = False
+
+
+@implementer(IUNIXTransport, IConsumer, IPushProducer)
+class MessageTransport(SocketChannel):
+    """
+    A transport of messages for Twisted protocols: L{sendMessage}, and C{write} as one message a
+    call.
 
     Messages that the kernel does not take at once wait here, with duplicates of their descriptors;
     a producer that is registered is paused meanwhile.
@@ -72,6 +91,38 @@ class SeqpacketTransport(SeqpacketChannel):
         self._streaming = False
         self._scarceSince: float | None = None
 
+    def begin(self, protocol: IProtocol) -> None:
+        """
+        Be the transport of a protocol, and tell it so.
+
+        @param protocol: an L{IChannelUser}, as L{MessageProtocol} is; the connection is closed
+            when it raises.
+        """
+        try:
+            self._expectUser(protocol)
+            self.protocol = protocol
+            protocol.makeConnection(cast(ITransport, self))
+        except BaseException:
+            self._shut(Failure())
+            raise
+
+    def _expectUser(self, protocol: IProtocol) -> None:
+        """Whether it would hear of anything; who is of our kind does."""
+
+    def receive(self) -> Received | None:
+        """
+        Take one message; what nobody wants to hear yet stays in the kernel.
+
+        @return: L{None}: there is none now, and an event will tell.
+        @raise MessageRefused: the one at the head exceeds a limit; see L{discard}.
+        @raise ChannelBroken: nothing can be read any more.
+        """
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Drop the message at the head, which was refused, and its descriptors."""
+        raise NotImplementedError
+
     @property
     def pending(self) -> int:
         """How many messages wait here, because the kernel did not take them yet."""
@@ -79,14 +130,14 @@ class SeqpacketTransport(SeqpacketChannel):
 
     def sendMessage(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
         """
-        Send one packet, after all that were sent before; nothing after L{loseConnection}, but for a
-        producer that is registered still.
+        Send one message, after all that were sent before; nothing after L{loseConnection}, but for
+        a producer that is registered still.
 
         One of which it shows only later that it can never be sent ends the connection, and
         C{connectionLost} says why.
 
         @param descriptors: they stay the caller's, and may be closed when this returns.
-        @raise ChannelBroken: the packet can never be sent; nothing else is affected.
+        @raise ChannelBroken: the message can never be sent; nothing else is affected.
         @raise OSError: it has to wait, and there are no descriptors left to duplicate its own;
             likewise.
         """
@@ -109,7 +160,7 @@ class SeqpacketTransport(SeqpacketChannel):
             cast(IPushProducer, self._producer).pauseProducing()
 
     def write(self, data: bytes) -> None:
-        """One packet, with the descriptors of L{sendFileDescriptor} since the last one."""
+        """One message, with the descriptors of L{sendFileDescriptor} since the last one."""
         descriptors, self._nextDescriptors = self._nextDescriptors, []
         try:
             self.sendMessage(data, descriptors)
@@ -117,7 +168,7 @@ class SeqpacketTransport(SeqpacketChannel):
             closeForeign(descriptors)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """One packet of all the pieces."""
+        """One message of all the pieces."""
         self.write(b"".join(iovec))
 
     def sendFileDescriptor(self, descriptor: int) -> None:
@@ -249,15 +300,32 @@ class SeqpacketTransport(SeqpacketChannel):
             producer.stopProducing()
 
 
+class SeqpacketTransport(MessageTransport, SeqpacketChannel):
+    """Likewise of packets, each of which is a message."""
+
+    def receive(self) -> Received | None:
+        """See L{MessageTransport.receive}."""
+        batch = self.peek(1)
+        if len(batch) == 0:
+            return Received(ended=True) if batch.ended else None
+        received = Received(bytes(batch.message()), batch.descriptors)
+        self.take(1)
+        return received
+
+    def discard(self) -> None:
+        """See L{SeqpacketChannel.discard}."""
+        SeqpacketChannel.discard(self)
+
+
 @implementer(IChannelUser)
 class MessageProtocol(Protocol):
     """
     Base of protocols that speak in packets: override L{messageReceived}.
 
-    C{self.transport} is a L{SeqpacketTransport}.
+    C{self.transport} is a L{MessageTransport}; of an endpoint C{seqpacket:}, one of packets.
     """
 
-    transport: SeqpacketTransport
+    transport: MessageTransport
 
     _TURN = 64
 
@@ -309,21 +377,19 @@ class MessageProtocol(Protocol):
             if transport._closed or not transport._wantsReadable:
                 return
             try:
-                # One at a time: what it does not want to hear yet stays in the kernel.
-                batch = transport.peek(1)
-                if len(batch) == 0:
-                    if batch.ended:
-                        self.messagesEnded()
-                    return
-                data, descriptors = bytes(batch.message()), batch.descriptors
-                transport.take(1)
+                received = transport.receive()
             except MessageRefused as refused:
                 self.messageRefused(refused)
                 continue
             except ChannelBroken as error:
                 transport._shut(Failure(error))
                 return
-            self.messageReceived(data, descriptors)
+            if received is None:
+                return
+            if received.ended:
+                self.messagesEnded()
+                return
+            self.messageReceived(received.data, received.descriptors)
 
     def channelWritable(self) -> None:
         """Everything sent is with the kernel; nothing to do."""

@@ -25,7 +25,7 @@ from chanproxy.endpoints.addresses import Address
 from chanproxy.endpoints.paths import SeqpacketAddressSpec
 
 FIXED = (
-    *("control", "http", "httpTokenFile", "log"),
+    *("control", "varlink", "http", "httpTokenFile", "log"),
     *("scheduling", "history", "watchdog", "confine"),
 )
 """Keys and tables of the file that hold as long as the service runs, by attributes."""

@@ -49,8 +49,7 @@ def problemsOf(configuration: Configuration) -> list[Problem]:
     for container in containers:
         problems += _ofContainer(container)
     if not problems:
-        own = {"control": configuration.control, "http": configuration.http}
-        checkTogether(containers, own, problems)
+        checkTogether(containers, configuration.sockets, problems)
         note = partial(_note, problems, "")
         checkHttp(note, configuration.http, configuration.httpTokenFile)
     return problems

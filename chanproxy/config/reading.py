@@ -35,7 +35,13 @@ from chanproxy.config.scheduling import Scheduling, readScheduling
 from chanproxy.config.tables import Table
 from chanproxy.endpoints.addresses import SocketAddress
 from chanproxy.endpoints.parsing import OtherAddressSpec, parseHttp
-from chanproxy.endpoints.paths import SeqpacketAddressSpec, parseControl
+from chanproxy.endpoints.paths import (
+    PathSpec,
+    SeqpacketAddressSpec,
+    UnixStreamAddressSpec,
+    parseControl,
+    parseVarlink,
+)
 from chanproxy.freezers.guarding import SECONDS
 
 
@@ -49,12 +55,21 @@ def _toHttp(http: str | SocketAddress | None) -> SocketAddress | None:
     return parseHttp(http) if isinstance(http, str) else http
 
 
+def _toVarlink(varlink: str | UnixStreamAddressSpec | None) -> UnixStreamAddressSpec | None:
+    return parseVarlink(varlink) if isinstance(varlink, str) else varlink
+
+
+SOCKETS = ("control", "varlink", "http")
+"""The keys that say where the service itself listens."""
+
+
 @frozen
 class Configuration:
     """
     The whole file.
 
     @ivar control: where the manager listens, or L{None}.
+    @ivar varlink: where it does so as Varlink has it on a stream, or L{None}.
     @ivar http: where it is answered over HTTP, or L{None}.
     @ivar httpTokenFile: the file of the token that who comes by TCP has to know, or L{None}.
     @ivar watchdog: seconds after which a service that does not turn is one that hangs; 0: nobody
@@ -77,6 +92,19 @@ class Configuration:
                 kept=(SeqpacketAddressSpec,),
             ),
             "Where to take calls: a path, or seqpacket:PATH[:mode=600].",
+        ),
+    )
+    varlink: UnixStreamAddressSpec | None = field(
+        default=None,
+        converter=_toVarlink,
+        metadata=about(
+            Text(
+                parseVarlink,
+                "unix:/run/chanproxy/varlink.sock",
+                "an address",
+                kept=(UnixStreamAddressSpec,),
+            ),
+            "Where to take calls from any client of Varlink: a path, or unix:PATH[:mode=600].",
         ),
     )
     http: SocketAddress | None = field(
@@ -106,6 +134,17 @@ class Configuration:
     confine: bool = key(True, Flag(), "Whether to give up rights that are not needed.")
     log: str = key("auto", Choice("auto", "plain", "json", "journal"), "What form the log has.")
     file: File | None = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def sockets(self) -> Mapping[str, SocketAddress | None]:
+        """Where the service itself listens, by L{SOCKETS}."""
+        return {key: getattr(self, key) for key in SOCKETS}
+
+    @property
+    def called(self) -> Mapping[str, PathSpec]:
+        """Where it takes calls, by the keys."""
+        both = {"control": self.control, "varlink": self.varlink}
+        return {key: address for key, address in both.items() if address is not None}
 
     def located(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
         """The same problems, each with its line, if there is a file."""
@@ -138,20 +177,28 @@ _KINDS = {
 
 
 def _checkReach(
-    top: Table, control: SeqpacketAddressSpec | None, http: SocketAddress | None
+    top: Table, called: Mapping[str, PathSpec | None], http: SocketAddress | None
 ) -> None:
-    """Whether those that access entries name can connect at all."""
+    """
+    Whether those that access entries name can connect at all.
+
+    @param called: where calls are taken, by the keys.
+    """
     if http is not None and http.traits.credentials:
         return
-    if control is None:
+    there = {key: address for key, address in called.items() if address is not None}
+    if any(address.othersMayConnect() for address in there.values()):
+        return
+    if not there:
         remedy = 'write control = "seqpacket:/run/chanproxy/control.sock:mode=666"'
         top.note("access", "applies to the control socket, and there is none", remedy)
-    elif not control.othersMayConnect():
-        top.note(
-            "control",
-            f"no other user can connect to a socket of mode {control.mode:03o}",
-            f"write control = {control.written(0o666)}, for access is checked by the peer's user",
-        )
+        return
+    name, address = next(iter(there.items()))
+    top.note(
+        name,
+        f"no other user can connect to a socket of mode {address.mode:03o}",
+        f"write {name} = {address.written(0o666)}, for access is checked by the peer's user",
+    )
 
 
 def checkHttp(
@@ -199,25 +246,25 @@ def fromTree(tree: Any) -> Configuration:
     problems: list[Problem] = []
     top = Table(tree, "", problems, places=_PLACES)
     own = top.readAll(KEYS)
-    control = own["control"]
     limits = readLimits(top.table("limits"))
     containers = tuple(readContainer(name, table) for name, table in top.tables("containers"))
     # A name that does not print is a problem already, and would break a sentence.
     names = [container.name for container in containers if container.name.isprintable()]
     access = tuple(readAccess(name, table, names) for name, table in top.tables("access"))
-    if access and (control is not None or not top.has("control")):
-        _checkReach(top, control, own["http"])
+    called = {key: own[key] for key in ("control", "varlink")}
+    if access and not any(top.has(key) and each is None for key, each in called.items()):
+        _checkReach(top, called, own["http"])
     if not top.has("http") or own["http"] is not None:
         checkHttp(top.note, own["http"], own["httpTokenFile"])
     scheduling = readScheduling(top.table("scheduling"))
     history = readHistory(top.table("history"))
     top.end()
     # With a control socket they can be added later.
-    alone = not top.has("control") and not top.has("http")
+    alone = not any(map(top.has, SOCKETS))
     if isinstance(tree, dict) and tree.get("containers", {}) == {} and alone:
         remedy = "write at least one table, [containers.NAME], or control, to add them later"
         top.note("containers", "has no container", remedy)
-    checkTogether(containers, {"control": control, "http": own["http"]}, problems)
+    checkTogether(containers, {key: own[key] for key in SOCKETS}, problems)
     _checkFrames(top, limits, containers)
     if problems:
         raise ConfigurationError(problems)

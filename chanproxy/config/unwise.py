@@ -21,7 +21,7 @@ from chanproxy.config.problems import Problem
 from chanproxy.config.reading import Configuration
 from chanproxy.config.scheduling import Scheduling
 from chanproxy.config.tables import join
-from chanproxy.endpoints.paths import SeqpacketAddressSpec
+from chanproxy.endpoints.paths import PathSpec
 from chanproxy.freezers import stops
 from chanproxy.words import named, plainPath
 
@@ -49,29 +49,30 @@ _UNKNOWN = (65534, "nobody")
 def unwise(configuration: Configuration) -> list[Problem]:
     """All that is; no line is known yet."""
     found = [*_top(configuration), *_scheduling(configuration.scheduling)]
+    isCalled = any(configuration.called.values())
     for entry in configuration.access:
         found += _access(join("access", entry.name), entry)
     for container in configuration.containers:
         path = join("containers", container.name)
-        found += _container(path, container, configuration.control is not None)
+        found += _container(path, container, isCalled)
         if container.adoption is not None:
             found += _adoption(path, container, container.adoption)
         for channel in container.channels:
-            asked = configuration.control or container.control
-            found += _channel(join(f"{path}.channels", channel.name), channel, asked is not None)
+            asked = isCalled or container.control is not None
+            found += _channel(join(f"{path}.channels", channel.name), channel, asked)
     return [*found, *_mounted(configuration)]
 
 
 def _mounted(read: Configuration) -> Iterator[Problem]:
     """Whether a container has more in the directory of its own socket than that."""
-    sockets = {"control": read.control}
+    sockets: dict[str, PathSpec | None] = dict(read.called)
     for container in read.containers:
         sockets[join("containers", container.name) + ".control"] = container.control
     files = {key: plainPath(each.file) for key, each in sockets.items() if each and each.file}
     for key, file in files.items():
         directory = os.path.dirname(file)
         inside = [each for each in files if each != key and files[each].startswith(f"{directory}/")]
-        if key != "control" and inside:
+        if key not in read.called and inside:
             yield Problem(
                 key,
                 f"its directory, {named(directory)}, is what the container is given, and "
@@ -107,12 +108,12 @@ def _top(read: Configuration) -> Iterator[Problem]:
             "false: the service and the processes beside it keep rights that they have no use for",
             "leave it out",
         )
-    if read.control is not None:
-        yield from _abstract("control", read.control)
-        if read.control.othersMayConnect() and not read.access:
+    for key, address in read.called.items():
+        yield from _abstract(key, address)
+        if address.othersMayConnect() and not read.access:
             yield Problem(
-                "control",
-                f"with mode {read.control.mode:03o} others may connect, and no access table gives "
+                key,
+                f"with mode {address.mode:03o} others may connect, and no access table gives "
                 "them anything: they can only fill places and log lines",
                 "write mode=600, or a table [access.NAME]",
             )
@@ -367,7 +368,7 @@ def _impatient(path: str, seconds: float) -> Problem:
     )
 
 
-def _abstract(path: str, control: SeqpacketAddressSpec) -> Iterator[Problem]:
+def _abstract(path: str, control: PathSpec) -> Iterator[Problem]:
     if control.abstract:
         yield Problem(
             path,

@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -35,6 +35,8 @@ PATH_BYTES = 107
 
 _LISTENING = ("mode", "backlog", "unlink")
 
+_P = TypeVar("_P", bound="PathSpec")
+
 _log = Logger()
 
 
@@ -55,6 +57,7 @@ class PathSpec(SocketAddress):
     backlog: int = 128
     unlink: bool = True
 
+    scheme: ClassVar[str]
     place: ClassVar[str] = "path"
     kind: ClassVar[int]
     _family: ClassVar[str]
@@ -247,19 +250,28 @@ def isAlive(path: str) -> bool:
         return True
 
 
+def parsePath(cls: type[_P], description: str, listening: bool) -> _P:
+    """
+    Read the address of a socket of one kind.
+
+    @raise ValueError: what is wrong, a sentence for each.
+    """
+    kind, arguments, options = split(description)
+    if kind != cls.scheme:
+        raise ValueError(
+            f"{kind or description!r} is no kind that takes calls here; "
+            f"the only one is {cls.scheme}, as in {cls.scheme}:/run/a.sock"
+        )
+    return cls.parse(arguments, options, listening)
+
+
 def parseSeqpacket(description: str, listening: bool) -> SeqpacketAddressSpec:
     """
     Read the address of a packet socket.
 
     @raise ValueError: what is wrong, a sentence for each.
     """
-    kind, arguments, options = split(description)
-    if kind != "seqpacket":
-        raise ValueError(
-            f"{kind or description!r} is no kind that takes calls; "
-            "the only one is seqpacket, as in seqpacket:/run/a.sock"
-        )
-    return SeqpacketAddressSpec.parse(arguments, options, listening)
+    return parsePath(SeqpacketAddressSpec, description, listening)
 
 
 def parseControl(text: str) -> SeqpacketAddressSpec:
@@ -268,33 +280,48 @@ def parseControl(text: str) -> SeqpacketAddressSpec:
 
     @raise Wrong: what is wrong, a sentence for each, and what to write instead.
     """
+    return _parseCalled(SeqpacketAddressSpec, text)
+
+
+def parseVarlink(text: str) -> UnixStreamAddressSpec:
+    """
+    Likewise, for calls on a stream.
+
+    @raise Wrong: likewise.
+    """
+    return _parseCalled(UnixStreamAddressSpec, text)
+
+
+def _parseCalled(cls: type[_P], text: str) -> _P:
     try:
-        return _parseControl(text)
+        return _parseEither(cls, text)
     except ValueError as error:
-        raise Wrong(str(error), *_controls(text)) from None
+        raise Wrong(str(error), *_meant(cls, text)) from None
 
 
-def _controls(text: str) -> Iterator[str]:
-    """The control socket that was meant by what is none."""
+def _meant(cls: type[PathSpec], text: str) -> Iterator[str]:
+    """The socket that was meant by what is none."""
+    scheme = cls.scheme
     kind, colon, rest = text.strip().partition(":")
-    described = f"seqpacket:{rest}" if colon and kind in ("unix", "seqpacket") else text
-    for guess in guesses(described, True, ["seqpacket"]):
-        for better in (guess.removeprefix("seqpacket:"), guess):
+    described = f"{scheme}:{rest}" if colon and kind in ("unix", "seqpacket") else text
+    for guess in guesses(described, True, [scheme]):
+        for better in (guess.removeprefix(f"{scheme}:"), guess):
             try:
-                _parseControl(better)
+                _parseEither(cls, better)
             except ValueError:
                 continue
             yield better
             return
 
 
-def _parseControl(text: str) -> SeqpacketAddressSpec:
+def _parseEither(cls: type[_P], text: str) -> _P:
+    scheme = cls.scheme
     if not text.startswith(("/", "@")):
         # A relative path is refused as such, not as an unknown kind.
-        return parseSeqpacket(text if ":" in text else f"seqpacket:{text}", listening=True)
+        return parsePath(cls, text if ":" in text else f"{scheme}:{text}", listening=True)
     if ":" in text or "\\" in text:
         raise ValueError(
             f"{text!r} is a path with more after it, or with a colon or backslash in it; "
-            "that takes seqpacket: in front, as in seqpacket:/run/a.sock:mode=666"
+            f"that takes {scheme}: in front, as in {scheme}:/run/a.sock:mode=666"
         )
-    return SeqpacketAddressSpec.parse([text], {}, listening=True)
+    return cls.parse([text], {}, listening=True)

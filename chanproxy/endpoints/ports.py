@@ -32,6 +32,7 @@ from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.kinds import attach, kindOf
 from chanproxy.channels.plain import DeafProtocol, OpenTransport
+from chanproxy.channels.terminated import TerminatedTransport
 from chanproxy.endpoints.addresses import SocketAddress
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.descriptors import whyScarce
@@ -260,6 +261,18 @@ class ChannelPort:
         self._factory.doStop()
         if self._stopped is not None:
             self._stopped.callback(None)
+
+
+class TerminatedPort(ChannelPort):
+    """Likewise, of streams of AF_UNIX, for protocols that speak in messages."""
+
+    def _serve(self, connected: socket.socket, peer: IAddress) -> None:
+        protocol = self._factory.buildProtocol(peer)
+        if protocol is None:
+            closeSocket(connected)
+            return
+        unix = cast(UNIXAddress, self.getHost()), cast(UNIXAddress, peer)
+        TerminatedTransport(self._reactor, connected, self._buffer, *unix).begin(protocol)
 
 
 class StreamPort(ChannelPort):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TypeVar
 
 from twisted.internet.protocol import Protocol
@@ -32,13 +32,13 @@ _SAFE = ("[eventfd]", "[timerfd]", "[signalfd]", "[pidfd]", "inotify", "[inotify
 class Handed:
     """Descriptors by the names that the method gives them."""
 
-    def __init__(self, descriptors: list[int], home: bytes | None = None) -> None:
+    def __init__(self, descriptors: list[int], homes: Collection[bytes] = ()) -> None:
         """
         @param descriptors: owned by this object from now on.
-        @param home: the address that the caller is connected to.
+        @param homes: the addresses at which the caller can connect.
         """
         self._descriptors = descriptors
-        self._home = home
+        self._homes = homes
         self._fields: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class Handed:
                 "descriptors", f"there are too many: the call has {count}, and {takes}"
             )
         for field, descriptor in zip(fields, self._descriptors, strict=True):
-            if self._home is not None and _peerOf(descriptor) == self._home:
+            if self._homes and _peerOf(descriptor) in self._homes:
                 raise InvalidParameter(
                     field, "it is a connection to this very manager; give something else"
                 )

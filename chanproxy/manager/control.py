@@ -1,7 +1,8 @@
 """
-The control socket: one packet is one call, one connection answers one call at a time.
+Those who call: one message is one call, one connection answers one call at a time.
 
-Knows the packets and their order, and who calls; what the calls do is
+Knows the messages and their order, and who calls; where they connect, and what a message is there,
+is said in L{chanproxy.manager.ports}; what the calls do is
 L{chanproxy.manager.dispatch}'s.
 """
 
@@ -20,14 +21,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy import config
-from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.transport import MessageProtocol
 from chanproxy.container.watchers import WatcherGone
-from chanproxy.endpoints.paths import SeqpacketAddressSpec
-from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.interfaces import ChannelBroken, ChanproxyReactor, IWakeWatcher, MessageRefused
 from chanproxy.kernel.calls import closeAll
-from chanproxy.kernel.descriptors import left, limit, whyScarce
+from chanproxy.kernel.descriptors import limit
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.manager import varlink
 from chanproxy.manager.access import Credentials, IAccess, Rights, credentialsOf
@@ -36,7 +34,13 @@ from chanproxy.manager.caller import Caller, Reply
 from chanproxy.manager.crowds import Account, Crowd, Terms
 from chanproxy.manager.describe import fitting
 from chanproxy.manager.dispatch import Manager
-from chanproxy.manager.errors import CallTooLarge, InternalError, LimitExceeded, VarlinkError
+from chanproxy.manager.errors import (
+    CallMalformed,
+    CallTooLarge,
+    InternalError,
+    LimitExceeded,
+    VarlinkError,
+)
 from chanproxy.manager.refusals import noAccess, notNow
 from chanproxy.manager.varlink import Call
 from chanproxy.words import listed
@@ -63,6 +67,7 @@ class ControlConnection(MessageProtocol):
         self._account: Account | None = None
         self._credentials: Credentials | None = None
         self._waits = False
+        self._heard = 0
 
     def connectionMade(self) -> None:
         """Somebody connected: who it is stays as it is now."""
@@ -99,13 +104,14 @@ class ControlConnection(MessageProtocol):
 
     def messageReceived(self, data: bytes, descriptors: list[int]) -> None:
         """Carry out a call; those of a watcher go unanswered."""
-        handed = Handed(descriptors, self.transport.getHost().name)
+        handed = Handed(descriptors, self._factory.homes)
         caller = self._caller
         if caller is None or self._lost or self._stream is not None:
             # A watcher's calls go unanswered.  Not unread: its own end of the connection may be
             # attached to one, and would stay open in our own queue when it has gone.
             handed.close()
             return
+        self._heard += 1
         # Of a processor, as the share is; what others run meanwhile is not this caller's.
         began = time.thread_time()
         try:
@@ -215,10 +221,15 @@ class ControlConnection(MessageProtocol):
             # It waits for no answer any more, and what it still had to say depends on one.
             self.transport.abortConnection()
             return
-        if self._account is not None:
+        account = self._account
+        if account is not None:
             # Others may have taken what is for all of them.
-            self._waitForTurn(self._account)
+            self._waitForTurn(account)
+        heard, began = self._heard, time.thread_time()
         MessageProtocol.channelReadable(self)
+        if account is not None and self._heard == heard:
+            # What is no call, or none yet, is looked at as well.
+            account.charge(time.thread_time() - began)
 
     def messagesEnded(self) -> None:
         """The client sends no more: it is answered what it asked; a watcher hears on."""
@@ -230,8 +241,10 @@ class ControlConnection(MessageProtocol):
     def messageRefused(self, error: MessageRefused) -> None:
         """A call that is too large: it is dropped, unread, and the connection goes on."""
         self.transport.discard()
+        large = error.limit == "message-bytes"
+        wrong = CallTooLarge(self._factory.messageBytes) if large else CallMalformed(str(error))
         if self._stream is None:
-            self._send(CallTooLarge(self._factory.messageBytes).encode())
+            self._send(wrong.encode())
 
     def _watch(self, remove: Callable[[IWakeWatcher], None]) -> IWakeWatcher:
         self._stream = _Stream(self, remove)
@@ -281,35 +294,12 @@ class _Stream:
         self._connection.hangUp()
 
 
-LAST = 8
-"""Descriptors that are left when root cannot connect any more either: a call needs some."""
-
-
-def controlPort(
-    reactor: ChanproxyReactor,
-    spec: SeqpacketAddressSpec,
-    factory: ControlFactory,
-    lines: int,
-    room: Callable[[], str] = lambda: whyScarce() if left() <= LAST else "",
-) -> ChannelPort:
-    """
-    What listens.
-
-    @param lines: see L{FewLines}.
-    @param room: see L{ChannelPort}; as it is, root can connect when only the reserve is left.
-    """
-    return ChannelPort(
-        reactor,
-        spec,
-        factory,
-        PeekBuffer(factory.messageBytes),
-        room=room,
-        lines=lines,
-    )
-
-
 class ControlFactory(Factory):
-    """Makes a L{ControlConnection} of each client."""
+    """
+    Makes a L{ControlConnection} of each client, wherever it connects.
+
+    @ivar homes: the addresses of all sockets that lead here.
+    """
 
     noisy = False
 
@@ -330,6 +320,7 @@ class ControlFactory(Factory):
         self.access = access
         self.messageBytes = messageBytes
         self.lines = lines
+        self.homes: set[bytes] = set()
         self._crowd = crowd
         self._open: dict[ControlConnection, Account] = {}
 

@@ -19,8 +19,9 @@ from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.manager.access import OneContainer
-from chanproxy.manager.control import clientsOf, controlPort
+from chanproxy.manager.control import clientsOf
 from chanproxy.manager.dispatch import Manager
+from chanproxy.manager.ports import controlPort
 from chanproxy.service.startable import CannotStart
 
 

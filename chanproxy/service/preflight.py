@@ -67,14 +67,11 @@ def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) ->
         Access(configuration.access)
     except AccessError as error:
         problems += error.problems
-    control = configuration.control
-    if control is not None and not madeByUs(control):
-        taken = control.whyNotBindable()
-        if taken is not None:
-            problems.append(Problem("control", taken, passing=True))
-    http = configuration.http
-    if http is not None and not madeByUs(http) and (taken := http.whyNotBindable()):
-        problems.append(Problem("http", taken, passing=True))
+    for key, address in configuration.sockets.items():
+        if address is None or madeByUs(address):
+            continue
+        if (taken := address.whyNotBindable()) is not None:
+            problems.append(Problem(key, taken, passing=True))
     return problems
 
 

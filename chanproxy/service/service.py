@@ -6,13 +6,11 @@ Below a parent service of any Twisted application, or under C{twistd} by L{chanp
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from chanproxy import config
@@ -23,21 +21,17 @@ from chanproxy.config.changes import Piece
 from chanproxy.config.checking import problemsOf, problemsOfContainer
 from chanproxy.container import Container
 from chanproxy.container.signaltrace import SignalTrace
-from chanproxy.endpoints.ports import ChannelPort
 from chanproxy.freezers.frozen import thawRecorded
 from chanproxy.freezers.guarding import Guard
 from chanproxy.freezers.thawing import thawNow
-from chanproxy.interfaces import AnyReactor, FreezerError, expectReactor
+from chanproxy.interfaces import AnyReactor, expectReactor
 from chanproxy.kernel import descriptors
 from chanproxy.kernel.closing import closer
-from chanproxy.kernel.fewlines import FewLines
-from chanproxy.kernel.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.manager.access import Access, AccessError
 from chanproxy.manager.administration import ServiceManager
-from chanproxy.manager.control import ControlFactory, clientsOf, controlPort
+from chanproxy.service.callports import CallPorts
 from chanproxy.service.fleet import Fleet
 from chanproxy.service.keeping import Keeping
-from chanproxy.service.preflight import madeByUs
 from chanproxy.service.reloading import Reloading
 from chanproxy.service.scheduling import schedule
 from chanproxy.service.startable import CannotStart
@@ -78,8 +72,7 @@ class ChanproxyService(Service):
         self._fleet = Fleet(reactor, self._signals, Guard(reactor, configuration.watchdog))
         self._reloading = Reloading(reactor, self._fleet, configuration)
         self._keeping = Keeping(reactor, configuration.history, lambda: self.containers)
-        self._control: ChannelPort | None = None
-        self._clients: ControlFactory | None = None
+        self._calls: CallPorts | None = None
         self._http: HttpPort | None = None
         self.source: Callable[[], config.Configuration] | None = None
 
@@ -135,7 +128,7 @@ class ChanproxyService(Service):
         try:
             for container in self.configuration.containers:
                 self._fleet.start(Piece(container.name, container), problems)
-            self._startControl(buffer, problems)
+            self._startCalls(buffer, problems)
             self._startHttp(buffer, problems)
             if not problems:
                 self._fleet.begin(list(self.containers), problems)
@@ -216,31 +209,22 @@ class ChanproxyService(Service):
         """
         return None if self.source is None else self._reloading.reloadSoon(self.source)
 
-    def _startControl(self, buffer: PeekBuffer, problems: list[Problem]) -> None:
-        control, limits = self.configuration.control, self.configuration.limits
-        if control is None:
-            return
-        try:
-            access = Access(self.configuration.access)
-            if madeByUs(control):
-                os.close(openDirectory(runtimeDirectory()))
-        except AccessError as error:
-            problems += error.problems
-            return
-        except FreezerError as error:
-            problems.append(Problem("control", str(error)))
+    def _startCalls(self, buffer: PeekBuffer, problems: list[Problem]) -> None:
+        configuration = self.configuration
+        if configuration.control is None and configuration.varlink is None:
             return
         manager = ServiceManager(self._reactor, self, buffer)
-        lines = FewLines(self._log, self._reactor, "control", limits.logLines)
-        clients = clientsOf(self._reactor, manager, access, limits, lines)
-        port = controlPort(self._reactor, control, clients, limits.logLines)
         try:
-            port.startListening()
-        except CannotListenError as error:
-            problems.append(Problem("control", str(error.socketError)))
+            access = Access(configuration.access)
+            ports = CallPorts(self._reactor, configuration, access, manager)
+            ports.start()
+        except AccessError as error:
+            problems += error.problems
+        except CannotStart as error:
+            problems.append(Problem(error.key, str(error)))
         else:
-            self._control, self._clients = port, clients
-            self._reloading.served.append(clients)
+            self._calls = ports
+            self._reloading.served.append(ports)
 
     def _startHttp(self, buffer: PeekBuffer, problems: list[Problem]) -> None:
         configuration = self.configuration
@@ -276,10 +260,9 @@ class ChanproxyService(Service):
         if self._http is not None:
             control.append(self._http.stop())
             self._http = None
-        if self._control is not None and self._clients is not None:
-            control.append(self._control.stopListening())
-            self._clients.closeAll()
-            self._control = self._clients = None
+        if self._calls is not None:
+            control += self._calls.stop()
+            self._calls = None
         stopped = self._fleet.stopAll(control)
         self._signals.close()
         return stopped.addBoth(lambda _: self._keeping.stop()).addBoth(_closed)

@@ -43,13 +43,12 @@ def _here(configuration: config.Configuration) -> Iterator[Problem]:
             "none of these CPUs is there, so the service goes on without",
             f"write some of {sorted(os.sched_getaffinity(0))}",
         )
-    control = configuration.control
-    if control is not None:
-        yield from _writable("control", control)
-        closed = _closedAbove(control.file)
-        if configuration.access and closed:
+    for key, address in configuration.called.items():
+        yield from _writable(key, address)
+        closed = _closedAbove(address.file)
+        if configuration.access and closed and address.othersMayConnect():
             yield Problem(
-                "control",
+                key,
                 f"nobody else can go into {named(closed)}, so access gives nothing to anybody",
                 f"'chmod o+x {named(closed)}', or write a path elsewhere",
             )

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from chanproxy.channels.buffers import PeekBuffer
-from chanproxy.channels.transport import MessageProtocol
+from chanproxy.channels.transport import MessageProtocol, SeqpacketTransport
 from chanproxy.interfaces import (
     ChannelBroken,
     ChanproxyReactor,
@@ -37,6 +37,8 @@ from tests.shared.sides import asynchronous, connect, turns, until
 
 class Recorder(MessageProtocol):
     """Keeps what it hears."""
+
+    transport: SeqpacketTransport
 
     def __init__(self) -> None:
         self.messages: list[tuple[bytes, int]] = []

@@ -136,6 +136,34 @@ def test_accessButNoWayIn(control: str) -> None:
     assert read == attrs.evolve(parseControl(control), mode=0o666)
 
 
+def test_byVarlink() -> None:
+    """Who can connect where a stream is taken has a way in, whatever the other socket lets in."""
+    others = "varlink = 'unix:/v:mode=666'\n"
+    for more in ("", "control = '/c'\n"):
+        config.load(f"{more}{others}{MINIMAL}{ENTRY}")
+    (line,) = problems(f"varlink = '/v'\n{MINIMAL}{ENTRY}")
+    assert line.startswith("varlink: no other user can connect to a socket of mode 600; write ")
+    (written,) = re.findall(r"write (varlink = .*), for", line)
+    config.load(f"{written}\n{MINIMAL}{ENTRY}")
+    # One that is wrong itself is said to be wrong, and no more.
+    (line,) = problems(f"varlink = 'tcp:80'\n{MINIMAL}{ENTRY}")
+    assert line.startswith("varlink: 'tcp' is no kind that takes calls here")
+
+
+def test_varlinkApart() -> None:
+    """Each of the service's sockets has a path of its own; a channel does not lead to it."""
+    lines = problems(f"control = '/run/c'\nvarlink = 'unix:/run/./c'\n{MINIMAL}")
+    assert [line.partition(";")[0] for line in lines] == [
+        "control: is the same socket as varlink",
+        "varlink: is the same socket as control",
+    ]
+    lines = problems(f"http = 'unix:/run/c'\nvarlink = '/run/c'\n{MINIMAL}")
+    assert len(lines) == 2
+    leading = channel("r", "unix:/run/l", "unix:/run/c")
+    (line,) = problems(f"varlink = '/run/c'\n{MINIMAL}{leading}")
+    assert "is the same socket as varlink, chanproxy would dial itself" in line
+
+
 @pytest.mark.parametrize("control", ["seqpacket:/c:mode=660", "seqpacket:@c:mode=644"])
 def test_someWayIn(control: str) -> None:
     """Writing is what takes permission; where no file has a mode, any bit lets in."""

@@ -164,6 +164,7 @@ def test_limits(attribute: str) -> None:
         ("confine", "confine = false"),
         ("scheduling", "[scheduling]\nnice = 3"),
         ("http", 'http = "tcp:8081"'),
+        ("varlink", 'varlink = "/run/v.sock"'),
         ("http-token-file", 'http = "tcp:8080"\nhttp-token-file = "/other/token"'),
         ("log", 'log = "json"'),
         ("history", "[history]\nkeep-days = 9"),

@@ -25,7 +25,7 @@ from chanproxy.config import limits as limitsTable
 from chanproxy.config.adoption import KEYS as ADOPTION
 from chanproxy.config.keys import Key
 from chanproxy.endpoints.parsing import parseAddress
-from chanproxy.endpoints.paths import parseControl
+from chanproxy.endpoints.paths import parseControl, parseVarlink
 from chanproxy.freezers import checkedSpec
 from chanproxy.words import Wrong, written
 
@@ -183,6 +183,7 @@ def test_anyText(text: str, head: str) -> None:
         lambda each: parseAddress(each, True),
         lambda each: parseAddress(each, False),
         parseControl,
+        parseVarlink,
         checkedSpec,
     ):
         said: list[Wrong] = []

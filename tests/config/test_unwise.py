@@ -48,6 +48,7 @@ WISE = [
     ends("tcp6:80"),
     ends("tcp:80:interface=127.0.0.3"),
     ends("ssl:80:interface=127.0.0.1:privateKey=x"),
+    "varlink = '/run/v.sock'\n" + CONTAINER + "suspend = 'manual'\n",
     ends("vsock:80"),
     ends("unix:/run/a/c:mode=666", "identity = 'peer'\n", "unix:/srv/a/c"),
     ends("unix:/run/a/c:mode=660", "", "unix:/srv/a/c"),
@@ -67,6 +68,8 @@ UNWISE = [
     ("control = '@c'\n" + CARRIED, "control", "@c is reachable from everywhere"),
     ("control = 'seqpacket:/run/c:mode=660'\n" + CARRIED, "control", "mode 660 others may connect"),
     ("control = 'seqpacket:/run/c:mode=666'\n" + CARRIED, "control", "no access table"),
+    ("varlink = '@c'\n" + CARRIED, "varlink", "@c is reachable from everywhere"),
+    ("varlink = 'unix:/run/c:mode=666'\n" + CARRIED, "varlink", "no access table"),
     (access("users = [1000]\ntrusted = true"), "access.dev.trusted", "the whole service wait"),
     (access("users = [1000, 65534]"), "access.dev.users", "65534: everybody"),
     (access("users = ['nobody']"), "access.dev.users", "nobody: everybody"),
@@ -100,6 +103,11 @@ UNWISE = [
         CONTROL + SOCKETS + "control = '/run/chanproxy/./a.sock'\n",
         "containers.a.control",
         "control is in it as well",
+    ),
+    (
+        CONTROL.replace("control", "varlink", 1) + SOCKETS + "control = '/run/chanproxy/a.sock'\n",
+        "containers.a.control",
+        "varlink is in it as well",
     ),
     (
         SOCKETS

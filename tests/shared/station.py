@@ -23,8 +23,9 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.fewlines import FewLines
 from chanproxy.manager.access import Access
 from chanproxy.manager.administration import ServiceManager
-from chanproxy.manager.control import ControlFactory, controlPort
+from chanproxy.manager.control import ControlFactory
 from chanproxy.manager.crowds import Crowd, Terms
+from chanproxy.manager.ports import controlPort
 from chanproxy.service import ChanproxyService
 from chanproxy.testing.freezers import FakeFreezer
 from tests.shared.sides import turns
