@@ -137,12 +137,13 @@ def test_twice(tmp_path: Path) -> None:
 
 
 SYSTEM = """\
+varlink = "{place}/file"
 [containers.a]
 freezer = "cgroup:/tmp"
 control = "{place}/none/guest.sock"
 
 [containers.a.channels.c]
-listen = "seqpacket:{place}/file"
+listen = "seqpacket:{place}/other"
 connect = "seqpacket:{place}/inside"
 """
 
@@ -150,17 +151,19 @@ connect = "seqpacket:{place}/inside"
 @mounted
 def test_whatOnlyTheSystemKnows(tmp_path: Path) -> None:
     """What is looked for before a start, with lines; the start says the same."""
-    (tmp_path / "file").write_text("x")
+    for name in ("file", "other"):
+        (tmp_path / name).write_text("x")
     file = written(tmp_path, SYSTEM.format(place=tmp_path))
     lines = said(file, status=1)
-    assert [line.partition(": ")[0] for line in lines] == ["2", "3", "6"]
+    assert [line.partition(": ")[0] for line in lines] == ["1", "3", "4", "7"]
     assert [line.split(": ")[1] for line in lines] == [
+        "varlink",
         "containers.a.freezer",
         "containers.a.control",
         "containers.a.channels.c.listen",
     ]
     assert refused(tmp_path, "--config", str(file)).splitlines() == [f"{file}:{x}" for x in lines]
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "chanproxy.toml"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "other", "chanproxy.toml"}
 
 
 @pytest.mark.parametrize("name", ["none.toml", "."])
@@ -250,16 +253,17 @@ def test_places(open_: Path) -> None:
 
 
 @mounted
-def test_closed(open_: Path) -> None:
+@pytest.mark.parametrize(("key", "kind"), [("control", "seqpacket"), ("varlink", "unix")])
+def test_closed(open_: Path, key: str, kind: str) -> None:
     """Access to a socket that nobody can get at."""
     (open_ / "closed").mkdir(mode=0o750)
     text = (
-        f"control = 'seqpacket:{open_}/closed/control.sock:mode=666'\n"
+        f"{key} = '{kind}:{open_}/closed/control.sock:mode=666'\n"
         "[containers.a]\nfreezer = 'cgroup:chanproxy-test-none'\nwake-on = 'sockets'\n"
         "[access.dev]\ngroups = [100]\ncontainers = ['a']\n"
     )
     (line,) = said(written(open_, text), status=0)
-    assert f"1: control: warning: nobody else can go into {open_}/closed, so access gives" in line
+    assert f"1: {key}: warning: nobody else can go into {open_}/closed, so access gives" in line
     (open_ / "closed").chmod(0o751)
     assert said(open_ / "chanproxy.toml", status=0) == []
 

@@ -30,7 +30,7 @@ from chanproxy.config.history import History
 from chanproxy.config.limits import KEYS as LIMITS
 from chanproxy.config.reading import KEYS
 from chanproxy.config.scheduling import KEYS as SCHEDULING
-from chanproxy.endpoints.paths import SeqpacketAddressSpec
+from chanproxy.endpoints.paths import SeqpacketAddressSpec, UnixStreamAddressSpec
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.keepalive import Keepalive
 from chanproxy.service import ChanproxyService, preflight
@@ -119,6 +119,8 @@ def test_each(table: str, attribute: str) -> None:
             "containers.a.channels.c.framing",
         ),
         (Configuration(http="tcp:80:interface=0.0.0.0"), "http"),
+        (Configuration(varlink="/run/c", control="/run/c"), "control"),
+        (Configuration(varlink=SeqpacketAddressSpec("/c")), "varlink"),  # type: ignore[arg-type]
         (
             Configuration(containers=(Container("b", "cgroup:a"), WHOLE)),
             "containers.b.freezer",
@@ -146,6 +148,7 @@ def test_control() -> None:
     """A control socket is read where it is put in, as addresses are."""
     spec = SeqpacketAddressSpec("/run/c")
     assert Configuration(control="/run/c").control == spec
+    assert Configuration(varlink="/run/c").varlink == UnixStreamAddressSpec("/run/c")
     assert Container("a", "none", control="/run/c").control == spec
     with pytest.raises(ValueError, match=r"is relative; write it from / on$"):
         Configuration(control="run/c")

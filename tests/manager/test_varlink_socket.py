@@ -242,6 +242,20 @@ if VARLINKCTL is not None:
             wrong = await run("call", path, f"{MANAGER}.Describe", '{"container": "nobody"}')
             assert wrong.returncode != 0
             assert f"{MANAGER}.ContainerNotFound" in wrong.stderr
+            call = ["--json=short", "--more", "call", path, f"{MANAGER}.RegisterWakeWatcher"]
+            with subprocess.Popen(
+                [str(VARLINKCTL), *call, json.dumps(EDITOR)], stdout=subprocess.PIPE, text=True
+            ) as watching:
+                assert watching.stdout is not None
+                try:
+                    first = await thread(watching.stdout.readline)
+                    assert json.loads(first.lstrip("\x1e"))["state"] == "awake"
+                    client = called.client()
+                    client.send("SuspendContainer", {**EDITOR, "timeout": 0.01})
+                    then = await thread(watching.stdout.readline)
+                    assert json.loads(then.lstrip("\x1e"))["state"] == "asleep"
+                finally:
+                    watching.kill()
 
 
 @asynchronous
