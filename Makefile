@@ -121,8 +121,10 @@ docs: $(VENV)/.documented $(REFERENCE)
 	$(BIN)/python -m docs.draw_lifecycle --check
 	$(BIN)/python docs/draw_trace.py --check
 	$(BIN)/python -m docs.draw_rooms --check
+	$(BIN)/python -m docs.draw_ways --check
 	$(BIN)/towncrier build --draft --version next > docs/_build/changes.md
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m docs.links docs/_build/html *.md
 
 # From the docstrings, when one of them may have changed: a minute of a processor.  A link in one of
 # them that leads nowhere is an error.

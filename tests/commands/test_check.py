@@ -19,7 +19,7 @@ from chanproxy.commands.main import main
 from support.cgroups import TemporaryCgroup, unifiedMount, unusable
 from support.live import Live, LiveService
 from support.places import DOCS, ROOT
-from tests.docs.test_docs import blocks
+from tests.shared.pages import blocks
 from tests.shared.refusing import refused
 
 PROGRAM = [sys.executable, "-m", "chanproxy", "check"]

@@ -16,7 +16,7 @@ from docs import write_commands
 from support.cgroups import unusable
 from support.live import PATIENCE, until
 from support.places import DOCS
-from tests.docs.test_docs import blocks
+from tests.shared.pages import blocks
 from tests.shared.stage import Stage
 
 PAGE = DOCS / "commands.md"

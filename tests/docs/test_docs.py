@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -23,86 +17,13 @@ from chanproxy.adopt.settings import Adoption
 from chanproxy.commands.units import unit
 from chanproxy.kernel.keepalive import Keepalive
 from chanproxy.service.tap import Options
-from support.cgroups import TemporaryCgroup, unifiedMount, unusable
+from support.cgroups import unusable
 from support.live import until
 from support.places import DOCS, EXAMPLES, ROOT
 from support.rooms import modules
+from tests.shared.pages import PATIENCE, blocks, runs, started, unsaid
 
 pytestmark = pytest.mark.lasts(60)
-
-PATIENCE = 180.0
-
-
-def blocks(file: Path, language: str) -> list[str]:
-    """The fenced blocks of a Markdown file in one language, in their order."""
-    fenced = re.compile(rf"^( *)```{language}\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-    # Those in a list are indented.
-    return [textwrap.dedent(inner) for _, inner in fenced.findall(file.read_text())]
-
-
-@contextmanager
-def started(
-    argv: Sequence[str | Path], directory: Path, output: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A program in a session of its own; nothing of that session survives."""
-    binaries = os.path.dirname(sys.executable)
-    # To a file, not a pipe: what runs in the background would keep a pipe open.
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            argv,
-            cwd=directory,
-            env=dict(
-                os.environ,
-                PATH=f"{binaries}:{os.environ.get('PATH', os.defpath)}",
-                TMPDIR=str(directory),
-            ),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-@contextmanager
-def cgroupOf(name: str) -> Iterator[Path]:
-    """A cgroup that somebody else makes, and that is gone afterwards."""
-    cgroup = TemporaryCgroup(create=False)
-    cgroup.path = os.path.join(unifiedMount() or "", name)
-    try:
-        yield Path(cgroup.path)
-    finally:
-        cgroup.close()
-
-
-def runs(page: Path, name: str, directory: Path) -> tuple[str, Path]:
-    """
-    Run a page's shell blocks, one after the other in one shell, as they stand.
-
-    @param name: of the page's cgroup, without the number of the shell.
-    @return: what they print, and the cgroup, which is gone.
-    """
-    (directory / "docs").symlink_to(DOCS)
-    script, log = directory / "page.sh", directory / "log"
-    script.write_text("".join(blocks(page, "sh")))
-    with (
-        started(["bash", "-e", script], directory, log) as shell,
-        cgroupOf(f"{name}-{shell.pid}") as cgroup,
-    ):
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            shell.wait(PATIENCE)
-        output = log.read_text()
-        assert shell.returncode == 0, output
-        assert not cgroup.exists(), output
-    there = {path.name for path in directory.iterdir()}
-    # The history is to stay.
-    assert there <= {"docs", "log", "runtime", "state", "page.sh"}
-    return output, cgroup
 
 
 @pytest.mark.cgroup
@@ -146,22 +67,14 @@ def test_watchAndHold(tmp_path: Path) -> None:
     assert "asleep for 0.1 s, until: example" in lines, output
 
 
-def gist(line: str) -> str:
-    """A line without what is another one each time: numbers, and where files are."""
-    return re.sub(r"\d+", "N", re.sub(r"\S*/(?=\w)", "", line))
-
-
 @pytest.mark.cgroup
 @pytest.mark.skipif(bool(unusable()), reason=unusable() or "usable")
 def test_trouble(tmp_path: Path) -> None:
     """Its blocks do what it says, print what it shows, and leave nothing behind."""
     page = DOCS / "trouble.md"
     output, _ = runs(page, "chanproxy-trouble", tmp_path)
-    printed = set(map(gist, output.splitlines()))
-    shown = [line for block in blocks(page, "text") for line in block.splitlines()]
-    assert len(shown) > 10
-    missing = [line for line in shown if gist(line) not in printed]
-    assert missing == [], output
+    assert sum(len(block.splitlines()) for block in blocks(page, "text")) > 10
+    assert unsaid(page, output) == [], output
 
 
 def test_sentences() -> None:

@@ -13,8 +13,8 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.errors import MANAGER, SERVICE
 from chanproxy.manager.varlink import interfaceDescription
 from support.places import DOCS
-from tests.docs.test_docs import blocks
 from tests.shared.managing import Box, Channel, stationed
+from tests.shared.pages import blocks
 from tests.shared.sides import asynchronous, until
 from tests.shared.station import Client, Station
 
