@@ -133,7 +133,10 @@ $(REFERENCE): pyproject.toml docs/reference.py $(shell find chanproxy -name '*.p
 	$(BIN)/python -m pydoctor
 	touch $@
 
-# Install the wheel into a clean environment, and use it from another directory.
+# Install the wheel into a clean environment, and use it from another directory; then do what the
+# pages say about installing.
+INSTALLING = env -u PYTHONPATH -u CHANPROXY_CONTROL PIP_QUIET=1 bash -e
+
 wheel: $(VENV)/.developed
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel .
@@ -146,6 +149,10 @@ wheel: $(VENV)/.developed
 	cd build/wheel && venv/bin/python -P venv/bin/trial $(CURDIR)/build/wheel/test_with_trial.py
 	build/wheel/venv/bin/pip install --quiet pytest pytest-twisted
 	cd build/wheel && venv/bin/python -P -m pytest -c /dev/null -W error test_with_pytest.py
+	$(BIN)/python -m tests.shared.pages docs/howto-plugins.md '(?:ba)?sh' > build/wheel/plugins.sh
+	PATH=$(CURDIR)/build/wheel/venv/bin:$$PATH $(INSTALLING) build/wheel/plugins.sh
+	$(BIN)/python -m tests.shared.pages docs/install.md sh > build/wheel/install.sh
+	HOME=$(CURDIR)/build/wheel $(INSTALLING) build/wheel/install.sh
 
 # What carrying costs, beside other proxies: up to ten minutes.  BENCH_ARGS=--quick for less.
 bench: $(VENV)/.installed

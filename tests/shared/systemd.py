@@ -189,3 +189,53 @@ class Booted:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class User:
+    """
+    A user of a booted systemd without any rights, with a manager of its own, as a login makes one.
+
+    @ivar home: its directory, as it is seen inside.
+    @ivar runtime: C{XDG_RUNTIME_DIR}.
+    @ivar slice: the cgroup in which its manager starts services, below C{system.slice}.
+    """
+
+    home, runtime, slice = "/var/lib/ann", "/run/ann", "ann.service/app.slice"
+
+    def __init__(self, booted: Booted) -> None:
+        self._booted = booted
+        self._environment = [
+            f"XDG_RUNTIME_DIR={self.runtime}",
+            f"HOME={self.home}",
+            f"PYTHONPATH={ROOT}",
+        ]
+
+    def run(self, *argv: str) -> str:
+        """Run a program as that user; what it prints."""
+        user = ["setpriv", "--reuid=1300", "--regid=1300", "--clear-groups", "env"]
+        return self._booted.run(*user, *self._environment, *argv)
+
+    def __enter__(self) -> Self:
+        """Its manager runs, until the end."""
+        self._booted.openToAll()
+        passwd = self._booted.path("/etc/passwd")
+        passwd.write_text(f"{passwd.read_text()}ann:x:1300:1300::{self.home}:/bin/sh\n")
+        self._booted.write(
+            "/etc/systemd/system/ann.service",
+            "[Service]\nType=notify\nExecStart=/lib/systemd/systemd --user\nUser=ann\n"
+            "Delegate=yes\nStateDirectory=ann\nRuntimeDirectory=ann\n"
+            f"Environment={' '.join(self._environment)}\n",
+        )
+        self._booted.run("systemctl", "daemon-reload")
+        self._booted.run("systemctl", "start", "ann")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            print(self._booted.run("journalctl", "-n", "100", "--no-pager", check=False))
+        self._booted.run("systemctl", "stop", "ann")

@@ -15,7 +15,7 @@ import pytest
 from chanproxy.service.confining import KEPT
 from support.live import PATIENCE, until
 from support.places import ROOT
-from tests.shared.systemd import Booted, whyNotBooted
+from tests.shared.systemd import Booted, User, whyNotBooted
 
 pytestmark = [
     pytest.mark.lasts(60),
@@ -269,59 +269,33 @@ def test_wrong(booted: Machine) -> None:
         booted.write("/etc/chanproxy.toml", CONFIGURATION)
 
 
-ANN = "app.slice/web.service"
-
-ANNS = ["setpriv", "--reuid=1300", "--regid=1300", "--clear-groups", "env"]
-
-
 def test_user(booted: Machine) -> None:
     """A user without any rights has a service of its own, for containers of its own."""
-    booted.openToAll()
-    passwd = booted.path("/etc/passwd")
-    passwd.write_text(f"{passwd.read_text()}ann:x:1300:1300::/var/lib/ann:/bin/sh\n")
-    home, runtime = "/var/lib/ann", "/run/ann"
-    environment = [f"XDG_RUNTIME_DIR={runtime}", f"HOME={home}", f"PYTHONPATH={ROOT}"]
-    # What a login makes.
-    booted.write(
-        "/etc/systemd/system/ann.service",
-        "[Service]\nType=notify\nExecStart=/lib/systemd/systemd --user\nUser=ann\nDelegate=yes\n"
-        f"StateDirectory=ann\nRuntimeDirectory=ann\nEnvironment={' '.join(environment)}\n",
-    )
-    booted.run("systemctl", "daemon-reload")
-    booted.run("systemctl", "start", "ann")
-
-    def ann(*argv: str) -> str:
-        return booted.run(*ANNS, *environment, *argv)
-
-    try:
-        ann(sys.executable, "-m", "chanproxy", "install", "--systemd", "--user")
-        booted.write("/srv/ann.py", WEB.replace("/run/web.sock", f"{runtime}/web.sock"))
+    with User(booted) as ann:
+        ann.run(sys.executable, "-m", "chanproxy", "install", "--systemd", "--user")
+        booted.write("/srv/ann.py", WEB.replace("/run/web.sock", f"{ann.runtime}/web.sock"))
         booted.write(
-            f"{home}/.config/systemd/user/web.service",
+            f"{ann.home}/.config/systemd/user/web.service",
             f"[Service]\nExecStart={sys.executable} -S /srv/ann.py\n",
         )
+        web = f"system.slice/{ann.slice}/web.service"
         booted.write(
-            f"{home}/.config/chanproxy.toml",
-            CONFIGURATION.replace("/run/", f"{runtime}/").replace(
-                "system.slice/web.service", f"system.slice/ann.service/{ANN}"
+            f"{ann.home}/.config/chanproxy.toml",
+            CONFIGURATION.replace("/run/", f"{ann.runtime}/").replace(
+                "system.slice/web.service", web
             ),
         )
-        ann("systemctl", "--user", "daemon-reload")
-        ann("systemctl", "--user", "start", "chanproxy", "web")
-        events = Path(booted.cgroupOf(f"/system.slice/ann.service/{ANN}"), "cgroup.events")
+        ann.run("systemctl", "--user", "daemon-reload")
+        ann.run("systemctl", "--user", "start", "chanproxy", "web")
+        events = Path(booted.cgroupOf(f"/{web}"), "cgroup.events")
         until("asleep", lambda: "frozen 1" in events.read_text())
         with socket.socket(socket.AF_UNIX) as peer:
             peer.settimeout(PATIENCE)
-            peer.connect(str(booted.path(f"{runtime}/web.sock")))
+            peer.connect(str(booted.path(f"{ann.runtime}/web.sock")))
             assert peer.recv(100) == b"hello"
-        assert booted.path(f"{runtime}/chanproxy/control.sock").is_socket()
-        ann("systemctl", "--user", "stop", "chanproxy")
+        assert booted.path(f"{ann.runtime}/chanproxy/control.sock").is_socket()
+        ann.run("systemctl", "--user", "stop", "chanproxy")
         assert "frozen 0" in events.read_text()
-    except BaseException:
-        print(booted.run("journalctl", "-n", "100", "--no-pager", check=False))
-        raise
-    finally:
-        booted.run("systemctl", "stop", "ann")
 
 
 def test_verified(booted: Machine) -> None:
