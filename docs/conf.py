@@ -9,6 +9,7 @@ extensions = ["myst_parser", "sphinx_copybutton"]
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
+html_show_copyright = False
 html_title = f"chanproxy {version}"
 exclude_patterns = ["_build", "examples", "newsfragments"]
 myst_heading_anchors = 3

@@ -38,6 +38,8 @@ def test_tutorial(tmp_path: Path) -> None:
     assert "packet 3, with a descriptor: echoed after" in output
     assert re.search(r"^echo: woken by .*\nmain  ", output, re.MULTILINE), output
     assert f"thawed cgroup:{cgroup}" in output
+    assert len(blocks(DOCS / "tutorial.md", "text")) > 8
+    assert unsaid(DOCS / "tutorial.md", output) == [], output
 
 
 @pytest.mark.cgroup

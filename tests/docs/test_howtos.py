@@ -44,7 +44,7 @@ def directory() -> Iterator[Path]:
 def test_runs(directory: Path, name: str, cgroup: str) -> None:
     """The blocks do what the page says, print what it shows, and leave nothing behind."""
     page = DOCS / f"howto-{name}.md"
-    assert 5 < len("".join(blocks(page, "sh")).splitlines())
+    assert len("".join(blocks(page, "sh")).splitlines()) > 5
     assert blocks(page, "text")
     output, _ = runs(page, cgroup, directory)
     # Both are waited for, so that it really slept and was woken.

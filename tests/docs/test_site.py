@@ -1,4 +1,4 @@
-"""The built site: its pages fit on a phone, its links lead somewhere, and its pictures are drawn."""
+"""The built site: its pages fit on a phone, its links lead somewhere, its picture is drawn."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ NARROW = 320
 WIDER = """
 (() => {
     const wide = document.documentElement.clientWidth
-    const scrolls = e => e.tagName != "ARTICLE" && (/auto|scroll/.test(getComputedStyle(e).overflowX)
-        || scrolls(e.parentElement))
+    const scrolls = e => e.tagName != "ARTICLE"
+        && (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement))
     return [...document.querySelectorAll("article *")]
         .filter(e => e.getClientRects().length)
         .filter(e => e.getBoundingClientRect().right > wide + 1 && !scrolls(e.parentElement))

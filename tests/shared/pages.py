@@ -96,15 +96,20 @@ def runs(page: Path, name: str, directory: Path) -> tuple[str, Path]:
 
 
 def gist(line: str) -> str:
-    """A line without what is another one each time: numbers, and where files are."""
-    return re.sub(r"\d+", "N", re.sub(r"\S*/(?=\w)", "", line)).strip()
+    """A line without what is another one each time: numbers, places of files, widths of columns."""
+    return re.sub(r"\d+", "N", re.sub(r" +", " ", re.sub(r"\S*/(?=\w)", "", line))).strip()
 
 
 def unsaid(page: Path, output: str) -> list[str]:
-    """What a page shows of outputs, and its blocks have not printed."""
-    printed = set(map(gist, output.splitlines()))
-    shown = [line for block in blocks(page, "text") for line in block.splitlines()]
-    return [line for line in shown if gist(line) not in printed]
+    """What a page shows of outputs, and its blocks have not printed, in that order."""
+    rest = list(map(gist, output.splitlines()))
+    missing = []
+    for line in (line for block in blocks(page, "text") for line in block.splitlines()):
+        if gist(line) in rest:
+            del rest[: rest.index(gist(line)) + 1]
+        else:
+            missing.append(line)
+    return missing
 
 
 if __name__ == "__main__":
