@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection
-
-from attrs import frozen
+from typing import NamedTuple
 
 from chanproxy.freezers.files import cgroupsFrom
 from chanproxy.kernel.processes import ProcessStatus, startTime
@@ -27,8 +26,7 @@ def _namespace() -> int:
     return os.stat("/proc/self/ns/pid").st_ino
 
 
-@frozen
-class Owner:
+class Owner(NamedTuple):
     """
     What a mark says.
 

@@ -11,10 +11,9 @@ import math
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
-
-import click
 
 from chanproxy.commands.cgroup import CommandCgroup
 from chanproxy.commands.children import BY_TERMINAL, shellStatus
@@ -41,8 +40,10 @@ _PAUSES = (0.005, 0.05)
 
 def say(text: str) -> None:
     """A line for people, who may not be there any more."""
-    with contextlib.suppress(OSError):
-        click.echo(safe(f"chanproxy: {text}"), err=True)
+    # Python has none, where a shell has closed it; print would then take the other one.
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(safe(f"chanproxy: {text}"), file=sys.stderr, flush=True)
 
 
 class Stopping:

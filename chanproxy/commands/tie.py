@@ -12,8 +12,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
-
-from attrs import frozen
+from typing import NamedTuple
 
 from chanproxy.commands.stopping import say
 from chanproxy.guest import Guest, GuestError
@@ -22,8 +21,7 @@ PAUSE = (0.1, 5.0)
 """Seconds between tries to make it again: the first pause, and the longest."""
 
 
-@frozen
-class Words:
+class Words(NamedTuple):
     """
     What is said of it, each once in a time.
 

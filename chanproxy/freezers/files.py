@@ -9,8 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-
-from attrs import frozen
+from typing import NamedTuple
 
 from chanproxy.interfaces import FreezerError, FreezerNotReady
 
@@ -57,8 +56,7 @@ class TooMuchInside(FreezerError):
     """A container has more cgroups or processes than are looked through; the text names both."""
 
 
-@frozen
-class Breadth:
+class Breadth(NamedTuple):
     """
     How much of a container is looked through.
 
@@ -135,8 +133,7 @@ def processesIn(directory: str, most: int) -> list[int]:
     return [int(pid) for pid in text.split(b"\n")[:-1][: most + 1]]
 
 
-@frozen
-class Kept:
+class Kept(NamedTuple):
     """The descriptors that a freeze keeps open for its thaw; owner: the freezer."""
 
     freeze: int
@@ -159,8 +156,7 @@ class Kept:
         os.close(self.events)
 
 
-@frozen
-class Events:
+class Events(NamedTuple):
     """What C{cgroup.events} says.  A cgroup that was removed is neither."""
 
     populated: bool

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-
-from attrs import frozen
+from typing import NamedTuple
 
 from chanproxy.freezers.files import cgroupsFrom, readLines
 from chanproxy.interfaces import FreezerError
 from chanproxy.words import Wrong, brief
 
 
-@frozen
-class CgroupMount:
+class CgroupMount(NamedTuple):
     """
     One line of mountinfo.
 

@@ -194,15 +194,3 @@ class IFreezerFactory(Interface):
 
         @raise ValueError: the argument cannot be used; the text is a sentence for the user.
         """
-
-
-class FreezerError(Exception):
-    """A freezer cannot do its work; the text says why and what to do."""
-
-
-class FreezerNotReady(FreezerError):
-    """The container does not exist, or has no process."""
-
-
-class FreezeInterrupted(FreezerError):
-    """L{IFreezer.thaw} was called before the freeze was complete."""

@@ -10,8 +10,7 @@ import errno
 import os
 import re
 import signal
-
-from attrs import frozen
+from typing import NamedTuple
 
 from chanproxy.words import named
 
@@ -55,8 +54,7 @@ def _read(pid: int | str, name: str) -> bytes:
     return text
 
 
-@frozen
-class ProcessStatus:
+class ProcessStatus(NamedTuple):
     """
     A look at C{/proc/PID/status}.  Signals are bit masks, the first signal is bit 0.
 
