@@ -18,6 +18,9 @@ Characters of a name that are shown: more than a thread's (15) or a socket's pat
 file name's most; a path of thousands would push all else out of its line.
 """
 
+LINGERING = "it has been quiet for less than the linger time"
+"""Why a container is awake, when there is no other reason: that is no news."""
+
 _PLAIN = re.compile(r"[ !-+\--Z^-~]*")
 """What prints in ASCII, without what has a meaning in our lines: commas, brackets, backslash."""
 

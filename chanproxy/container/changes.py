@@ -16,10 +16,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from chanproxy.container.bounds import Bounds
-from chanproxy.container.idle import LINGERING
 from chanproxy.container.suspension import Suspension
 from chanproxy.kernel.fewlines import FewLines
-from chanproxy.words import listed, safe
+from chanproxy.words import LINGERING, listed, safe
 
 AFTER = 0.02
 """Seconds from a change to its line: as a rule what woke it was answered by then, and carried."""

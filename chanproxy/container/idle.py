@@ -22,7 +22,7 @@ from chanproxy.container.outcomes import AlreadySuspended, NotIdle, Resumed, Wak
 from chanproxy.interfaces import FreezerNotReady, IFreezer
 from chanproxy.wake.source import Source
 from chanproxy.wake.sources import WakeSources
-from chanproxy.words import safe
+from chanproxy.words import LINGERING, safe
 
 LOOKS = 4
 """Looks per linger time; the container sleeps at most one such part later than it could."""
@@ -38,9 +38,6 @@ SHORT_SLEEPS = 3
 
 REFUSED = (0.1, 30.0)
 """Seconds until the next try when a look found the container at work: at least, and at the most."""
-
-LINGERING = "it has been quiet for less than the linger time"
-"""Why it is awake, when there is no other reason."""
 
 SHOWN = 5
 """Names of what keeps a container awake that are told; it may be thousands."""

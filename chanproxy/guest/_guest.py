@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from chanproxy.guest._counters import Counter
 from chanproxy.guest._errors import CallRefused, GuestError, ServiceGone
@@ -20,8 +19,7 @@ from chanproxy.guest._line import Line
 from chanproxy.guest._wire import GUEST, Connection, closeAll, defaultPath
 
 
-@dataclass(frozen=True)
-class Resumed:
+class Resumed(NamedTuple):
     """
     How a suspend ended.
 
@@ -39,8 +37,7 @@ class Resumed:
         return ", ".join(self.reasons)
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """What a L{Watch} hears: C{awake} or C{asleep}, and why, as in L{Resumed}."""
 
     state: str
@@ -306,22 +303,23 @@ class Guest:
 
         return self._line.alone(start)
 
+    def watchByPipe(self) -> int:
+        """
+        As L{watch}, without another connection: the read end of a pipe, the caller's.
+
+        A line is a state, and after a space the reasons, with commas, if there are any.  It ends
+        with the container, or when it is full.
+        """
+        parameters = {"container": self.container, "pipe": True}
+        _, descriptors = self._line.exchange("RegisterWakeWatcher", parameters, ())
+        return descriptors[0]
+
     def describe(self) -> dict[str, Any]:
         """
         What the service knows of this container: its state, the statistics of its suspends and of
         each of its wake sources, its last events.
         """
-        described: dict[str, Any] = {}
-        first: int | None = None
-        while True:
-            answer = self.call("Describe", {"first_source": first})
-            if not described:
-                described = dict(answer["description"])
-            else:
-                described["sources"] = described["sources"] + answer["description"]["sources"]
-            first = answer.get("next_source")
-            if first is None:
-                return described
+        return _described(lambda first: self.call("Describe", {"first_source": first}))
 
     def close(self) -> None:
         """Disconnect; wake locks and what else was made for its time go.  Idempotent."""
@@ -337,3 +335,17 @@ class Guest:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _described(ask: Callable[[int | None], Mapping[str, Any]]) -> dict[str, Any]:
+    """
+    A description with all its sources, which come in portions.
+
+    @param ask: for one, by its first source.
+    """
+    answer = ask(None)
+    described = dict(answer["description"])
+    while (first := answer.get("next_source")) is not None:
+        answer = ask(first)
+        described["sources"] = described["sources"] + answer["description"]["sources"]
+    return described

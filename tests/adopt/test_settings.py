@@ -420,13 +420,13 @@ def watching(directory: Path, *arguments: str) -> subprocess.Popen[str]:
 
 ENDED_EARLY = """
 import select
-from chanproxy.commands import watch
-class Waits(watch.Program):
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
+from chanproxy.commands import alone, watch
+class Waits(alone.Program):
+    def start(self, *arguments):
+        super().start(*arguments)
         # It has ended, and is still to be waited for.
         select.select([self.pidfd], [], [])
-watch.Program = Waits
+alone.Program = Waits
 watch.command()
 """
 

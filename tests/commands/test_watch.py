@@ -1,4 +1,8 @@
-"""chanproxy watch with a program: what it starts is ended with it, and leaves nothing behind."""
+"""
+chanproxy watch with a program: what it starts is ended with it, and leaves nothing behind.
+
+As a service of its own, and as a client of one that runs.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from support.ports import freePort
 from support.processes import processState
 from support.programs import find
 from tests.shared.commands import CHANPROXY, Command, asUser, cannotBecomeUser, running
+from tests.shared.shell import Shell
 
 pytestmark = [
     pytest.mark.lasts(60),
@@ -31,6 +36,29 @@ TREE = ["sh", "-c", "sleep 1000 & sleep 1000"]
 """A shell that does not pass signals on, and two others."""
 
 DEAF = ["sh", "-c", 'trap "" TERM; echo deaf; while :; do sleep 1000; done']
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """One for all of them: each has its own name in it, and is gone when it has ended."""
+    with Shell(tmp_path_factory.mktemp("service")) as service:
+        service.start()
+        yield service
+
+
+@pytest.fixture(params=["alone", "joined"])
+def way(
+    service: Shell, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """How it is run; nothing of it is left in the service."""
+    monkeypatch.delenv("CHANPROXY_CONTROL", raising=False)
+    if request.param == "joined":
+        monkeypatch.setenv("CHANPROXY_CONTROL", str(service.control))
+    yield request.param
+    until("forgotten", lambda: service.names() == ["still"])
+
+
+both = pytest.mark.usefixtures("way")
 
 
 @pytest.fixture
@@ -59,6 +87,7 @@ def killed(command: Command) -> None:
     command.process.wait(20)
 
 
+@both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_tree(cgroup: TemporaryCgroup, tmp_path: Path, number: int) -> None:
     """It and all that it has started ends, asleep or not; the same once more."""
@@ -74,6 +103,7 @@ def test_tree(cgroup: TemporaryCgroup, tmp_path: Path, number: int) -> None:
             assert "Traceback" not in command.text
 
 
+@both
 def test_npm(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """A runner with a shell with two programs, one of which serves."""
     if find("npm") is None or find("node") is None:
@@ -94,6 +124,7 @@ def test_npm(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
             assert "EADDRINUSE" not in command.text
 
 
+@both
 def test_leavesOthers(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """What a program leaves when it ends by itself, in a cgroup that it has made, too."""
     script = (
@@ -105,6 +136,7 @@ def test_leavesOthers(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
         assert not os.path.exists(cgroup.path)
 
 
+@both
 def test_hasTime(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """A program that is told to end may take its time, and start others meanwhile."""
     script = 'trap "sleep 1.5 && echo clean; exit 3" TERM; echo up; while :; do sleep 0.05; done'
@@ -116,6 +148,7 @@ def test_hasTime(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
         assert "chanproxy: waits" in command.text
 
 
+@both
 def test_grace(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """What does not end is killed when the time is over."""
     with running(watch(cgroup, "--grace", "0.3", "--", *DEAF), tmp_path) as command:
@@ -125,6 +158,7 @@ def test_grace(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
         assert not os.path.exists(cgroup.path)
 
 
+@both
 def test_secondSignal(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """At once, however long the time is; also where the program itself has ended."""
     with running(watch(cgroup, "--grace", "3600", "--", *DEAF), tmp_path) as command:
@@ -165,6 +199,7 @@ print("told", *told, flush=True)
 """
 
 
+@both
 def test_stopped(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """One that is stopped, or ignores SIGINT, is told as well; where SIGTERM does, nobody waits."""
     script = 'trap "" INT; trap "echo told; exit 3" TERM; echo up; kill -STOP $$; sleep 1000'
@@ -194,6 +229,7 @@ except TimeoutError:
 """
 
 
+@both
 def test_terminal(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """What the terminal has sent to all is not sent again: many take a second one for haste."""
     argv = watch(cgroup, "--linger", "60", "--", sys.executable, "-c", IMPATIENT)
@@ -218,6 +254,7 @@ def test_terminal(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
         os.close(other)
 
 
+@both
 def test_otherSignals(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """Those that do not stop it are the program's alone, and it is woken for them."""
     argv = watch(cgroup, "--linger", "0.05", "--", sys.executable, "-c", COUNTS)
@@ -232,6 +269,7 @@ def test_otherSignals(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
         assert command.ends() == 0
 
 
+@both
 def test_nohup(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """Without a program it outlives its terminal, when it is told to."""
     cgroup.create()
@@ -246,6 +284,7 @@ def test_nohup(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
         assert command.ends() == 0
 
 
+@both
 def test_nobodyReads(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """Who has read what it prints is gone: the program goes on, without a word."""
     reads, writes = os.pipe()
@@ -264,6 +303,7 @@ def test_nobodyReads(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     assert not os.path.exists(cgroup.path)
 
 
+@both
 def test_cannotStart(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """A program that is not there, or is none: a shell's status, and no cgroup."""
     for program, status in (("/no/such/program", 127), ("/etc/passwd", 126)):
@@ -273,6 +313,7 @@ def test_cannotStart(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
             assert not os.path.exists(cgroup.path)
 
 
+@both
 def test_parents(tmp_path: Path) -> None:
     """Those above are made, and go with it, but not those that were there."""
     with TemporaryCgroup() as top:
@@ -289,6 +330,7 @@ def test_parents(tmp_path: Path) -> None:
             assert not os.path.exists(f"{top.path}/a/b")
 
 
+@both
 def test_parentsOfTwo(tmp_path: Path) -> None:
     """One above that two use goes with the last, whoever has made it."""
     with TemporaryCgroup() as top:
@@ -347,6 +389,7 @@ def test_killedAndEmpty(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
         assert not os.path.exists(cgroup.path)
 
 
+@both
 def test_killedAbove(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """So is one above it, which a killed one has made, and what is empty inside goes with it."""
     with running([*WATCH, f"{cgroup.spec}/in", "--", *TREE], tmp_path) as command:
@@ -359,6 +402,7 @@ def test_killedAbove(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
         assert not os.path.exists(cgroup.path)
 
 
+@both
 def test_notOurs(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """One that somebody else has made: used while it is empty, left as it was, never emptied."""
     cgroup.create()
@@ -386,7 +430,9 @@ def test_notOurs(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dry", [False, True])
-def test_another(cgroup: TemporaryCgroup, tmp_path: Path, dry: bool) -> None:
+def test_another(
+    cgroup: TemporaryCgroup, tmp_path: Path, dry: bool, way: str, service: Shell
+) -> None:
     """One that is running keeps its cgroup, whatever another one is told."""
     argv = watch(cgroup, "--linger", "0.05", *(["--dry-run"] * dry))
     with running([*argv, "--", "sleep", "1000"], tmp_path) as command:
@@ -394,7 +440,10 @@ def test_another(cgroup: TemporaryCgroup, tmp_path: Path, dry: bool) -> None:
         mine = inside(cgroup)
         with running([*argv, "--replace", "--", "echo", "began"], tmp_path) as other:
             assert other.ends() == 1
-            assert f"process {command.pid}" in other.text
+            # In a dry run nobody has it but the command.
+            assert f"process {service.pid if way == 'joined' and not dry else command.pid}" in (
+                other.text
+            )
             assert "began" not in other.lines
         assert inside(cgroup) == mine
         command.signal(signal.SIGTERM)

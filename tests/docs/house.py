@@ -37,6 +37,17 @@ SPECS = 5
 OURS, TWISTEDS = 10, 0
 """Modules that C{chanproxy call} loads."""
 
+STRANGE = 0
+"""Modules that a watch loads as a client, and that are neither ours nor Python's."""
+
+JOINED = """
+import sys
+before = set(sys.modules)
+import chanproxy.commands.joining
+heads = {name.partition(".")[0] for name in sys.modules.keys() - before}
+print(len(heads - sys.stdlib_module_names - {"chanproxy"}))
+"""
+
 LOADED = """
 import sys
 sys.argv = ["chanproxy", "call", "--help"]
@@ -127,6 +138,9 @@ def figures() -> list[Figure]:
     lines = max((path.read_bytes().count(b"\n"), module) for module, path in modules())
     command = [sys.executable, "-c", LOADED]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True)
+    joined = subprocess.run(
+        [sys.executable, "-c", JOINED], capture_output=True, text=True, check=True
+    )
     ours, twisteds = map(int, loaded.stderr.split()[-2:])
     longest, parameters, known = max(_longest()), max(_parameters()), _mostKnown()
     return [
@@ -139,6 +153,7 @@ def figures() -> list[Figure]:
         Figure("isinstance(..., ...Spec)", _specs(), SPECS),
         Figure("modules that `chanproxy call` loads: ours", ours, OURS),
         Figure("and Twisted's", twisteds, TWISTEDS),
+        Figure("strange modules of `chanproxy watch` as a client", int(joined.stdout), STRANGE),
     ]
 
 

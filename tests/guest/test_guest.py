@@ -476,6 +476,22 @@ async def test_watch(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_watchByPipe(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """The same as lines, without a connection of its own; it ends with the container."""
+    async with guested(reactor, tmp_path) as (station, guest):
+        pipe = await away(guest.watchByPipe)
+        try:
+            assert await away(os.read, pipe, 100) == b"awake\n"
+            assert guest.connected == 1
+            await away(guest.suspend, 0.01)
+            assert await away(os.read, pipe, 100) == b"asleep\nawake timeout\n"
+            station.editor.watchers.close()
+            assert await away(os.read, pipe, 100) == b""
+        finally:
+            os.close(pipe)
+
+
+@asynchronous
 async def test_serviceRestarted(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """A guest whose service was restarted is told so once, and its work goes on."""
     station = Station(reactor, tmp_path)

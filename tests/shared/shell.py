@@ -52,6 +52,18 @@ class Shell(LiveService):
         """What speaks to the service for a container."""
         return Guest(name, str(self.control))
 
+    @property
+    def pid(self) -> int:
+        """Of the service, which runs."""
+        assert self.service is not None
+        return self.service.pid
+
+    def names(self) -> list[str]:
+        """Its containers."""
+        with self.guest("-") as guest:
+            parameters = {"container": None}
+            return [each["name"] for each in guest.call("ListContainers", parameters)["containers"]]
+
     def close(self) -> None:
         """End all of it."""
         try:
