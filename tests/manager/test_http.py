@@ -73,6 +73,50 @@ async def test_looks(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_details(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """With details, what each does, as on the control socket; of all of them at once."""
+    control = tmp_path / "control.sock"
+    async with Web(reactor, tmp_path, more=f"control = '{control}'") as web:
+        made = {"freezer": "none", "suspend": "manual"}
+        with Client(str(control)) as client:
+            for number in range(150):
+                name = f"{number}-{'x' * 80}"
+                assert "error" not in await client.call("AddContainer", {"name": name, **made})
+            reply = await client.call("ListContainers", {"details": True})
+        portion = reply["parameters"]
+        assert portion["next_container"] < 152
+        tree = (await web.get("/containers?details=true")).tree
+        assert set(tree) == {"containers", "now"}
+        assert len(tree["containers"]) == 152
+        assert portion["now"] <= tree["now"]
+        for mine, theirs in zip(tree["containers"], portion["containers"], strict=False):
+            # What grows has grown.
+            assert mine.keys() == theirs.keys()
+            assert mine["details"].keys() == theirs["details"].keys()
+            assert (mine["name"], mine["state"]) == (theirs["name"], theirs["state"])
+            assert mine["details"]["why_awake"] == theirs["details"]["why_awake"]
+        plain = (await web.get("/containers?details=false")).tree
+        assert plain == (await web.get("/containers")).tree
+        assert "details" not in plain["containers"][0]
+        (await web.get("/containers?details=yes")).refused(422, "details")
+
+
+@asynchronous
+async def test_numbers(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """A container whose name looks like a number, or a flag, is found by it."""
+    more = "".join(
+        f"[containers.{name}]\nfreezer = 'none'\nsuspend = 'manual'\n" for name in ("42", "true")
+    )
+    async with Web(reactor, tmp_path, more=more) as web:
+        for name in ("42", "true"):
+            assert (await web.get(f"/containers/{name}")).status == 200
+            listener = Listener(web.address, path=f"/events?container={name}")
+            found, _ = await listener.until("containers")
+            assert [each["name"] for each in found["containers"]] == [name]
+            listener.close()
+
+
+@asynchronous
 async def test_acts(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """Suspend is answered after the resume, as the control socket answers; and so are errors."""
     async with Web(reactor, tmp_path) as web:
@@ -338,6 +382,7 @@ async def test_events(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             kind, fields, identity = await listener.next()
             if kind == "state":
                 assert fields["container"] == "editor"
+                assert ",".join(fields["reasons"]) == fields["reason"]
                 states.append((fields["state"], fields["reason"]))
                 if fields["state"] == "awake":
                     break

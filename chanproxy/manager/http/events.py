@@ -22,7 +22,7 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.crowds import Account
 from chanproxy.manager.describe import fitting, happened, shortened, summary
 from chanproxy.wake.statistics import EVENTS_KEPT, SuspendEvent, bootNanoseconds
-from chanproxy.words import listed
+from chanproxy.words import listed, safe
 
 LOOK = 1.0
 """Seconds between looks for containers that were added or removed."""
@@ -261,5 +261,6 @@ class _Attached:
     def _changed(self, state: str, reasons: tuple[str, ...]) -> None:
         shown = self.of.suspension.state
         fields = {"container": self.of.name, "state": shown, "at": bootNanoseconds()}
-        reason = shortened(listed(fitting(reasons)))
-        self._feed.tell(self.of.name, event("state", {**fields, "reason": reason}))
+        names = fitting(reasons)
+        why = {"reason": shortened(listed(names)), "reasons": [safe(name) for name in names]}
+        self._feed.tell(self.of.name, event("state", {**fields, **why}))

@@ -14,6 +14,7 @@ from chanproxy.manager.http.resources import NAME, OPERATIONS, Operation
 
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
+_COUNT_OR_NULL = {"type": ["integer", "null"], "minimum": 0}
 _TEXTS = {"type": "array", "items": _TEXT}
 
 
@@ -39,6 +40,10 @@ _HISTOGRAM = {"type": "array", "items": _COUNT, "minItems": 32, "maxItems": 32}
 _HISTOGRAMS = dict.fromkeys(("histogram", "latencies"), _HISTOGRAM)
 """Of times asleep, and of what wakes took."""
 
+_TIMES = ("since", "last_wake", "counted_since", "total_suspend_time", "attempt_count")
+
+_TODAY = ("asleep_time", "awake_time", "wake_count")
+
 _SUMMARY = {
     "name": _TEXT,
     "state": {"enum": ["awake", "suspending", "asleep", "resuming"]},
@@ -48,13 +53,36 @@ _SUMMARY = {
 SCHEMAS: dict[str, Any] = {
     "Error": _object({"error": _TEXT, "parameters": _object({"message": _TEXT})}),
     "Done": {"type": "object", "maxProperties": 0},
-    "Summary": _object(_SUMMARY),
-    "List": _object({"containers": {"type": "array", "items": _ref("Summary")}}),
+    "Details": _object(
+        {
+            **dict.fromkeys(_TIMES, _COUNT),
+            **dict.fromkeys(("why_awake", "last_wake_reason"), _TEXT),
+            # Since a Unix time.
+            "today": _object(
+                {
+                    "since": {"type": "number"},
+                    **dict.fromkeys(_TODAY, _COUNT),
+                    "spared_cpu_time": _COUNT_OR_NULL,
+                }
+            ),
+        }
+    ),
+    "Summary": _object(_SUMMARY, details=_ref("Details")),
+    "List": _object({"containers": {"type": "array", "items": _ref("Summary")}}, now=_COUNT),
     "Event": _object(
         {"at": _COUNT, "kind": {"enum": ["attempt", "resume", "fail"]}, "reason": _TEXT},
         latency=_COUNT,
     ),
-    "Source": _object({"name": _TEXT, "kind": _TEXT, "active": {"type": "boolean"}}),
+    "Holder": _object(
+        {"lifetime": {"enum": ["connection", "service"]}, "since": _COUNT},
+        **dict.fromkeys(("until", "pid", "uid"), _COUNT),
+        command=_TEXT,
+    ),
+    "Source": _object(
+        {"name": _TEXT, "kind": _TEXT, "active": {"type": "boolean"}},
+        holders={"type": "array", "items": _ref("Holder")},
+        holder_count=_COUNT,
+    ),
     "Figures": _object(
         {**dict.fromkeys(_FIGURES, _COUNT), "last_failure": _TEXT, "last_resume_reason": _TEXT}
     ),
@@ -64,6 +92,8 @@ SCHEMAS: dict[str, Any] = {
             "description": _object(
                 {
                     **_SUMMARY,
+                    "now": _COUNT,
+                    "since": _COUNT,
                     "why_awake": _TEXT,
                     "freezer": _TEXT,
                     "linger": {"type": "number"},

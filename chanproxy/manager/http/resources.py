@@ -77,7 +77,14 @@ class Operation:
 _ONE = "/containers/{container}"
 
 OPERATIONS = (
-    Operation("GET", "/containers", "All containers, and their states.", "ListContainers", "List"),
+    Operation(
+        "GET",
+        "/containers",
+        "All containers, and their states; with details, also what each does, and why.",
+        "ListContainers",
+        "List",
+        {"details": {"type": "boolean"}},
+    ),
     Operation(
         "GET",
         _ONE,
@@ -178,7 +185,7 @@ class Resources:
             if not operation.public:
                 expectOwnSite(peer, asked)
                 expectRight(peer, operation.verb == "POST")
-            given = _body(asked) if operation.verb == "POST" else _query(asked)
+            given = _body(asked) if operation.verb == "POST" else _query(asked, operation.fields)
             _expect(operation, given)
             answer = self._answers.get(operation.path)
             if answer is not None:
@@ -241,12 +248,15 @@ class Resources:
         """All at once: an answer here has no bound of its own."""
         found: list[Any] = []
         following: int | None = 0
+        answer: dict[str, Any] = {}
         while following is not None:
-            reply = self._dispatch(peer, "ListContainers", {"first_container": following})
+            portion = {**parameters, "first_container": following}
+            reply = self._dispatch(peer, "ListContainers", portion)
             assert isinstance(reply, Reply)
-            found += reply.parameters["containers"]
-            following = reply.parameters.get("next_container")
-        asked.reply({"containers": found})
+            answer = {**reply.parameters}
+            found += answer["containers"]
+            following = answer.pop("next_container", None)
+        asked.reply({**answer, "containers": found})
 
     def _statistics(self, asked: HttpRequest, peer: Peer, parameters: dict[str, Any]) -> None:
         reply = self._dispatch(peer, "Describe", parameters)
@@ -322,12 +332,17 @@ def _expect(operation: Operation, given: Mapping[str, Any]) -> None:
             raise InvalidParameter(name, f"{name} is missing; it is required")
 
 
-def _query(asked: HttpRequest) -> dict[str, Any]:
+def _query(asked: HttpRequest, fields: Mapping[str, Schema]) -> dict[str, Any]:
+    """What is written there is text: a number or a flag is what should be one and looks like it."""
     found: dict[str, Any] = {}
     for name, values in (asked.args or {}).items():
-        text = values[-1].decode("utf-8", "replace")
-        number = text.isascii() and text.isdigit() and len(text) < 20
-        found[name.decode("utf-8", "replace")] = int(text) if number else text
+        key, text = name.decode("utf-8", "replace"), values[-1].decode("utf-8", "replace")
+        kind = fields.get(key, {}).get("type")
+        found[key] = text
+        if kind == "integer" and text.isascii() and text.isdigit() and len(text) < 20:
+            found[key] = int(text)
+        elif kind == "boolean" and text in ("true", "false"):
+            found[key] = text == "true"
     return found
 
 
