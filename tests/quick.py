@@ -12,7 +12,7 @@ from pathlib import Path
 QUICK = {
     "carry": "answered handled policies proxy",
     "channels": "adapter framed kinds sending streams terminated transport",
-    "commands": "call operators options programs report showing",
+    "commands": "call operators options programs report showing where",
     "config": "access by_hand changes places reading remedies unwise",
     "container": "account cadence changes changing closed suspension watchers",
     "endpoints": "addresses dialling plain seldom",

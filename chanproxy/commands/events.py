@@ -11,16 +11,10 @@ from typing import Any
 import click
 from attrs import define, field, frozen
 
-from chanproxy.commands.asking import (
-    Pending,
-    Service,
-    answered,
-    asking,
-    containersArgument,
-    jsonOption,
-    socketOption,
-)
+from chanproxy.commands.asked import Pending, Service, answered
+from chanproxy.commands.asking import asking, containersArgument, jsonOption
 from chanproxy.commands.showing import Moment, duration, jsonLine
+from chanproxy.commands.where import Where, whereOptions
 from chanproxy.guest import CallRefused, GuestError, ServiceGone
 from chanproxy.words import safe
 
@@ -256,7 +250,7 @@ class _Follower:
 
 
 @click.command("events")
-@socketOption
+@whereOptions
 @jsonOption
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on.")
 @click.option(
@@ -268,9 +262,7 @@ class _Follower:
     help="How many of the latest.",
 )
 @containersArgument
-def events(
-    path: str | None, asJson: bool, follow: bool, lines: int, names: tuple[str, ...]
-) -> None:
+def events(where: Where, asJson: bool, follow: bool, lines: int, names: tuple[str, ...]) -> None:
     """
     Show when containers went to sleep and woke, and why.
 
@@ -278,7 +270,7 @@ def events(
     service may end, and the next one is waited for.
     """
     printer = _Printer(asJson)
-    with asking(path) as service:
+    with asking(where) as service:
         found, _ = service.some(names)
         rings = {each["name"]: Ring(each["name"]) for each in found}
         known: list[Event] = []

@@ -8,24 +8,25 @@ from typing import Any
 
 import click
 
-from chanproxy.commands.asking import asking, containersArgument, jsonOption, socketOption
+from chanproxy.commands.asking import asking, containersArgument, jsonOption
 from chanproxy.commands.reasons import holderFields, holderOf
 from chanproxy.commands.showing import Moment, duration, jsonLine, table
+from chanproxy.commands.where import Where, whereOptions
 
 HEAD = ("CONTAINER", "LOCK", "FOR", "UNTIL", "HELD BY")
 
 
 @click.command("locks")
-@socketOption
+@whereOptions
 @jsonOption
 @containersArgument
-def locks(path: str | None, asJson: bool, names: tuple[str, ...]) -> None:
+def locks(where: Where, asJson: bool, names: tuple[str, ...]) -> None:
     """
     Show the wake locks that are held, and by whom.
 
     Those of all containers, or of these NAMEs.  A row for each who holds one.
     """
-    with asking(path) as service:
+    with asking(where) as service:
         found, _ = service.some(names)
         # One that sleeps would be awake if a lock were held.
         awake = [each["name"] for each in found if each["state"] != "asleep"]

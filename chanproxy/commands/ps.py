@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import click
 
-from chanproxy.commands.asking import asking, containersArgument, jsonOption, socketOption
+from chanproxy.commands.asking import asking, containersArgument, jsonOption
 from chanproxy.commands.rows import Row
 from chanproxy.commands.showing import Moment, duration, jsonLine, table
+from chanproxy.commands.where import Where, whereOptions
 
 HEAD = ("NAME", "STATE", "FOR", "ASLEEP", "SPARED", "WHY")
 
 
 @click.command("ps")
-@socketOption
+@whereOptions
 @jsonOption
 @containersArgument
-def ps(path: str | None, asJson: bool, names: tuple[str, ...]) -> None:
+def ps(where: Where, asJson: bool, names: tuple[str, ...]) -> None:
     """
     Show what each container does, in a row.
 
@@ -25,7 +26,7 @@ def ps(path: str | None, asJson: bool, names: tuple[str, ...]) -> None:
     that it slept; SPARED how much of a processor that has spared; WHY what keeps it awake, or what
     woke it last.
     """
-    with asking(path) as service:
+    with asking(where) as service:
         found, now = service.some(names)
     moment = Moment(now)
     rows = [Row.of(entry, moment) for entry in found]

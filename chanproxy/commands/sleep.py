@@ -11,20 +11,11 @@ from typing import Any
 
 import click
 
-from chanproxy.commands.asking import (
-    PATIENCE,
-    REFUSED,
-    Pending,
-    Service,
-    answered,
-    asking,
-    containerArgument,
-    fail,
-    jsonOption,
-    socketOption,
-)
+from chanproxy.commands.asked import PATIENCE, Pending, Service, answered
+from chanproxy.commands.asking import REFUSED, asking, containerArgument, fail, jsonOption
 from chanproxy.commands.reasons import userName
 from chanproxy.commands.showing import duration, jsonLine
+from chanproxy.commands.where import Where, whereOptions
 from chanproxy.guest import AlreadySuspended, SuspendFailure, WakeLocksExist
 from chanproxy.words import listed, safe
 
@@ -94,19 +85,19 @@ class _Sleep:
 
 
 @click.command("suspend")
-@socketOption
+@whereOptions
 @jsonOption
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wake it then.")
 @click.option("--wait", is_flag=True, help="Wait until it is awake again, and say what woke it.")
 @containerArgument
-def suspend(path: str | None, asJson: bool, timeout: float | None, wait: bool, name: str) -> None:
+def suspend(where: Where, asJson: bool, timeout: float | None, wait: bool, name: str) -> None:
     """
     Have the container NAME sleep until something wakes it.
 
     Returns when it is asleep; it sleeps on.  If something keeps it awake, that is said, and the
     exit status is 1.
     """
-    with asking(path, name) as service:
+    with asking(where, name) as service:
         try:
             with closing(_Sleep(service, name, timeout)) as sleep:
                 slept = sleep.begin(wait)
@@ -136,11 +127,11 @@ def _already(name: str, error: AlreadySuspended, timeout: float | None) -> str:
 
 
 @click.command("resume")
-@socketOption
+@whereOptions
 @jsonOption
 @click.option("--reason", metavar="TEXT", help="What is said about what woke it.")
 @containerArgument
-def resume(path: str | None, asJson: bool, reason: str | None, name: str) -> None:
+def resume(where: Where, asJson: bool, reason: str | None, name: str) -> None:
     """
     Wake the container NAME.
 
@@ -149,7 +140,7 @@ def resume(path: str | None, asJson: bool, reason: str | None, name: str) -> Non
     """
     said = reason or resumeReason()
     with (
-        asking(path, name) as service,
+        asking(where, name) as service,
         closing(service.begin("ResumeContainer", container=name, reason=said)) as resuming,
     ):
         resuming.answer()

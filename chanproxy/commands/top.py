@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
-from chanproxy.commands.asking import Pending, Service, asking, jsonOption, socketOption
+from chanproxy.commands.asked import Pending, Service
+from chanproxy.commands.asking import asking, jsonOption
 from chanproxy.commands.reasons import Reasons
 from chanproxy.commands.rows import Row
 from chanproxy.commands.showing import Moment, duration, jsonLine
 from chanproxy.commands.sleep import resumeReason
+from chanproxy.commands.where import Where, whereOptions
 from chanproxy.guest import CallRefused, GuestError, ServiceGone
 from chanproxy.words import listed
 
@@ -34,7 +36,7 @@ class _Top:
         self._service = service
         self._interval = interval
         self._terminal = Terminal()
-        self._board = Board(service.path)
+        self._board = Board(service.place)
         self._opened: str | None = None
         self._asked: dict[int, tuple[Pending, str, str]] = {}
 
@@ -160,7 +162,7 @@ def _print(service: Service, interval: float, count: int | None) -> None:
 
 
 @click.command("top")
-@socketOption
+@whereOptions
 @jsonOption
 @click.option(
     "--interval",
@@ -171,14 +173,14 @@ def _print(service: Service, interval: float, count: int | None) -> None:
     help="From one look to the next.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="Looks, after which it ends.")
-def top(path: str | None, asJson: bool, interval: float, count: int | None) -> None:
+def top(where: Where, asJson: bool, interval: float, count: int | None) -> None:
     """
     Show what all containers do, again and again.
 
     Keys suspend, wake and explain them; they are on the last line.  The service may end: the next
     one is shown when it is there.
     """
-    with asking(path, patience=PATIENCE) as service:
+    with asking(where, patience=PATIENCE) as service:
         if asJson:
             _print(service, interval, count)
             return

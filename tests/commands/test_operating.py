@@ -29,10 +29,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """Ended whatever happens."""
-    with Stage(tmp_path) as stage:
+@pytest.fixture(params=["control", "http"])
+def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """Asked in both ways; ended whatever happens."""
+    with Stage(tmp_path, remote=request.param == "http") as stage:
         yield stage
 
 
@@ -119,9 +119,13 @@ def lines(process: subprocess.Popen[str], count: int) -> list[dict[str, Any]]:
 def test_follow(stage: Stage) -> None:
     """Events as they come; the end of the service is said, and the next one is followed."""
     for names in (("editor",), ()):
-        with stage.command("events", "--follow", "--json", "-n", "0", *names) as following:
+        stage.ask("suspend", "editor")
+        stage.ask("resume", "editor", "--reason", "before")
+        with stage.command("events", "--follow", "--json", "-n", "100", *names) as following:
             try:
-                until("followed", lambda: stage.watchers("editor"))
+                # What was is told first, and from then on nothing is missed.
+                while lines(following, 1)[0]["reason"] != "before":
+                    pass
                 stage.ask("suspend", "editor")
                 assert lines(following, 1)[0]["kind"] == "attempt"
                 stage.ask("resume", "editor", "--reason", "first")
@@ -145,7 +149,7 @@ def test_follow(stage: Stage) -> None:
         assert following.returncode == 130
         assert "Traceback" not in errors
         gone, there = errors.splitlines()
-        assert gone.startswith(f"chanproxy: {stage.control}: ")
+        assert gone.startswith(f"chanproxy: {stage.place}: ")
         assert gone.endswith("; waiting for the next one")
         assert there == "chanproxy: the service is there again"
 

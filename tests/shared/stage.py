@@ -47,10 +47,14 @@ class Stage(LiveService):
     only when asked.
 
     @ivar port: of the server in C{web}.
+    @ivar place: where its commands ask.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, remote: bool = False) -> None:
+        """@param remote: it is asked over HTTP, where a command can do that."""
         super().__init__(directory)
+        self.remote = remote
+        self.place = f"unix:{directory}/http.sock" if remote else str(self.control)
         self.port = freePort()
         self.web, self.indexer, self.editor = (TemporaryCgroup() for _ in range(3))
         try:
@@ -69,6 +73,7 @@ class Stage(LiveService):
         """Run the service, until it listens."""
         file = self.directory / "chanproxy.toml"
         lines = [f'control = "seqpacket:{self.control}"']
+        lines += [f'http = "{self.place}"'] if self.remote else []
         for name, more in (
             *(("web", 'wake-on = "sockets"'), ("indexer", 'wake-on = "sockets"')),
             ("editor", 'suspend = "manual"'),
@@ -82,7 +87,8 @@ class Stage(LiveService):
     @property
     def environment(self) -> dict[str, str]:
         """Of a user of this service."""
-        return {**os.environ, "CHANPROXY_CONTROL": str(self.control)}
+        there = {"CHANPROXY_URL": self.place} if self.remote else {}
+        return {**os.environ, "CHANPROXY_CONTROL": str(self.control), **there}
 
     def command(self, *words: str) -> subprocess.Popen[str]:
         """Begin one."""
@@ -108,11 +114,6 @@ class Stage(LiveService):
     def screen(self, *words: str, **environment: str) -> Screen:
         """A command in a terminal of its own."""
         return Screen([*PROGRAM, *words], environment={**self.environment, **environment})
-
-    def watchers(self, name: str) -> int:
-        """How many are told of a container."""
-        answer = json.loads(self.ask("call", "Describe", f"container={name}"))
-        return int(answer["description"]["watcher_count"])
 
     def isAsleep(self, name: str) -> bool:
         return bool(self.fields("ps", name)[0]["state"] == "asleep")
