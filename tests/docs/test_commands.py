@@ -27,6 +27,8 @@ MASKS = (
     (r"(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d", "TIME"),
     (r"(?:\d[\d.]* (?:ms|s|min|h|d)\b ?)+", "LONG "),
     (r"[<>]?\d+ %", "SHARE"),
+    # What has been spared is not known at first.
+    (r"SHARE +LONG +", "SHARE "),
     (r"\[\d+\]", "[N]"),
     (r"process \d+, user [\w-]+", "process N, user U"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:N"),
