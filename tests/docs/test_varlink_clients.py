@@ -12,7 +12,7 @@ from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
 from support.live import PATIENCE
 from support.places import DOCS
-from tests.docs.test_docs import blocks
+from tests.shared.pages import blocks
 from tests.shared.running import thread
 from tests.shared.sides import asynchronous, turns
 
