@@ -60,6 +60,11 @@ def command(
     """
     grace, replace = options.pop("grace"), options.pop("replace")
     control, alone = options.pop("control"), options.pop("alone")
+    if path and (alone or control):
+        raise click.UsageError(
+            f"--socket is for a service that runs, and --{'alone' if alone else 'control'} for"
+            " none; leave one of them out"
+        )
     container = {"freezer": freezer, "wake-on": "sockets"}
     if options.pop("dry_run"):
         container["suspend"] = "dry-run"

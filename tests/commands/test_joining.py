@@ -240,11 +240,13 @@ def test_otherUser(
         os.chown(os.path.join(cgroup.path, name), USER, USER)
     enter = ["sh", "-c", f'echo 0 > {cgroup.path}/cgroup.procs && exec "$@"', "sh"]
     inner = [*WATCH, f"{cgroup.spec}/in", "--name", "it", *QUICKLY, "--", "sleep", "1000"]
-    os.chmod(shell.directory, 0o755)
     with running([*enter, *asUser(inner)], open_) as command:
-        command.says("service of its own now")
+        command.says("control.sock: Permission denied")
         command.says("it: asleep")
         ends(command)
+    shell.control.chmod(0o666)
+    with running([*enter, *asUser(inner)], open_) as command:
+        alone(command, f"of user {USER} has no access")
     with Shell(open_) as theirs:
         theirs.within = asUser([])
         theirs.start()
@@ -263,6 +265,9 @@ def test_alone(shell: Shell, cgroup: TemporaryCgroup, tmp_path: Path) -> None:
             assert shell.names() == ["still"]
             assert "chanproxy: " not in command.text
             ends(command)
+        with running(watch(cgroup, *words, "--socket", "/x"), tmp_path) as command:
+            assert command.ends() == 2
+            assert f"--socket is for a service that runs, and {words[0]} for none" in command.text
     missing = ["--socket", str(tmp_path / "missing.sock")]
     with running(watch(cgroup, *missing, "--", "sh", "-c", "exit 3"), tmp_path) as command:
         assert command.ends() == 3
