@@ -14,6 +14,7 @@ from pathlib import Path
 
 from chanproxy.config import access, adoption, channels, containers, history, limits, scheduling
 from chanproxy.config.keys import Key
+from chanproxy.config.setting import SETTABLE
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
@@ -74,7 +75,10 @@ def interface(text: str) -> str:
     text = _between(text, "type Channel (\n", "\n)\n", _fields(channels.ALL))
     own = ["  name: string", *_fields(containers.ALL)]
     own += ["  channels: ?[string]Channel", "  lifetime: ?Lifetime"]
-    return _between(text, "method AddContainer(\n", "\n) -> ()", own)
+    text = _between(text, "method AddContainer(\n", "\n) -> ()", own)
+    settable = _fields(key for key in containers.ALL if key.name in SETTABLE)
+    own = ["  name: string", "  back: ?[]string", *settable]
+    return _between(text, "method SetContainer(\n", "\n) -> (", own)
 
 
 def _between(text: str, begin: str, end: str, fields: Sequence[str]) -> str:

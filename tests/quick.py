@@ -13,7 +13,7 @@ QUICK = {
     "carry": "answered handled policies proxy",
     "channels": "adapter framed kinds sending streams terminated transport",
     "commands": "call operators options programs report showing where",
-    "config": "access by_hand changes places reading remedies unwise",
+    "config": "access by_hand changes places reading remedies setting unwise",
     "container": "account cadence changes changing closed suspension watchers",
     "endpoints": "addresses dialling plain seldom",
     "guest": "guest socket waking",

@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "report:report",
     "resume": "sleep:resume",
     "run": "run:run",
+    "set": "set:command",
     "suspend": "sleep:suspend",
     "thaw": "thaw:thaw",
     "top": "top:top",

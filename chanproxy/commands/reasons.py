@@ -76,6 +76,11 @@ class Reasons:
             first.append(ON_ITS_WAY[its["state"]])
         if its["mode"] == "dry_run":
             first.append("That is a dry run (suspend = dry-run): nothing is stopped.")
+        first += [
+            f"{each['key']} was set while it runs: it is {each['now']}, and {each['before']} is "
+            "written."
+            for each in its["settings"]
+        ]
         why = self._whyAsleep() if self._sleeps else self._whyAwake()
         return [*first, *why, *self._past()]
 
@@ -214,6 +219,7 @@ class Reasons:
             "alarms": its["alarms"],
             "passed_over": its["passed_over"],
             "signals": its["signals"],
+            "settings": its["settings"],
             "last_wake": self._unixOrNone(figures["last_wake"]),
             "last_wake_reason": figures["last_wake_reason"],
             "asleep_share": share,

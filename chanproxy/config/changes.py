@@ -207,8 +207,8 @@ class Difference:
         return self.inForce.limits
 
     def _change(self, old: Container, new: Container) -> Changed:
-        keys = _keys(old, new)
-        anew = _anew(old, new, keys)
+        keys = differing(old, new)
+        anew = needingAnew(old, new, keys)
         if anew:
             self.leaving.append(Piece(old.name, old))
             self.entering.append(Piece(new.name, new))
@@ -231,7 +231,7 @@ def _limit(attribute: str) -> str:
     return f"limits.{LIMITS[attribute].name}"
 
 
-def _keys(old: Container, new: Container) -> list[str]:
+def differing(old: Container, new: Container) -> list[str]:
     """Keys of a container, but for its channels, in which two differ."""
     found = [key.name for at, key in KEYS.items() if getattr(old, at) != getattr(new, at)]
     if old.adoption is None or new.adoption is None:
@@ -242,8 +242,8 @@ def _keys(old: Container, new: Container) -> list[str]:
     ]
 
 
-def _anew(old: Container, new: Container, keys: Sequence[str]) -> list[str]:
-    """Those of them for which all of it is made anew."""
+def needingAnew(old: Container, new: Container, keys: Sequence[str]) -> list[str]:
+    """Those of some keys, in which two differ, for which all of it is made anew."""
     if old.suspend == new.suspend == _DRY:
         # Nothing of it is frozen, and it holds what it was made with.
         return list(keys)

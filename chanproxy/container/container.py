@@ -71,6 +71,7 @@ class Container:
     @ivar account: what its sleep was worth so far.
     @ivar lines: where it is said what its connections do.
     @ivar dialling: connections that were accepted for it, and are still being connected on.
+    @ivar settings: keys that were set while it runs: name, what is written, what holds.
     """
 
     _log = Logger()
@@ -114,6 +115,7 @@ class Container:
             raise
         self.linger = bounds.linger
         self.dialling = 0
+        self.settings: tuple[tuple[str, str, str], ...] = ()
         self.lines = FewLines(self._log, reactor, name, bounds.logLines)
         self.sources = WakeSources(reactor, bounds.wakeSources, bounds.wakeLocks)
         self.ledger = Ledger()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from attrs import asdict
@@ -21,6 +21,7 @@ from chanproxy import config, trace
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.config import Changed, Reloaded, ReloadError, StartError
 from chanproxy.config.containers import ALL
+from chanproxy.config.setting import SETTABLE, Setting
 from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
@@ -39,12 +40,16 @@ from chanproxy.manager.errors import (
     TraceNotRunning,
     TraceRunning,
 )
+from chanproxy.manager.parameters import Parameters
 from chanproxy.manager.recording import ChromeFormat, Recording
 from chanproxy.trace import Format
 from chanproxy.words import safe
 
 _KEYS = {key.parameter: key for key in ALL}
 """A container's keys, as parameters of a call: Varlink's words have no hyphen."""
+
+
+_SETTABLE = {key.parameter: key.name for key in ALL if key.name in SETTABLE}
 
 
 class Administered(Protocol):
@@ -56,6 +61,9 @@ class Administered(Protocol):
     def limits(self) -> config.Limits: ...
     def addContainer(self, container: config.Container) -> Container: ...
     def removeContainer(self, name: str) -> Deferred[object]: ...
+    def setContainer(
+        self, name: str, keys: Mapping[str, Any], back: Collection[str] = ()
+    ) -> Deferred[tuple[Setting, ...]]: ...
     def reread(self) -> Deferred[Reloaded]: ...
 
 
@@ -77,6 +85,7 @@ class ServiceManager(Manager):
             "StopTrace": self.stopTrace,
             "AddContainer": self.addContainer,
             "RemoveContainer": self.removeContainer,
+            "SetContainer": self.setContainer,
             "Reload": self.reload,
         }
         return {**METHODS, MANAGER: {**METHODS[MANAGER], **own}}
@@ -93,11 +102,7 @@ class ServiceManager(Manager):
         parameters = request.parameters
         name = parameters.text("name")
         lifetime = request.lifetime()
-        tree = {
-            key.name: key.kind.fromCall(value)
-            for parameter, key in _KEYS.items()
-            if (value := parameters.value(parameter)) is not None
-        }
+        tree = _keysOf(parameters)
         tree["channels"] = _written(parameters.tree("channels")) or {}
         request.end()
         container = self._configure(name, tree)
@@ -141,6 +146,38 @@ class ServiceManager(Manager):
         request.caller.ending.pop(f"container {name}", None)
         removed = self._forget(name, self._added[name])
         return Reply() if removed is None else removed.addCallback(lambda _: Reply())
+
+    def setContainer(self, request: Request) -> Deferred[Reply]:
+        """Change keys of one that runs."""
+        self._admit(request.caller)
+        parameters = request.parameters
+        name = parameters.text("name")
+        keys = _keysOf(parameters)
+        channels = parameters.tree("channels")
+        if channels is not None:
+            keys["channels"] = channels
+        back: tuple[str, ...] = ()
+        if parameters.value("back") is not None:
+            back = parameters.names("back", _SETTABLE)
+        request.end()
+        twice = next((each for each in back if _SETTABLE[each] in keys), None)
+        if twice is not None:
+            raise InvalidParameter("back", f"{twice} is to be set, too; leave out one of them")
+        if name not in self._service.containers:
+            raise ContainerNotFound(name)
+
+        def refused(failure: Failure) -> Failure:
+            error = failure.value
+            if isinstance(error, KeyError):
+                raise ContainerNotFound(name) from error
+            if isinstance(error, config.ConfigurationError):
+                raise _invalid(name, error.problems[0].path, str(error)) from error
+            return failure
+
+        done = self._service.setContainer(name, keys, [_SETTABLE[each] for each in back])
+        return done.addCallbacks(
+            lambda changed: Reply({"changed": [each._asdict() for each in changed]}), refused
+        )
 
     def reload(self, request: Request) -> Deferred[Reply]:
         """Follow the configuration as it is written now."""
@@ -189,6 +226,15 @@ class ServiceManager(Manager):
                 "complete": recording.complete,
             }
         )
+
+
+def _keysOf(parameters: Parameters) -> dict[str, Any]:
+    """A container's keys that a call gives, as a file has them."""
+    return {
+        key.name: key.kind.fromCall(value)
+        for parameter, key in _KEYS.items()
+        if (value := parameters.value(parameter)) is not None
+    }
 
 
 def _answered(reloaded: Reloaded) -> Reply:

@@ -17,13 +17,13 @@ from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.endpoints.seqpacket import SeqpacketClientEndpoint
 from chanproxy.interfaces import AnyReactor, expectReactor
 from chanproxy.kernel.calls import closeAll
+from chanproxy.manager.administering import Administering
 from chanproxy.manager.answers import Answer, Connection, Watch
 from chanproxy.manager.errors import MANAGER
 from chanproxy.manager.varlink import encodeCall
-from chanproxy.words import meant
 
 
-class ManagerClient:
+class ManagerClient(Administering):
     """
     One connection to a control socket.
 
@@ -185,47 +185,6 @@ class ManagerClient:
         """Set an alarm (Unix time, seconds), or cancel it (L{None})."""
         return self._plain("WakeAt", {"container": container, "at": at, "name": name})
 
-    def addContainer(
-        self,
-        name: str,
-        freezer: str,
-        channels: Mapping[str, Mapping[str, Any]] | None = None,
-        lifetime: str = "service",
-        **keys: Any,
-    ) -> Deferred[Mapping[str, Any]]:
-        """
-        Have the service run one more container.
-
-        @param channels: by name, each with the keys of the configuration.
-        @param keys: other keys of the container, as in the configuration but for their spelling:
-            C{maxAsleep} for C{max-asleep}.
-        @raise TypeError: there is no such key.
-        """
-        parameters = {_parameter(each): value for each, value in keys.items()}
-        parameters |= {"name": name, "freezer": freezer, "channels": channels}
-        return self._plain("AddContainer", {**parameters, "lifetime": lifetime})
-
-    def removeContainer(self, name: str) -> Deferred[Mapping[str, Any]]:
-        """Have a container that was added thawed and forgotten."""
-        return self._plain("RemoveContainer", {"name": name})
-
-    def reload(self) -> Deferred[Mapping[str, Any]]:
-        """Have it read its file again: C{added}, C{removed}, C{changed}, C{applied}, C{restart}."""
-        return self._plain("Reload", {})
-
-    def startTrace(self, descriptor: int, format: str = "json") -> Deferred[Mapping[str, Any]]:
-        """
-        Have the service trace, until L{stopTrace} or until this client is closed.
-
-        @param descriptor: a regular file, opened for writing.
-        @param format: C{json} or C{perfetto}.
-        """
-        return self._plain("StartTrace", {"format": format}, [descriptor])
-
-    def stopTrace(self) -> Deferred[Mapping[str, Any]]:
-        """End the trace; C{events}, C{bytes}, and whether it is C{complete}."""
-        return self._plain("StopTrace", {})
-
     def listContainers(self, details: bool = False) -> Deferred[list[Mapping[str, Any]]]:
         """
         Name, state and mode of each container.
@@ -271,19 +230,6 @@ class ManagerClient:
         parameters = {"container": container, "pipe": True}
         answer = self.call("RegisterWakeWatcher", parameters)
         return answer.addCallback(lambda received: received.descriptors[0])
-
-
-def _parameter(attribute: str) -> str:
-    """What a key of a container's is called in a call."""
-    # Only this call has to do with the configuration, which is half of the package.
-    from chanproxy.config.containers import ALL
-    from chanproxy.config.keys import hyphened
-
-    name = hyphened(attribute)
-    known = {key.name: key for key in ALL}
-    if name not in known:
-        raise TypeError(f"a container has no key {name}; {meant(name, known)}")
-    return known[name].parameter
 
 
 def _dial(endpoint: IStreamClientEndpoint) -> Deferred[Connection]:

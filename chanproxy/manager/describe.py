@@ -121,6 +121,10 @@ def description(container: Container, first: int, takers: bool = True) -> dict[s
             "signals": container.signals,
             "freezer": container.freezer.spec,
             "linger": container.linger,
+            "settings": [
+                {"key": key, "before": before, "now": now}
+                for key, before, now in container.settings
+            ],
             "proxy_count": len(container.channels),
             "watcher_count": len(container.watchers),
             "source_count": len(container.sources) + len(locks) + len(container.sources.attached),

@@ -17,6 +17,7 @@ from chanproxy import config
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.config import Problem
 from chanproxy.config.changes import Piece, piecesOf
+from chanproxy.config.setting import settings
 from chanproxy.config.tables import join
 from chanproxy.config.together import whyNotApart
 from chanproxy.container import Bounds, Container, Surroundings
@@ -53,6 +54,7 @@ class Fleet:
 
     @ivar containers: by name.
     @ivar tables: what they were made from, or changed to.
+    @ivar written: the same, without what was set while they run.
     @ivar places: what they freeze, by the keys that name it.
     @ivar listeners: of their channels, by the names of both.
     @ivar limits: for what is started.
@@ -68,6 +70,7 @@ class Fleet:
         self._buffer: PeekBuffer | None = None
         self.containers: dict[str, Container] = {}
         self.tables: dict[str, config.Container] = {}
+        self.written: dict[str, config.Container] = {}
         self.places: dict[str, str] = {}
         self.listeners: dict[tuple[str, str], ChannelListener] = {}
         self._guests: dict[str, GuestPort] = {}
@@ -131,7 +134,7 @@ class Fleet:
         self._guard.add(made.freezer)
         self.containers[container.name] = made
         self.summary.add(made)
-        self.tables[container.name] = container
+        self.tables[container.name] = self.written[container.name] = container
         if place:
             self.places[path] = place
         return True
@@ -225,6 +228,7 @@ class Fleet:
         stopping: list[ChannelListener | GuestPort] = []
         for name in containers:
             self.tables.pop(name, None)
+            self.written.pop(name, None)
             self.places.pop(_freezerOf(name), None)
             mine = [key for key in self.listeners if key[0] == name]
             stopping += [self.listeners.pop(key) for key in mine]
@@ -257,18 +261,30 @@ class Fleet:
         self._buffer = None
         return self.remove(list(self.containers), others)
 
-    def change(self, table: config.Container) -> None:
-        """Have a container that runs go on by another table, as far as that is its own keys."""
+    def change(self, table: config.Container, written: config.Container | None = None) -> None:
+        """
+        Have a container that runs go on by another table, as far as that is its own keys.
+
+        @param written: the same without what is set while it runs; None: nothing is.
+        """
+        made = self.containers[table.name]
         self.tables[table.name] = table
-        self.containers[table.name].change(
-            table.suspend, _bounds(table, self.limits), table.adoption
-        )
+        self.written[table.name] = written = written or table
+        made.settings = settings(written, table)
+        made.change(table.suspend, _bounds(table, self.limits), table.adoption)
+
+    def write(self, tables: Iterable[config.Container]) -> None:
+        """What runs by these tables runs as they are written, also where that was set before."""
+        for table in tables:
+            if self.tables.get(table.name) == table:
+                self.written[table.name] = table
+                self.containers[table.name].settings = ()
 
     def limit(self, limits: config.Limits) -> None:
         """Have other limits, for all that runs and for what is started."""
         self.limits = limits
-        for table in self.tables.values():
-            self.change(table)
+        for name, table in self.tables.items():
+            self.change(table, self.written[name])
         for listener in self.listeners.values():
             listener.limit(limits)
         for guests in self._guests.values():

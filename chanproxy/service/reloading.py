@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -25,6 +25,7 @@ from chanproxy import config
 from chanproxy.config import Problem, Reloaded, ReloadError, StartError
 from chanproxy.config.changes import Difference, Piece
 from chanproxy.config.checking import problemsOf
+from chanproxy.config.setting import Setting, adjusted, asSet, settings
 from chanproxy.config.tables import join
 from chanproxy.endpoints.paths import PathSpec
 from chanproxy.interfaces import ChanproxyReactor
@@ -134,17 +135,58 @@ class Reloading:
             problems += error.problems
         if not self._fleet.isOpen:
             raise ReloadError([_STOPPED])
-        difference = Difference(self.configuration, wanted, self._fleet.containers)
+        difference = Difference(self._inForce(), wanted, self._fleet.containers)
         problems += await self._whyNot(difference)
         if problems or access is None:
             raise ReloadError(wanted.located(problems))
         await self._follow(difference)
         self.configuration = difference.inForce
+        self._fleet.write(self.configuration.containers)
         for each in self.served:
             each.limit(difference.limits)
             each.allow(access)
         await self._say(difference.reloaded)
         return difference.reloaded
+
+    def _inForce(self) -> config.Configuration:
+        """The configuration, with what was set since."""
+        found = []
+        for table in self.configuration.containers:
+            written = self._fleet.written.get(table.name, table)
+            found.append(asSet(table, written, self._fleet.tables.get(table.name, table)))
+        return attrs.evolve(self.configuration, containers=tuple(found))
+
+    def set(
+        self, name: str, given: Mapping[str, Any], back: Collection[str]
+    ) -> Deferred[tuple[Setting, ...]]:
+        """
+        Set keys of one container, when the reloads that were asked for before are done.
+
+        @param given: by the keys' names, as in a file.
+        @param back: keys that are to be again as they are written.
+        @return: what has changed; fails with L{config.ConfigurationError}, or with L{KeyError}:
+            there is no such container.
+        """
+        return self._one.run(lambda: self._set(name, given, back))
+
+    def _set(
+        self, name: str, given: Mapping[str, Any], back: Collection[str]
+    ) -> tuple[Setting, ...]:
+        fleet = self._fleet
+        before, written = fleet.tables[name], fleet.written[name]
+        after = adjusted(before, written, given, back)
+        changed = settings(before, after)
+        if changed:
+            fleet.change(after, written)
+        for each in changed:
+            self._log.info(
+                "{name}: {key} is set to {now}, and was {before}",
+                name=name,
+                key=each.key,
+                now=safe(each.now),
+                before=safe(each.before),
+            )
+        return changed
 
     def _away(self, function: Callable[[], T]) -> Deferred[T]:
         """Do something that may wait for others, such as a file's server or one with users."""
@@ -214,6 +256,7 @@ class _Step:
         self._entered: list[Piece] = []
         self._left: list[Piece] = []
         self._changed: list[config.Container] = []
+        self._written = dict(fleet.written)
 
     async def do(self) -> None:
         """@raise StartError: something could not be started; what was done is to be undone."""
@@ -314,7 +357,7 @@ class _Step:
         self._limit(self._limits)
         for table in self._changed:
             if table.name in fleet.containers:
-                fleet.change(table)
+                fleet.change(table, self._written[table.name])
         back = [each for each in self._left if not fleet.runs(each)]
         with contextlib.suppress(StartError):
             await self._free(back)
@@ -322,6 +365,8 @@ class _Step:
         for piece in back:
             if fleet.isOpen and (piece.isContainer or piece.container in fleet.containers):
                 fleet.start(piece, lost)
+                if isinstance(piece.what, config.Container) and fleet.runs(piece):
+                    fleet.change(piece.what, self._written[piece.container])
             await turns.leave()
         await self._begin(back, lost)
         if not fleet.isOpen:

@@ -6,8 +6,8 @@ Below a parent service of any Twisted application, or under C{twistd} by L{chanp
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
@@ -19,6 +19,7 @@ from chanproxy.channels.inflight import Record
 from chanproxy.config import Problem, Reloaded, ReloadError, StartError
 from chanproxy.config.changes import Piece
 from chanproxy.config.checking import problemsOf, problemsOfContainer
+from chanproxy.config.setting import Setting
 from chanproxy.container import Container
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.freezers.frozen import thawRecorded
@@ -178,6 +179,19 @@ class ChanproxyService(Service):
         if name not in self.containers:
             raise KeyError(name)
         return self._fleet.remove([name])
+
+    def setContainer(
+        self, name: str, keys: Mapping[str, Any], back: Collection[str] = ()
+    ) -> Deferred[tuple[Setting, ...]]:
+        """
+        Have a container go on with other values of some keys, until the next reload at the longest.
+
+        @param keys: by their names, as in a file.
+        @param back: names of keys that are to be again as they are written.
+        @return: what has changed; fails with L{config.ConfigurationError}, and nothing has, or with
+            L{KeyError}: there is no container of that name.
+        """
+        return self._reloading.set(name, keys, back)
 
     def reload(self, configuration: config.Configuration) -> Deferred[Reloaded]:
         """

@@ -44,7 +44,8 @@ control = "{0}/db.sock"
 
 METHODS = re.findall(r"^method (\w+)\(", interfaceDescription(), re.MULTILINE)
 
-ADMINISTERING = {"AddContainer", "RemoveContainer", "Reload", "StartTrace", "StopTrace"}
+ADMINISTERING = {"AddContainer", "RemoveContainer", "SetContainer", "Reload"}
+ADMINISTERING |= {"StartTrace", "StopTrace"}
 
 
 @asynccontextmanager

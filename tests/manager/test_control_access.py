@@ -89,6 +89,9 @@ async def test_oneContainer(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         accepted(await user.call("AcquireWakeLock", {"container": "editor", "name": "lock"}))
         reply = await user.call("AcquireWakeLock", {"container": "shop", "name": "lock"})
         refused(reply, "PermissionDenied")
+        # Nor is an entry for what is the service's.
+        reply = await user.call("SetContainer", {"name": "editor", "linger": 1})
+        refused(reply, "PermissionDenied", "this is for root")
         reply = await user.call("SuspendContainer", {"container": "editor"})
         refused(reply, "WakeLocksExist")
         user.send("RegisterWakeWatcher", {"container": "editor"}, more=True)

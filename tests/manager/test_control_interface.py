@@ -62,7 +62,7 @@ SENSE: dict[str, Any] = {
 
 def test_readsTheFile() -> None:
     """This file's own reading of it finds what is there."""
-    assert len(METHODS) == len(re.findall(r"^method ", interfaceDescription(), re.MULTILINE)) == 17
+    assert len(METHODS) == len(re.findall(r"^method ", interfaceDescription(), re.MULTILINE)) == 18
     assert METHODS["WakeAt"] == Signature(
         {"container": "string", "name": "?string", "at": "?float"}, {}
     )
@@ -80,7 +80,8 @@ async def test_methods(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     for interface, its in methods.items():
         assert set(described(interface)[0]) == set(its)
     # Those of one container at a time, which need no service, are fewer.
-    others = {"AddContainer", "RemoveContainer", "Reload", "StartTrace", "StopTrace"}
+    others = {"AddContainer", "RemoveContainer", "SetContainer", "Reload"}
+    others |= {"StartTrace", "StopTrace"}
     assert set(METHODS) - set(dispatch.METHODS[MANAGER]) == others
 
 
@@ -94,7 +95,7 @@ def test_clientMethods() -> None:
             has = set(inspect.signature(getattr(ManagerClient, each)).parameters)
             # Those that the client sees to itself, or that a descriptor has the name of.
             own = {"counter", "first_container", "first_source", "pipe"}
-            if name == "AddContainer":
+            if name in ("AddContainer", "SetContainer"):
                 own |= KEYS - {"freezer"}
             declared = set(signature.parameters) - own
             assert {_mixed(parameter) for parameter in declared} <= has, name
@@ -141,12 +142,13 @@ async def test_parameters(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     taken.
     """
     async with stationed(reactor, tmp_path) as (_, client, _):
+        accepted(await client.call("AddContainer", {"name": "n", "freezer": "none"}))
         for method, signature in METHODS.items():
             sense = {name: SENSE[name] for name in signature.parameters if name in SENSE}
             for name, type_ in signature.parameters.items():
                 takesObject = type_.lstrip("?").startswith("[string]")
                 says = "is a list" if takesObject else "is an object"
-                if method == "AddContainer" and name in KEYS:
+                if method in ("AddContainer", "SetContainer") and name in KEYS:
                     # The configuration's word for it.
                     says = "is a table"
                 reply = await client.call(method, {**sense, name: [] if takesObject else {}})
@@ -204,6 +206,7 @@ async def test_answers(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         await station.writes(table.format(1), table.format(2))
         for method, parameters in (
             ("AddContainer", {"name": "added", "freezer": "none"}),
+            ("SetContainer", {"name": "added", "linger": 1}),
             ("RemoveContainer", {"name": "added"}),
             ("Reload", {}),
             ("StopTrace", {}),

@@ -91,6 +91,7 @@ async def test_describe(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             "signals": "looked_for",
             "freezer": "editor",
             "linger": 0.05,
+            "settings": [],
             "proxy_count": 0,
             "watcher_count": 0,
             "source_count": 0,
