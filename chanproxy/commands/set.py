@@ -14,9 +14,9 @@ from chanproxy.commands.asking import (
     asking,
     containerArgument,
     jsonOption,
-    socketOption,
 )
 from chanproxy.commands.showing import jsonLine
+from chanproxy.commands.where import Where, socketOption
 from chanproxy.config.containers import ALL
 from chanproxy.config.setting import SETTABLE
 from chanproxy.words import brief, meant, safe
@@ -46,7 +46,7 @@ def command(path: str | None, asJson: bool, name: str, values: Sequence[str]) ->
     """
     parameters = _parameters(values)
     with (
-        asking(path, name) as service,
+        asking(Where(path), name) as service,
         service.begin("SetContainer", name=name, **parameters) as setting,
     ):
         changed = setting.answer()["changed"]

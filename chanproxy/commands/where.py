@@ -123,7 +123,7 @@ def whereFrom(context: click.Context) -> Where:
         raise click.BadParameter(str(error), param_hint=hint) from None
 
 
-_socketOption = click.option("--socket", "path", metavar="PATH", help="The control socket.")
+socketOption = click.option("--socket", "path", metavar="PATH", help="The control socket.")
 
 _urlOption = click.option(
     "--url",
@@ -148,4 +148,4 @@ def whereOptions(command: Callable[..., None]) -> Callable[..., None]:
     def asked(path: str | None, url: str | None, tokenFile: str | None, **others: Any) -> None:
         command(where=whereFrom(click.get_current_context()), **others)
 
-    return _socketOption(_urlOption(_tokenOption(asked)))
+    return socketOption(_urlOption(_tokenOption(asked)))
