@@ -17,6 +17,12 @@ from support.cgroups import TemporaryCgroup
 from support.live import PATIENCE, LiveService, listens
 from support.stalls import Stalls
 
+WATCHDOG = 30
+"""
+Seconds: whoever thaws for a service that hangs knows no times.  Where many programs take all
+processors, at a priority above it, that would be found too soon.
+"""
+
 
 class Fleet(LiveService):
     """The service, and the cgroups of its containers by their names."""
@@ -28,7 +34,7 @@ class Fleet(LiveService):
 
     def start(self) -> None:
         """Run it until it listens."""
-        lines = [f'control = "seqpacket:{self.control}"']
+        lines = [f'control = "seqpacket:{self.control}"', f"watchdog = {WATCHDOG}"]
         for name, cgroup in self.cgroups.items():
             lines += [f"[containers.{name}]", f'freezer = "{cgroup.spec}"', 'wake-on = "sockets"']
         file = self.directory / "chanproxy.toml"

@@ -116,7 +116,9 @@ async def site(
 
 def gist(lines: list[str]) -> list[str]:
     """Without what is another one each time: numbers, and how long all was."""
-    return [re.sub(r"\d[\d:.]*( (ms|s|min|h)\b)?( \d+ (s|min)\b)?| {2,}", "N", x) for x in lines]
+    return [
+        re.sub(r"[<>]?\d[\d:.]*( (ms|s|min|h)\b)?( \d+ (s|min)\b)?| {2,}", "N", x) for x in lines
+    ]
 
 
 def shape(tree: Any) -> Any:
