@@ -30,7 +30,7 @@ from tests.shared.running import Running, listening, thread
 pytestmark = pytest.mark.punctual
 
 SOON = 1.0
-"""Seconds; what does not wait takes less, also on a busy machine; what L{lingering} holds, three."""
+"""Seconds; what does not wait takes less, on a busy machine, too; what lingers takes three."""
 
 needsFuse = pytest.mark.skipif(bool(cannotStick()), reason=cannotStick() or "usable")
 
