@@ -84,6 +84,12 @@ def _guards(pid: int) -> bool:
     return False
 
 
+def waitedFor(pid: int) -> float:
+    """Seconds that a process has waited for a processor so far, which others had."""
+    # Its main thread's, which runs a service's reactor: proc(5), schedstat.
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 class LiveService:
     """
     C{twistd chanproxy} and its directory; what it proxies is a subclass's.
@@ -116,10 +122,9 @@ class LiveService:
         )
 
     def waited(self) -> float:
-        """Seconds that the service has waited for a processor so far, which others had."""
+        """See L{waitedFor}: the service."""
         assert self.service is not None
-        # Its main thread's, which runs the reactor: proc(5), schedstat.
-        return int(Path(f"/proc/{self.service.pid}/schedstat").read_text().split()[1]) / 1e9
+        return waitedFor(self.service.pid)
 
     def waitFor(self, what: str, condition: Callable[[], object]) -> None:
         """Until the service that was started does something."""

@@ -28,11 +28,11 @@ pytestmark = pytest.mark.punctual
 
 __all__ = ["stack"]
 
-LENGTH = 3.0
+LENGTH = 2.0
 """Seconds; those that are nearer than one are not slept for."""
 
-LATE = 0.6
-"""Seconds that a time may be late here; one that is begun anew is so by 0.8 or more."""
+LATE = 0.25
+"""Seconds that a time may be late here."""
 
 KINDS = ["epoll", "recv", "accept", "sigtimedwait"]
 
@@ -120,7 +120,7 @@ class TestPrograms:
 
         async def one(kind: str) -> None:
             waiting = Waiting(stack, reactor, kind)
-            for at in (0.6, 1.2):
+            for at in (0.3, 0.6):
                 await waiting.it.sleep()
                 await waiting.at(at)
                 await waiting.woken()
@@ -140,9 +140,9 @@ class TestPrograms:
         async def one(kind: str) -> None:
             waiting = Waiting(stack, reactor, kind)
             await waiting.it.sleep()
-            await waiting.at(0.8)
+            await waiting.at(0.4)
             await waiting.woken()
-            await waiting.at(0.9)
+            await waiting.at(0.5)
             await waiting.it.sleep()
             what, at = await waiting.heard()
             assert what == "over"
@@ -161,9 +161,9 @@ class TestPrograms:
         async def one(kind: str) -> None:
             waiting = Waiting(stack, reactor, kind)
             await waiting.it.sleep()
-            await waiting.at(0.8)
+            await waiting.at(0.4)
             await waiting.woken()
-            await waiting.at(0.9)
+            await waiting.at(0.5)
             waiting.send(stack)
             what, came = await waiting.heard()
             assert what == "event"
@@ -183,7 +183,7 @@ class TestPrograms:
         async def one(kind: str) -> None:
             waiting = Waiting(stack, reactor, kind)
             await waiting.it.sleep()
-            await waiting.at(0.8)
+            await waiting.at(0.4)
             waiting.send(stack)
             what, came = await waiting.heard()
             assert what == "event"
@@ -213,7 +213,7 @@ class TestPrograms:
         for kind in ("epollrest", "epoll"):
             waiting = Waiting(stack, reactor, kind)
             await waiting.it.sleep()
-            await waiting.at(0.8)
+            await waiting.at(0.4)
             await waiting.woken()
             assert (await waiting.heard())[0] == "over"
             await waiting.at(LENGTH + 0.2)

@@ -58,7 +58,7 @@ peer = listener.accept()[0]
 # One answer, so that it is known to be asked.
 peer.sendall(peer.recv(10))
 peer.recv(10)
-select.select([], [], [], 3)
+select.select([], [], [], 1.2)
 peer.sendall(b"late")
 peer.recv(10)
 """
@@ -77,12 +77,12 @@ async def test_unanswered(reactor: ChanproxyReactor, stack: contextlib.ExitStack
     ours.send(b"second")
     host, port = ours.getsockname()
     await until(reactor, lambda: f"{host}:{port}" in it.container.why)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 1.2
     assert attempts(it) == tried
     ours.setblocking(False)
     assert it.state == "awake"
     await until(reactor, lambda: it.state == "asleep")
-    assert time.monotonic() - began >= 3
+    assert time.monotonic() - began >= 1.2
     assert ours.recv(20).endswith(b"late")
 
 
@@ -95,7 +95,7 @@ async def test_nearTime(reactor: ChanproxyReactor, stack: contextlib.ExitStack) 
     await until(reactor, lambda: it.container.why.startswith(why))
     assert attempts(it) == 0
     await until(reactor, lambda: it.state == "asleep")
-    assert 0.9 <= time.monotonic() - began < 4
+    assert 0.9 <= time.monotonic() - began < 1.8
     assert attempts(it) == 1
     assert subject.line().startswith("over ")
 

@@ -44,5 +44,5 @@ def test_init(tmp_path: Path, init: str) -> None:
 
         until("asleep for good", stays)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(8) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        assert process.wait(2) in (-signal.SIGTERM, 128 + signal.SIGTERM)
         fleet.end()

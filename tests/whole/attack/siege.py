@@ -29,9 +29,6 @@ from tests.shared.priority import NICE
 LATE = 0.25
 """Seconds that a wake may take here, also on a machine that has much to do; it takes one."""
 
-HELD = 1.5
-"""Seconds that no wake takes, unless something is waited for: what is made to wait here takes 3."""
-
 ECHO = """
     import socket, sys
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

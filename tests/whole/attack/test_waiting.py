@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from support.live import waitedFor
 from support.processes import cannotStick
 from tests.shared.frozen import compiled, needsCgroup, until
 from tests.shared.fuse import fileSystem
 from tests.whole.attack.neighbours import NEIGHBOURS, Neighbour
-from tests.whole.attack.siege import HELD, LATE, Siege
+from tests.whole.attack.siege import LATE, Siege
 
 pytestmark = [
     pytest.mark.lasts(60),
@@ -41,20 +42,19 @@ class Attacked(Siege):
 
     def woken(self) -> None:
         """The container is, and in time; and nothing was done that must not be."""
-        # For once others may have had the processors; whoever is held up is late again.
-        assert any(self._woken() < LATE for _ in range(3))
-
-    def _woken(self) -> float:
-        """Once; how long that took."""
         asleep = "frozen 1"
         until(lambda: self.failed or asleep in self.victim.read("cgroup.events"), 20)
         assert not self.failed, self.failed
-        began = time.monotonic()
+        before, began = self._waited(), time.monotonic()
         self.peer.send(b"ping")
         assert self.peer.recv(64) == b"ping"
         took = time.monotonic() - began
-        assert took < HELD
-        return took
+        assert took < LATE + self._waited() - before
+
+    def _waited(self) -> float:
+        """How long all three have waited for a processor: that is the machine's lateness."""
+        inside = map(int, self.victim.read("cgroup.procs").split())
+        return sum(map(waitedFor, (self.service.pid, os.getpid(), *inside)))
 
 
 @pytest.fixture
@@ -101,8 +101,8 @@ def test_endsBesideOneThatHangs(attacked: Attacked) -> None:
             attacked.woken()
             attacked.service.send_signal(signal.SIGTERM)
             began = time.monotonic()
-            attacked.service.wait(60)
-            assert time.monotonic() - began < 10
+            attacked.service.wait(10)
+            assert time.monotonic() - began < 3
         files.abort()
         # It has no server any more.
         with contextlib.suppress(OSError):
