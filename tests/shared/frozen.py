@@ -7,6 +7,7 @@ Programs are compiled when first asked for; see C{waits.c}.
 from __future__ import annotations
 
 import atexit
+import errno
 import functools
 import os
 import platform
@@ -209,7 +210,7 @@ class Subject:
                 self._group = looked(inspector)
             except StillBusy as error:
                 # Beside a load; the service tries again as well.
-                if "did not stop for a look" not in str(error) or time.monotonic() > deadline:
+                if not _late(error) or time.monotonic() > deadline:
                     raise
             else:
                 return self._group
@@ -225,6 +226,14 @@ class Subject:
     ) -> None:
         self.drop()
         self.cgroup.close()
+
+
+def _late(busy: StillBusy) -> bool:
+    """Whether who was to stop, or to read for us, had no processor: it is asked once more."""
+    why = busy.__cause__
+    if isinstance(why, OSError):
+        return why.errno in (errno.ETIMEDOUT, errno.EBUSY, errno.EAGAIN)
+    return "did not stop for a look" in str(busy)
 
 
 def returned(steps: Generator[None, None, SourceGroup]) -> SourceGroup:
