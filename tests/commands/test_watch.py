@@ -76,6 +76,10 @@ def inside(cgroup: TemporaryCgroup) -> list[int]:
     return list(map(int, cgroup.read("cgroup.procs").split()))
 
 
+def names(cgroup: TemporaryCgroup) -> list[str]:
+    return [Path(f"/proc/{pid}/comm").read_text().strip() for pid in inside(cgroup)]
+
+
 def killed(command: Command) -> None:
     """With what guards it, as by systemd or for want of memory; the program lives."""
     guardians = guardiansOf(command.pid)

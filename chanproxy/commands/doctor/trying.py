@@ -265,13 +265,18 @@ class Trial:
         )
 
 
+_leaving = threading.Lock()
+"""Held by who ends this process: the trial is over at once when its program is killed."""
+
+
 def _watchInput(directory: str) -> None:
     """In a thread of its own."""
     while os.read(0, 1):
         pass
     # Nobody waits for it, and nobody else does it.
-    removeCgroup(directory, patience=PATIENCE)
-    os._exit(1)
+    with _leaving:
+        removeCgroup(directory, patience=PATIENCE)
+        os._exit(1)
 
 
 def main(directory: str) -> None:
@@ -279,11 +284,14 @@ def main(directory: str) -> None:
     threading.Thread(target=_watchInput, args=[directory], daemon=True).start()
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     descriptors.raiseLimit()
-    react(
-        lambda reactor: Deferred.fromCoroutine(
-            Trial(cast(ChanproxyReactor, reactor), directory).run()
+    try:
+        react(
+            lambda reactor: Deferred.fromCoroutine(
+                Trial(cast(ChanproxyReactor, reactor), directory).run()
+            )
         )
-    )
+    finally:
+        _leaving.acquire()
 
 
 if __name__ == "__main__":
