@@ -142,7 +142,10 @@ class Seen:
     @ivar timing: what it was last seen to wait for, if that ends by itself.
     @ivar period: nanoseconds after which it comes back as a habit, on average; 0 for none.
     @ivar held: it has been thawed, and has not run since.
+    @ivar sighted: nanoseconds of the last round in which it was not held; 0: there was none.
     @ivar switches: how often it had waited then; -1: it was not asked for.
+    @ivar restarted: the arguments of a call that the kernel has restarted, which was seen only so;
+        None: it is in no such call.
     @ivar calm: C{ran} when it was last found to wait in a way that a freeze does no harm to.
     @ivar onlyTime: whether it waited for nothing but time then.
     @ivar descriptors: what it waited on then.
@@ -155,7 +158,9 @@ class Seen:
     timing: Timing | None = None
     period: int = 0
     held: bool = False
+    sighted: int = 0
     switches: int = -1
+    restarted: tuple[int, ...] | None = None
     calm: tuple[int, int] | None = None
     onlyTime: bool = False
     descriptors: tuple[int, ...] = ()

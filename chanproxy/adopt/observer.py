@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
-from chanproxy.adopt.calls import RESTART
+from chanproxy.adopt.calls import GOING_ON, RESTART
 from chanproxy.adopt.decode import decode, mayWait
 from chanproxy.adopt.habits import NEVER, Seen, Timing
 from chanproxy.adopt.lastran import lastRan
@@ -54,6 +54,7 @@ class Observer:
         self._restarted = restarted
         self._seen: dict[int, dict[int, Seen]] = {}
         self._looked = 0
+        self._round = 0
 
     def of(self, pid: int, tid: int) -> Seen | None:
         """What is known of a thread."""
@@ -115,44 +116,60 @@ class Observer:
         seen = threads.get(tid)
         ran = timesRun(pid, tid)
         if seen is not None and seen.ran == ran:
+            seen.sighted = now
             return seen, None
         if isInFreezer(pid, tid):
             # What it waits for begins only when it runs.
-            seen = seen or Seen(NEVER, now, None, now)
+            seen = threads.setdefault(tid, Seen(NEVER, now, None, now, sighted=self._round))
             seen.held = True
             return seen, None
         # It may have run until it was looked at, which is later than the round began.
         since = time.monotonic_ns()
-        begun = None if seen is None else (seen.before, seen.since)
-        if seen is None:
+        fresh = seen is None or seen.ran == NEVER
+        begun = None if seen is None or fresh else (seen.before, seen.since)
+        earlier = self._round if seen is None else seen.sighted
+        if seen is None or fresh:
             seen = threads[tid] = Seen(ran, now, self._looked or None, since)
         else:
             seen.before = max(seen.looked, self._looked)
             seen.ran, seen.looked, seen.since, seen.held = ran, now, since, False
+        seen.sighted = now
         sight = self.sight(pid, tid, memory, clock, tables)
         # One that runs at this moment shows what it waits for the next time.
         if sight is not None:
-            self._learn(pid, tid, seen, sight, begun)
+            self._learn(pid, tid, seen, sight, begun, earlier)
         return seen, sight
 
     def _learn(
-        self, pid: int, tid: int, seen: Seen, sight: Sight, begun: tuple[int | None, int] | None
+        self,
+        pid: int,
+        tid: int,
+        seen: Seen,
+        sight: Sight,
+        begun: tuple[int | None, int] | None,
+        earlier: int,
     ) -> None:
         """
         It has run, and was looked at.
 
         @param begun: when it began what it waited for before, by bounds; None: it was not known.
+        @param earlier: nanoseconds of the last look at it before the freezes since then; 0: none.
         """
         where, timing = sight.where, None
         if sight.wait is not None:
             timing = Timing.of(sight.wait, where.arguments[0], time.monotonic_ns())
         still = timing is not None and seen.isStill(timing)
-        if begun is not None and (still or self._goesOn(pid, tid, where, seen)):
+        restarted = self._processor.name(where.number) == RESTART
+        if begun is not None and (still or (restarted and self._goesOn(pid, tid, where, seen))):
             seen.before, seen.since = begun
             return
+        seen.restarted = where.arguments if restarted else None
         seen.switches = switchesOf(pid, tid) if timing is not None else -1
         seen.returned(timing, seen.switches)
-        if begun is None and not self._looked and timing is not None:
+        if restarted:
+            # It has begun before the freeze that has made this of it.
+            seen.before = earlier or None
+        elif begun is None and not self._looked and timing is not None:
             seen.before = self._startOf(pid, tid, timing)
             if timing.expired is not None:
                 # Its end will have to be told by us, so it counts from the latest that it may be.
@@ -170,15 +187,19 @@ class Observer:
         return None if over else started
 
     def _goesOn(self, pid: int, tid: int, where: Position, seen: Seen) -> bool:
-        """Whether it is in the same call as before, which the kernel has restarted."""
-        if self._processor.name(where.number) != RESTART or seen.timing is None:
-            return False
+        """Whether a call that the kernel has restarted is the one that it was in before."""
+        timing = seen.timing
+        if timing is None:
+            return seen.restarted == where.arguments
         known = self._restarted.of(pid, tid, where.arguments)
-        return known is not None and known.name == seen.timing.call
+        if known is not None:
+            return known.name == timing.call
+        # What has frozen it was given up before it could be looked at.
+        return timing.call in GOING_ON and timing.argument == where.arguments[0]
 
     def roundDone(self, now: int) -> None:
         """Each thread has been looked at in the round that began then."""
-        self._looked = now
+        self._looked = self._round = now
 
     def sight(
         self, pid: int, tid: int, memory: Glance, clock: Clock, tables: Tables

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from chanproxy.adopt.calls import RESTART
+from chanproxy.adopt.calls import GOING_ON, RESTART
 from chanproxy.adopt.cutshort import Cut, CutShort
 from chanproxy.adopt.deadlines import Deadlines, Timed, lookAfterOthers
 from chanproxy.adopt.habits import Timing
@@ -31,12 +31,6 @@ from chanproxy.adopt.subject import StillBusy, Subject
 from chanproxy.adopt.threads import switchesOf
 from chanproxy.adopt.tracing import Tracer
 from chanproxy.adopt.waits import NotWaiting, Wait
-
-_GOING_ON = ("poll", "nanosleep", "clock_nanosleep", "futex")
-"""
-Calls whose relative times the kernel counts from the beginning, through any number of freezes; of
-these, and of a futex's instant, only C{restart_syscall} shows after a thaw.
-"""
 
 _PATIENCE = 200_000
 """
@@ -98,11 +92,18 @@ class Times:
         @raise OSError: the process's memory cannot be read.
         """
         known = self.restarted.of(subject.pid, tid, call.arguments)
-        name = known.name if known is not None else ""
+        name = known.name if known is not None else self._seenAs(subject.pid, tid, call)
         name = name or self.processor.loaded(call, subject.memory.code)
         if not name:
             raise NotWaiting("goes on with a call whose name is not known")
         return evolve(call, name=name)
+
+    def _seenAs(self, pid: int, tid: int, call: Call) -> str:
+        """What a thread was in when it was last looked at while it ran, if it can be that."""
+        seen = self.observer.of(pid, tid)
+        timing = None if seen is None else seen.timing
+        same = timing is not None and timing.argument == call.arguments[0]
+        return timing.call if timing is not None and same and timing.call in GOING_ON else ""
 
     def ofAll(self, subjects: Sequence[Subject], since: int, stopped: bool) -> list[Timed]:
         """
@@ -178,10 +179,11 @@ class Times:
         if seen is None:
             return since
         timing = seen.timing
-        same = timing is not None and (timing.call, timing.argument, timing.length) == (
-            call.name,
-            call.arguments[0],
-            wait.within,
+        # Of one that the kernel has restarted, only when it began may be known.
+        same = seen.restarted is not None or (
+            timing is not None
+            and (timing.call, timing.argument, timing.length)
+            == (call.name, call.arguments[0], wait.within)
         )
         if same and tid not in subject.moved:
             return seen.since if latest else seen.begun
@@ -190,7 +192,7 @@ class Times:
 
     def _remember(self, subject: Subject, tid: int, wait: Wait, at: int | None) -> None:
         call = subject.calls[tid]
-        if wait.call in _GOING_ON:
+        if wait.call in GOING_ON:
             known = BeforeRestart(call.arguments, call.name, at)
             self.restarted.remember(subject.pid, tid, known)
 

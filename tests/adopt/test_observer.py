@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -508,6 +509,36 @@ class TestThreads:
                 subject.thaw()
                 looking.observer.resumed(None, disturbed=False)
                 until(lambda: not looking.look().held)
+
+    @pytest.mark.parametrize(
+        ("kind", "seen"),
+        [("poll", True), ("poll", False), ("sleep", True), ("sleep", False), ("futex", True)],
+    )
+    def test_frozenUnseen(self, kind: str, seen: bool) -> None:
+        """What was frozen, and not looked into, counts from when it began all the same."""
+        # Nothing can be read from it.
+        ours, its = socket.socketpair()
+        with (
+            ours,
+            its,
+            waits(kind, its.fileno(), 20_000) as subject,
+            Looking(subject, 10.0) as looking,
+        ):
+            assert subject.line() == "ready"
+            if not seen:
+                looking.observer.roundDone(time.monotonic_ns())
+            subject.waitFor({"sleep": "clock_nanosleep"}.get(kind, kind))
+            due = time.monotonic() + 20
+            if seen:
+                looking.look()
+            for _ in range(3):
+                time.sleep(0.4)
+                subject.freeze().thaw()
+                looking.observer.resumed(None, disturbed=False)
+                until(lambda: not looking.look().held)
+            within = subject.freeze().look(looking.inspector).within()
+            assert within is not None
+            assert time.monotonic() + within == pytest.approx(due, abs=0.2)
 
     def test_forgotten(self) -> None:
         """What is gone is not remembered."""

@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from chanproxy.container.breath import BREATH_SECONDS
 from support.cgroups import TemporaryCgroup
 from support.fleet import Fleet
 from tests.shared.frozen import compiled
@@ -33,6 +34,9 @@ PATIENCE = 18.0
 
 APART = 0.03
 """Seconds between the starts of two programs."""
+
+BREATH = BREATH_SECONDS + 0.05
+"""Seconds that a breath takes at most, and the freeze after it."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -57,6 +61,11 @@ class Outside:
     def read(self, fd: int, call: Callable[[], None]) -> None:
         """Call whenever there is something to read."""
         self.selector.register(fd, selectors.EVENT_READ, call)
+
+    def lag(self, since: float) -> float:
+        """The most that something was late since then, seconds."""
+        recent = itertools.takewhile(lambda lag: lag[0] >= since, reversed(self.lags))
+        return max((late for _, late in recent), default=0.0)
 
     def run(self, done: Callable[[], bool]) -> None:
         """Until it is done, which is looked at after each turn."""
@@ -151,7 +160,8 @@ class Run:
         self.sent: dict[int, float] = {}
         self.visitors: list[Visiting] = []
         self.began = 0.0
-        self.looks = self.asleep = self._thawed = 0
+        self.looks = self.asleep = 0
+        self._runsSince: float | None = None
         self.awake: list[float] = []
         self._rest = b""
 
@@ -172,8 +182,9 @@ class Run:
         self.looks += 1
         frozen = self.cgroup.frozen()
         self.asleep += frozen
-        self._thawed = 0 if frozen else self._thawed + 1
-        if self._thawed >= 3:
+        since = self._runsSince = None if frozen else self._runsSince or now
+        # The machine may keep the service from ending a breath when it should.
+        if since is not None and now - since > BREATH + self.outside.lag(since):
             self.awake.append(now)
         self.outside.at(now + 0.13, self._look)
 
