@@ -142,7 +142,9 @@ class Seen:
     @ivar timing: what it was last seen to wait for, if that ends by itself.
     @ivar period: nanoseconds after which it comes back as a habit, on average; 0 for none.
     @ivar held: it has been thawed, and has not run since.
-    @ivar sighted: nanoseconds of the last round in which it was not held; 0: there was none.
+    @ivar sighted: nanoseconds of the last round in which it was found waiting; 0: there was none.
+    @ivar waited: C{before} and C{since} of what it waited for then, if it has run at each look
+        since; None: it has not.
     @ivar switches: how often it had waited then; -1: it was not asked for.
     @ivar restarted: the arguments of a call that the kernel has restarted, which was seen only so;
         None: it is in no such call.
@@ -159,6 +161,7 @@ class Seen:
     period: int = 0
     held: bool = False
     sighted: int = 0
+    waited: tuple[int | None, int] | None = None
     switches: int = -1
     restarted: tuple[int, ...] | None = None
     calm: tuple[int, int] | None = None

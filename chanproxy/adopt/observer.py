@@ -126,18 +126,20 @@ class Observer:
         # It may have run until it was looked at, which is later than the round began.
         since = time.monotonic_ns()
         fresh = seen is None or seen.ran == NEVER
-        begun = None if seen is None or fresh else (seen.before, seen.since)
+        begun = None if seen is None or fresh else seen.waited or (seen.before, seen.since)
         earlier = self._round if seen is None else seen.sighted
         if seen is None or fresh:
             seen = threads[tid] = Seen(ran, now, self._looked or None, since)
         else:
             seen.before = max(seen.looked, self._looked)
             seen.ran, seen.looked, seen.since, seen.held = ran, now, since, False
-        seen.sighted = now
         sight = self.sight(pid, tid, memory, clock, tables)
-        # One that runs at this moment shows what it waits for the next time.
         if sight is not None:
+            seen.sighted, seen.waited = now, None
             self._learn(pid, tid, seen, sight, begun, earlier)
+        else:
+            # It shows what it waits for the next time, and that may be the same.
+            seen.sighted, seen.waited = earlier, begun
         return seen, sight
 
     def _learn(

@@ -1,6 +1,6 @@
 """
 Whoever compares times comes before all others, so that it measures what it tests and not the load;
-and those that do so for long come one after the other.
+those that do so for long come one after the other, and what needs all processors itself, alone.
 
 The bounds of such tests are those that the docs promise for a machine that has processor time to
 give; how long the other tests and other programs keep the processors is no part of that.
@@ -12,12 +12,22 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 
 import pytest
 
 NICE = -15
 """C{nice(2)}: 28 times the weight of one with 0, see C{sched_prio_to_weight} of the kernel."""
+
+PATIENCE = 120.0
+"""
+Seconds that whoever is to be alone waits for that; what a test has left running may still hold what
+it was given, and then there is no use in waiting.
+"""
+
+_one = contextlib.ExitStack()
+_module: pytest.Item | pytest.Collector | None = None
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,29 +36,71 @@ def punctual(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("punctual") is None or os.geteuid() != 0:
         yield
         return
-    with contextlib.ExitStack() as stack:
-        if request.node.get_closest_marker("lasts") is not None:
-            stack.enter_context(_alone())
-        before = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)
-        try:
-            yield
-        finally:
-            os.setpriority(os.PRIO_PROCESS, 0, before)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Wait until it may run beside what other workers do."""
+    global _module
+    module = item.getparent(pytest.Module)
+    alone = item.get_closest_marker("alone") is not None
+    if _module is not module:
+        _one.close()
+        _module = module
+        if not alone and _isLong(item):
+            # Dozens of programs each, all with priority, starve each other as well as the rest.
+            fcntl.flock(_one.enter_context(_file("punctual")), fcntl.LOCK_EX)
+    with _turn(alone):
+        result = yield
+    if nextitem is None or nextitem.getparent(pytest.Module) is not module:
+        _one.close()
+        _module = None
+    return result
+
+
+def _isLong(item: pytest.Item) -> bool:
+    punctual = item.get_closest_marker("punctual") is not None
+    return punctual and item.get_closest_marker("lasts") is not None
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """
-    No other worker has it meanwhile.
+def _turn(alone: bool) -> Iterator[None]:
+    """Beside others that run, or beside none: then they wait until this one is over."""
+    with _file("gate") as gate, _file("turn") as turn:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        if alone:
+            deadline = time.monotonic() + PATIENCE
+            while not _taken(turn) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        else:
+            fcntl.flock(turn, fcntl.LOCK_SH)
+            fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
 
-    Dozens of programs each, all with priority, starve each other as well as the rest.
-    """
-    path = os.path.join(tempfile.gettempdir(), f"chanproxy-punctual-{os.geteuid()}")
+
+def _taken(turn: int) -> bool:
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _file(name: str) -> Iterator[int]:
+    """What all workers lock."""
+    path = os.path.join(tempfile.gettempdir(), f"chanproxy-{name}-{os.geteuid()}")
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -10,7 +10,7 @@ from tests.shared.frozen import needsCgroup
 from tests.whole.timefuzz.runs import compareAll
 from tests.whole.timefuzz.scripts import scripts
 
-pytestmark = [*needsCgroup, pytest.mark.lasts(40), pytest.mark.punctual]
+pytestmark = [*needsCgroup, pytest.mark.lasts(40), pytest.mark.punctual, pytest.mark.alone]
 
 KEPT = (1, 4, 5, 7, 8, 11, 13, 18, 19, 20, 23, 24)
 """Seeds that have found something.  A change of how scripts are made up makes others of them."""
