@@ -162,6 +162,7 @@ class Run:
         self.began = 0.0
         self.looks = self.asleep = 0
         self._runsSince: float | None = None
+        self._looked = self._lag = 0.0
         self.awake: list[float] = []
         self._rest = b""
 
@@ -182,9 +183,11 @@ class Run:
         self.looks += 1
         frozen = self.cgroup.frozen()
         self.asleep += frozen
-        since = self._runsSince = None if frozen else self._runsSince or now
         # The machine may keep the service from ending a breath when it should.
-        if since is not None and now - since > BREATH + self.outside.lag(since):
+        self._lag = 0.0 if frozen else max(self._lag, self.outside.lag(self._looked))
+        self._looked = now
+        since = self._runsSince = None if frozen else self._runsSince or now
+        if since is not None and now - since > BREATH + self._lag:
             self.awake.append(now)
         self.outside.at(now + 0.13, self._look)
 
