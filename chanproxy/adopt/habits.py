@@ -130,6 +130,23 @@ class _Ends:
     last: int
 
 
+@frozen
+class Waited:
+    """
+    What a thread waited for, and since when; see L{Seen}.
+    """
+
+    before: int | None
+    since: int
+    timing: Timing | None = None
+    restarted: tuple[int, ...] | None = None
+
+    @property
+    def begun(self) -> int:
+        """When it has begun that, at the earliest that is known."""
+        return self.since if self.before is None else self.before
+
+
 @define
 class Seen:
     """
@@ -143,8 +160,8 @@ class Seen:
     @ivar period: nanoseconds after which it comes back as a habit, on average; 0 for none.
     @ivar held: it has been thawed, and has not run since.
     @ivar sighted: nanoseconds of the last round in which it was found waiting; 0: there was none.
-    @ivar waited: C{before} and C{since} of what it waited for then, if it has run at each look
-        since; None: it has not.
+    @ivar earlier: what it waited for then, if it was found in no call at each look since; None: it
+        was.
     @ivar switches: how often it had waited then; -1: it was not asked for.
     @ivar restarted: the arguments of a call that the kernel has restarted, which was seen only so;
         None: it is in no such call.
@@ -161,7 +178,7 @@ class Seen:
     period: int = 0
     held: bool = False
     sighted: int = 0
-    waited: tuple[int | None, int] | None = None
+    earlier: Waited | None = None
     switches: int = -1
     restarted: tuple[int, ...] | None = None
     calm: tuple[int, int] | None = None
@@ -180,7 +197,17 @@ class Seen:
     @property
     def begun(self) -> int:
         """When it has begun what it waits for now, at the earliest that is known."""
-        return self.since if self.before is None else self.before
+        return self.waited.begun
+
+    @property
+    def waited(self) -> Waited:
+        """What it was last found to wait for."""
+        return self.earlier or Waited(self.before, self.since, self.timing, self.restarted)
+
+    def goesOn(self, waited: Waited) -> None:
+        """It still waits for that."""
+        self.before, self.since = waited.before, waited.since
+        self.timing, self.restarted = waited.timing, waited.restarted
 
     def isHabit(self, timing: Timing) -> bool:
         """Whether a time is one of those after which the thread comes back as a habit."""
@@ -266,7 +293,7 @@ class Seen:
         self._mark = None
         self._ranBefore = self.ran[0]
 
-    def goesOn(self, rest: int) -> None:
+    def written(self, rest: int) -> None:
         """It waits again for what was left of its time, nanoseconds: that is no other wait."""
         self._rest = rest
 

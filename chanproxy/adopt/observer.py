@@ -15,7 +15,7 @@ from attrs import frozen
 
 from chanproxy.adopt.calls import GOING_ON, RESTART
 from chanproxy.adopt.decode import decode, mayWait
-from chanproxy.adopt.habits import NEVER, Seen, Timing
+from chanproxy.adopt.habits import NEVER, Seen, Timing, Waited
 from chanproxy.adopt.lastran import lastRan
 from chanproxy.adopt.processors import Processor
 from chanproxy.adopt.restarted import Restarted
@@ -126,7 +126,7 @@ class Observer:
         # It may have run until it was looked at, which is later than the round began.
         since = time.monotonic_ns()
         fresh = seen is None or seen.ran == NEVER
-        begun = None if seen is None or fresh else seen.waited or (seen.before, seen.since)
+        waited = None if seen is None or fresh else seen.waited
         earlier = self._round if seen is None else seen.sighted
         if seen is None or fresh:
             seen = threads[tid] = Seen(ran, now, self._looked or None, since)
@@ -134,12 +134,12 @@ class Observer:
             seen.before = max(seen.looked, self._looked)
             seen.ran, seen.looked, seen.since, seen.held = ran, now, since, False
         sight = self.sight(pid, tid, memory, clock, tables)
+        seen.sighted, seen.earlier = now, None
         if sight is not None:
-            seen.sighted, seen.waited = now, None
-            self._learn(pid, tid, seen, sight, begun, earlier)
-        else:
+            self._learn(pid, tid, seen, sight, waited, earlier)
+        if sight is None or sight.where.number < 0:
             # It shows what it waits for the next time, and that may be the same.
-            seen.sighted, seen.waited = earlier, begun
+            seen.sighted, seen.earlier = earlier, waited or Waited(earlier or None, since)
         return seen, sight
 
     def _learn(
@@ -148,13 +148,13 @@ class Observer:
         tid: int,
         seen: Seen,
         sight: Sight,
-        begun: tuple[int | None, int] | None,
+        waited: Waited | None,
         earlier: int,
     ) -> None:
         """
         It has run, and was looked at.
 
-        @param begun: when it began what it waited for before, by bounds; None: it was not known.
+        @param waited: what it waited for before; None: it was not known.
         @param earlier: nanoseconds of the last look at it before the freezes since then; 0: none.
         """
         where, timing = sight.where, None
@@ -162,8 +162,11 @@ class Observer:
             timing = Timing.of(sight.wait, where.arguments[0], time.monotonic_ns())
         still = timing is not None and seen.isStill(timing)
         restarted = self._processor.name(where.number) == RESTART
-        if begun is not None and (still or (restarted and self._goesOn(pid, tid, where, seen))):
-            seen.before, seen.since = begun
+        if waited is not None and still:
+            seen.before, seen.since = waited.before, waited.since
+            return
+        if waited is not None and restarted and self._goesOn(pid, tid, where, waited):
+            seen.goesOn(waited)
             return
         seen.restarted = where.arguments if restarted else None
         seen.switches = switchesOf(pid, tid) if timing is not None else -1
@@ -171,7 +174,7 @@ class Observer:
         if restarted:
             # It has begun before the freeze that has made this of it.
             seen.before = earlier or None
-        elif begun is None and not self._looked and timing is not None:
+        elif waited is None and not self._looked and timing is not None:
             seen.before = self._startOf(pid, tid, timing)
             if timing.expired is not None:
                 # Its end will have to be told by us, so it counts from the latest that it may be.
@@ -188,11 +191,11 @@ class Observer:
         over = timing.length is None or started + timing.length <= time.monotonic_ns()
         return None if over else started
 
-    def _goesOn(self, pid: int, tid: int, where: Position, seen: Seen) -> bool:
+    def _goesOn(self, pid: int, tid: int, where: Position, waited: Waited) -> bool:
         """Whether a call that the kernel has restarted is the one that it was in before."""
-        timing = seen.timing
+        timing = waited.timing
         if timing is None:
-            return seen.restarted == where.arguments
+            return waited.restarted == where.arguments
         known = self._restarted.of(pid, tid, where.arguments)
         if known is not None:
             return known.name == timing.call

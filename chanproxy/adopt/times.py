@@ -101,7 +101,7 @@ class Times:
     def _seenAs(self, pid: int, tid: int, call: Call) -> str:
         """What a thread was in when it was last looked at while it ran, if it can be that."""
         seen = self.observer.of(pid, tid)
-        timing = None if seen is None else seen.timing
+        timing = None if seen is None else seen.waited.timing
         same = timing is not None and timing.argument == call.arguments[0]
         return timing.call if timing is not None and same and timing.call in GOING_ON else ""
 
@@ -178,17 +178,19 @@ class Times:
         seen = self.observer.of(pid, tid)
         if seen is None:
             return since
-        timing = seen.timing
+        waited, timing = seen.waited, seen.waited.timing
         # Of one that the kernel has restarted, only when it began may be known.
-        same = seen.restarted is not None or (
+        same = waited.restarted is not None or (
             timing is not None
             and (timing.call, timing.argument, timing.length)
             == (call.name, call.arguments[0], wait.within)
         )
         if same and tid not in subject.moved:
-            return seen.since if latest else seen.begun
+            return waited.since if latest else waited.begun
         # It has run between that look and the freeze.
-        return since if latest else seen.since
+        if latest:
+            return since
+        return seen.since if seen.earlier is None else waited.begun
 
     def _remember(self, subject: Subject, tid: int, wait: Wait, at: int | None) -> None:
         call = subject.calls[tid]
@@ -202,7 +204,7 @@ class Times:
             for tid, wait in subject.waits.items():
                 if wait.rest is not None and wait.within is not None:
                     seen = self.observer.of(subject.pid, tid)
-                    written = _ignore if seen is None else seen.goesOn
+                    written = _ignore if seen is None else seen.written
                     end = since + wait.within
                     try:
                         rests.add(subject.pid, subject.memory.thread, wait.rest, end, written)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from chanproxy.adopt.deadlines import IGNORE
 from chanproxy.adopt.habits import MIXED as MIXED_RETURNS
 from chanproxy.adopt.habits import WORK, Seen, Timing
-from chanproxy.adopt.threads import Glance, clockOf
+from chanproxy.adopt.threads import Glance, Position, clockOf, position, timesRun
 from tests.shared.frozen import Subject, needsCgroup, until, waits
 
 pytestmark = pytest.mark.punctual
@@ -271,7 +271,7 @@ class TestFreezes:
     def test_goesOn(self) -> None:
         """What is left of a time is that time: the habit stays, and with it its length."""
         watched = Watched().run(ticks(0.5, 8))
-        watched.seen.goesOn(200 * MILLISECOND)
+        watched.seen.written(200 * MILLISECOND)
         watched.froze()
         # The kernel shows it by microseconds, rounded.
         rest = Timing("epoll_wait", 3, 200 * MILLISECOND + 900, None)
@@ -325,7 +325,8 @@ class TestFreezes:
             woken = begin + step * (slept + share)
             rest = asked(woken, begin + step * (slept + 1))
             # It makes good for all of them.
-            work = WORK // 2 if step < 2 else LITTLE
+            # When a wait for an instant began is known by a fiftieth of its step.
+            work = WORK // 2 if step * 1.02 < 2 else LITTLE
             watched.run([Return(round(woken * SECOND), rest, work * slept)], step / 50)
             assert watched.seen.period
             assert watched.seen.isHabit(rest)
@@ -539,6 +540,50 @@ class TestThreads:
             within = subject.freeze().look(looking.inspector).within()
             assert within is not None
             assert time.monotonic() + within == pytest.approx(due, abs=0.2)
+
+    @pytest.mark.parametrize("between", [None, Position(-1)])
+    @pytest.mark.parametrize("kind", ["poll", "futex"])
+    def test_onItsWay(
+        self, kind: str, between: Position | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So does what is looked at after the thaw and before it is in its call again."""
+        shown: list[int] = []
+        due: list[int] = []
+
+        def positionThen(pid: int, tid: int) -> Position | None:
+            if not due:
+                return position(pid, tid)
+            shown.append(due.pop())
+            return between
+
+        def timesRunThen(pid: int, tid: int) -> tuple[int, int]:
+            ran, times = timesRun(pid, tid)
+            return ran, times + len(shown)
+
+        monkeypatch.setattr("chanproxy.adopt.observer.position", positionThen)
+        monkeypatch.setattr("chanproxy.adopt.observer.timesRun", timesRunThen)
+        ours, its = socket.socketpair()
+        with (
+            ours,
+            its,
+            waits(kind, its.fileno(), 20_000) as subject,
+            Looking(subject, 10.0) as looking,
+        ):
+            assert subject.line() == "ready"
+            subject.waitFor(kind)
+            end = time.monotonic() + 20
+            looking.look()
+            for count in range(1, 4):
+                time.sleep(0.4)
+                subject.freeze().thaw()
+                looking.observer.resumed(None, disturbed=False)
+                due.append(count)
+                until(lambda: not looking.look().held and not due)
+                looking.look()
+            assert shown == [1, 2, 3]
+            within = subject.freeze().look(looking.inspector).within()
+            assert within is not None
+            assert time.monotonic() + within == pytest.approx(end, abs=0.2)
 
     def test_forgotten(self) -> None:
         """What is gone is not remembered."""

@@ -292,6 +292,8 @@ def main(directory: str) -> None:
         )
     finally:
         _leaving.acquire()
+        # Whoever wanted to know may be gone by now.
+        removeCgroup(directory, patience=PATIENCE)
 
 
 if __name__ == "__main__":
