@@ -384,9 +384,7 @@ def test_noTls() -> None:
     with answering(saying("220 mail\r\n")) as url:
         tls = url.replace("http:", "https:")
         says = "it speaks no TLS that is known here ("
-        run(tls, "ps").failed(
-            3, f"chanproxy: {tls}: {says}", "; if it speaks no", ", write http://"
-        )
+        run(tls, "ps").failed(3, f"chanproxy: {tls}: {says}", "; if it speaks none, write http://")
 
 
 def test_nobody(tmp_path: Path) -> None:
