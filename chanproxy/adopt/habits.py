@@ -8,9 +8,11 @@ Takes what was seen; looks at nothing itself.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from attrs import define, field, frozen
 
+from chanproxy.adopt.calls import GOING_ON
 from chanproxy.adopt.waits import Wait
 
 RETURNS = 3
@@ -96,6 +98,10 @@ class Timing:
         same = self.call == other.call and self.argument == other.argument
         return same and (self.length is None) == (other.length is None)
 
+    def mayBe(self, arguments: Sequence[int]) -> bool:
+        """Whether a call that the kernel has restarted, with these arguments, may be this one."""
+        return self.call in GOING_ON and self.argument == arguments[0]
+
     def isSame(self, other: Timing) -> bool:
         """Whether it is for the same instant: the same wait, or what a loop makes of it."""
         if self.end is None or other.end is None or not self.isLike(other):
@@ -132,9 +138,7 @@ class _Ends:
 
 @frozen
 class Waited:
-    """
-    What a thread waited for, and since when; see L{Seen}.
-    """
+    """What a thread waited for, and since when; see L{Seen}."""
 
     before: int | None
     since: int

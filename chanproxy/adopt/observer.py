@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
-from chanproxy.adopt.calls import GOING_ON, RESTART
+from chanproxy.adopt.calls import RESTART
 from chanproxy.adopt.decode import decode, mayWait
 from chanproxy.adopt.habits import NEVER, Seen, Timing, Waited
 from chanproxy.adopt.lastran import lastRan
@@ -120,17 +120,18 @@ class Observer:
             return seen, None
         if isInFreezer(pid, tid):
             # What it waits for begins only when it runs.
-            seen = threads.setdefault(tid, Seen(NEVER, now, None, now, sighted=self._round))
+            if seen is None:
+                seen = threads[tid] = Seen(NEVER, now, None, now, sighted=self._round)
             seen.held = True
             return seen, None
         # It may have run until it was looked at, which is later than the round began.
         since = time.monotonic_ns()
-        fresh = seen is None or seen.ran == NEVER
-        waited = None if seen is None or fresh else seen.waited
+        waited = None
         earlier = self._round if seen is None else seen.sighted
-        if seen is None or fresh:
+        if seen is None or seen.ran == NEVER:
             seen = threads[tid] = Seen(ran, now, self._looked or None, since)
         else:
+            waited = seen.waited
             seen.before = max(seen.looked, self._looked)
             seen.ran, seen.looked, seen.since, seen.held = ran, now, since, False
         sight = self.sight(pid, tid, memory, clock, tables)
@@ -162,10 +163,7 @@ class Observer:
             timing = Timing.of(sight.wait, where.arguments[0], time.monotonic_ns())
         still = timing is not None and seen.isStill(timing)
         restarted = self._processor.name(where.number) == RESTART
-        if waited is not None and still:
-            seen.before, seen.since = waited.before, waited.since
-            return
-        if waited is not None and restarted and self._goesOn(pid, tid, where, waited):
+        if waited is not None and (still or (restarted and self._goesOn(pid, tid, where, waited))):
             seen.goesOn(waited)
             return
         seen.restarted = where.arguments if restarted else None
@@ -200,7 +198,7 @@ class Observer:
         if known is not None:
             return known.name == timing.call
         # What has frozen it was given up before it could be looked at.
-        return timing.call in GOING_ON and timing.argument == where.arguments[0]
+        return timing.mayBe(where.arguments)
 
     def roundDone(self, now: int) -> None:
         """Each thread has been looked at in the round that began then."""

@@ -102,8 +102,7 @@ class Times:
         """What a thread was in when it was last looked at while it ran, if it can be that."""
         seen = self.observer.of(pid, tid)
         timing = None if seen is None else seen.waited.timing
-        same = timing is not None and timing.argument == call.arguments[0]
-        return timing.call if timing is not None and same and timing.call in GOING_ON else ""
+        return timing.call if timing is not None and timing.mayBe(call.arguments) else ""
 
     def ofAll(self, subjects: Sequence[Subject], since: int, stopped: bool) -> list[Timed]:
         """

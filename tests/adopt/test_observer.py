@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import time
@@ -434,11 +435,31 @@ class Looking:
             yield self.look().period
             time.sleep(0.02)
 
+    def end(self, subject: Subject) -> float:
+        """It is frozen: when its wait is over, by CLOCK_MONOTONIC, seconds."""
+        within = subject.freeze().look(self.inspector).within()
+        assert within is not None
+        return time.monotonic() + within
+
     def __enter__(self) -> Looking:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._memory.close()
+
+
+@contextlib.contextmanager
+def silent(kind: str) -> Iterator[tuple[Subject, Looking]]:
+    """One that waits for twenty seconds, or for what never comes."""
+    ours, its = socket.socketpair()
+    with (
+        ours,
+        its,
+        waits(kind, its.fileno(), 20_000) as subject,
+        Looking(subject, 10.0) as looking,
+    ):
+        assert subject.line() == "ready"
+        yield subject, looking
 
 
 class TestThreads:
@@ -503,10 +524,7 @@ class TestThreads:
             looking.look()
             for _ in range(3):
                 time.sleep(0.4)
-                found = subject.freeze().look(looking.inspector)
-                within = found.within()
-                assert within is not None
-                assert time.monotonic() + within == pytest.approx(due, abs=0.2)
+                assert looking.end(subject) == pytest.approx(due, abs=0.2)
                 subject.thaw()
                 looking.observer.resumed(None, disturbed=False)
                 until(lambda: not looking.look().held)
@@ -517,15 +535,7 @@ class TestThreads:
     )
     def test_frozenUnseen(self, kind: str, seen: bool) -> None:
         """What was frozen, and not looked into, counts from when it began all the same."""
-        # Nothing can be read from it.
-        ours, its = socket.socketpair()
-        with (
-            ours,
-            its,
-            waits(kind, its.fileno(), 20_000) as subject,
-            Looking(subject, 10.0) as looking,
-        ):
-            assert subject.line() == "ready"
+        with silent(kind) as (subject, looking):
             if not seen:
                 looking.observer.roundDone(time.monotonic_ns())
             subject.waitFor({"sleep": "clock_nanosleep"}.get(kind, kind))
@@ -537,9 +547,7 @@ class TestThreads:
                 subject.freeze().thaw()
                 looking.observer.resumed(None, disturbed=False)
                 until(lambda: not looking.look().held)
-            within = subject.freeze().look(looking.inspector).within()
-            assert within is not None
-            assert time.monotonic() + within == pytest.approx(due, abs=0.2)
+            assert looking.end(subject) == pytest.approx(due, abs=0.2)
 
     @pytest.mark.parametrize("between", [None, Position(-1)])
     @pytest.mark.parametrize("kind", ["poll", "futex"])
@@ -562,14 +570,7 @@ class TestThreads:
 
         monkeypatch.setattr("chanproxy.adopt.observer.position", positionThen)
         monkeypatch.setattr("chanproxy.adopt.observer.timesRun", timesRunThen)
-        ours, its = socket.socketpair()
-        with (
-            ours,
-            its,
-            waits(kind, its.fileno(), 20_000) as subject,
-            Looking(subject, 10.0) as looking,
-        ):
-            assert subject.line() == "ready"
+        with silent(kind) as (subject, looking):
             subject.waitFor(kind)
             end = time.monotonic() + 20
             looking.look()
@@ -581,9 +582,7 @@ class TestThreads:
                 until(lambda: not looking.look().held and not due)
                 looking.look()
             assert shown == [1, 2, 3]
-            within = subject.freeze().look(looking.inspector).within()
-            assert within is not None
-            assert time.monotonic() + within == pytest.approx(end, abs=0.2)
+            assert looking.end(subject) == pytest.approx(end, abs=0.2)
 
     def test_forgotten(self) -> None:
         """What is gone is not remembered."""

@@ -2,7 +2,8 @@
 The trial: a process of our own is frozen in a cgroup of its own, woken, and removed.
 
 L{chanproxy.commands.doctor.trying} does it, in another process, so that it can be given up.
-Whichever of the two ends first, the other one removes the cgroup and what is in it.
+That process removes the cgroup and what is in it, whatever becomes of this one, which does so, too,
+for the case that the other was killed.
 """
 
 from __future__ import annotations

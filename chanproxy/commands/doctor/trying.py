@@ -2,8 +2,8 @@
 The process that tries: C{python -m chanproxy.commands.doctor.trying DIRECTORY}.
 
 In the cgroup, which is there, it starts a program, has that sleep and wake as a service would, and
-prints its findings, a JSON object on each line.  When its standard input ends, whoever wanted to
-know is gone: then it removes the cgroup itself.
+prints its findings, a JSON object on each line.  Then it removes the cgroup; at once when its
+standard input ends, for whoever wanted to know is gone.
 """
 
 from __future__ import annotations
