@@ -210,7 +210,11 @@ class _Follower:
         return True
 
     def _heard(self, timeout: float) -> list[str]:
-        """Whose state has changed."""
+        """
+        Whose state has changed.
+
+        @raise ServiceGone: the service has, or it has dropped us.
+        """
         if not self._watches:
             time.sleep(timeout)
             return []
@@ -220,8 +224,11 @@ class _Follower:
             try:
                 watch.answer()
                 heard.append(names[watch])
+            except ServiceGone:
+                # The next one may be there before anybody else notices.
+                raise
             except GuestError:
-                # The container has gone, or the service; or it has dropped us.
+                # The container has gone.
                 self._watches.pop(names[watch]).close()
         return heard
 
