@@ -1,6 +1,6 @@
 """
 Whoever compares times comes before all others, so that it measures what it tests and not the load;
-those that do so for long come one after the other, and what needs all processors itself, alone.
+and what needs all processors itself runs alone.
 
 The bounds of such tests are those that the docs promise for a machine that has processor time to
 give; how long the other tests and other programs keep the processors is no part of that.
@@ -26,9 +26,6 @@ Seconds that whoever is to be alone waits for that; what a test has left running
 it was given, and then there is no use in waiting.
 """
 
-_one = contextlib.ExitStack()
-_module: pytest.Item | pytest.Collector | None = None
-
 
 @pytest.fixture(scope="module", autouse=True)
 def punctual(request: pytest.FixtureRequest) -> Iterator[None]:
@@ -45,30 +42,10 @@ def punctual(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(
-    item: pytest.Item, nextitem: pytest.Item | None
-) -> Generator[None, object, object]:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Wait until it may run beside what other workers do."""
-    global _module
-    module = item.getparent(pytest.Module)
-    alone = item.get_closest_marker("alone") is not None
-    if _module is not module:
-        _one.close()
-        _module = module
-        if not alone and _isLong(item):
-            # Dozens of programs each, all with priority, starve each other as well as the rest.
-            fcntl.flock(_one.enter_context(_file("punctual")), fcntl.LOCK_EX)
-    with _turn(alone):
-        result = yield
-    if nextitem is None or nextitem.getparent(pytest.Module) is not module:
-        _one.close()
-        _module = None
-    return result
-
-
-def _isLong(item: pytest.Item) -> bool:
-    punctual = item.get_closest_marker("punctual") is not None
-    return punctual and item.get_closest_marker("lasts") is not None
+    with _turn(item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @contextlib.contextmanager
