@@ -74,7 +74,11 @@ class Service(ABC):
     Connects with the first call, and anew after it has gone; each method raises L{GuestError}.
 
     @ivar place: where it is, for people.
+    @ivar standing: calls are made by one connection, so that the next one tells whether the service
+        has ended meanwhile.
     """
+
+    standing = True
 
     def __init__(self, place: str) -> None:
         self.place = place

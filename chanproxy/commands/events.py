@@ -213,7 +213,7 @@ class _Follower:
         """
         Whose state has changed.
 
-        @raise ServiceGone: the service has, or it has dropped us.
+        @raise ServiceGone: the service has, and nothing else would tell; or it has dropped us.
         """
         if not self._watches:
             time.sleep(timeout)
@@ -224,12 +224,12 @@ class _Follower:
             try:
                 watch.answer()
                 heard.append(names[watch])
-            except ServiceGone:
-                # The next one may be there before anybody else notices.
-                raise
-            except GuestError:
-                # The container has gone.
+            except GuestError as error:
+                # The container has gone, or the service; or it has dropped us.
                 self._watches.pop(names[watch]).close()
+                if isinstance(error, ServiceGone) and not self._service.standing:
+                    # The next service may be there before anything else tells.
+                    raise
         return heard
 
     def _look(self, names: Sequence[str]) -> None:

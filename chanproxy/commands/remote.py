@@ -58,6 +58,8 @@ WAYS = {
 class RemoteService(Service):
     """One that may be of another machine."""
 
+    standing = False
+
     def __init__(self, url: Url, tokenFile: str | None, patience: float = PATIENCE) -> None:
         """
         @param tokenFile: not read for a path, by which the kernel says who asks.

@@ -1089,7 +1089,8 @@ def test_shortTimes() -> None:
     """A short time beside a descriptor may be the rest of a long one, until it is seen again."""
     with contextlib.ExitStack() as stack:
         thing = _pipe(stack)
-        subject = stack.enter_context(waits("epoll", thing.theirs, 100))
+        # Long enough for the look to come before it is over.
+        subject = stack.enter_context(waits("epoll", thing.theirs, 990))
         assert subject.line() == "ready"
         subject.waitFor("epoll_wait" if X86 else "epoll_pwait")
         inspector = subject.inspector(10.0)
