@@ -142,7 +142,7 @@ class Adopter:
         worth = BRIEF if state in ("breathing", "refreezing") else WORTH
         # What was far enough right before the freeze is not too near right after it.
         self._times.deadlines.worth = worth // (2 if state in ("suspending", "refreezing") else 1)
-        if state in ("suspending", "refreezing"):
+        if state in ("suspending", "refreezing", "pausing"):
             self._freezing = time.monotonic_ns()
             self._sampler.stop()
             self._times.cutShort.freezing()

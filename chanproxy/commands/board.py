@@ -26,11 +26,17 @@ ORDERS: dict[str, tuple[str, Callable[[Row], Any], bool]] = {
 }
 """By the key that asks for it: the column, what is compared, and whether the largest is first."""
 
-HELP = "↑↓ choose  ⏎ why  s suspend  r resume  n t f a p sort  i invert  q quit"
+HELP = "↑↓ ⏎ why  s suspend  r resume  z pause  n t f a p sort  i invert  q quit"
 
-HELP_INSIDE = "↑↓ scroll  s suspend  r resume  Esc back  q quit"
+HELP_INSIDE = "↑↓ scroll  s suspend  r resume  z pause  Esc back  q quit"
 
-COLOURS = {"asleep": "cyan", "awake": "green", "suspending": "yellow", "resuming": "yellow"}
+COLOURS = {
+    "asleep": "cyan",
+    "paused": "magenta",
+    "awake": "green",
+    "suspending": "yellow",
+    "resuming": "yellow",
+}
 
 MESSAGE = 10.0
 """Seconds for which it is said what has happened."""
@@ -88,6 +94,10 @@ class Board:
 
     def _number(self) -> int:
         return [row.name for row in self._rows].index(self._chosen or "")
+
+    def isPaused(self, name: str) -> bool:
+        """Whether it was when it was looked at last."""
+        return any(row.name == name and row.pausedBy for row in self._rows)
 
     def say(self, message: str) -> None:
         """What has happened, in a line of its own, for a while."""
@@ -164,7 +174,7 @@ class Board:
         for at, row in enumerate(self._rows[self._top : self._top + room], self._top):
             table.add_row(
                 Text(safe(row.name)),
-                Text(row.shownState, style=COLOURS.get(row.state, "")),
+                Text(row.shownState, style=COLOURS.get(row.shownState, "")),
                 duration(row.seconds),
                 *row.worth,
                 Text(safe(row.reason(self._moment))),

@@ -23,6 +23,7 @@ COMMANDS = {
     "hold": "run:hold",
     "install": "install:install",
     "locks": "locks:locks",
+    "pause": "pause:pause",
     "ps": "ps:ps",
     "reload": "reload:reload",
     "report": "report:report",
@@ -33,6 +34,7 @@ COMMANDS = {
     "thaw": "thaw:thaw",
     "top": "top:top",
     "trace": "trace:trace",
+    "unpause": "pause:unpause",
     "watch": "watch:command",
     "why": "why:why",
 }

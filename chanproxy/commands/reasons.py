@@ -74,6 +74,12 @@ class Reasons:
         first = [f"{its['name']} has been {state} {begun}."]
         if its["state"] in ON_ITS_WAY:
             first.append(ON_ITS_WAY[its["state"]])
+        if "paused" in its:
+            by, since = its["paused"]["by"], its["paused"]["since"]
+            first.append(f"It was paused by {by} {self._for(since)} ago, at {self._at(since)}.")
+            first.append(
+                "Nothing wakes it until it is unpaused (chanproxy unpause); what comes waits."
+            )
         if its["mode"] == "dry_run":
             first.append("That is a dry run (suspend = dry-run): nothing is stopped.")
         first += [
@@ -81,7 +87,10 @@ class Reasons:
             "written."
             for each in its["settings"]
         ]
-        why = self._whyAsleep() if self._sleeps else self._whyAwake()
+        if "paused" in its:
+            why: Iterable[str] = ()
+        else:
+            why = self._whyAsleep() if self._sleeps else self._whyAwake()
         return [*first, *why, *self._past()]
 
     def _for(self, since: int) -> str:
@@ -205,16 +214,18 @@ class Reasons:
         its, figures = self._its, self._its["statistics"]
         share = shareAsleep(its["state"], its["since"], figures, self._moment)
         sleeps = self._sleeps
+        paused = its.get("paused", {}).get("by", "")
         wakers = [source for source in its["sources"] if source["kind"] != "lock"]
         return {
             "name": its["name"],
             "state": its["state"],
+            "paused_by": paused,
             "mode": its["mode"],
             "since": self._moment.unixOf(its["since"]),
             "seconds": max(self._moment.ago(its["since"]), 0.0),
             "why_awake": its["why_awake"],
             "keeps_awake": [] if sleeps else list(map(self._sourceFields, self._active)),
-            "wakes_by": [_brief(source) for source in wakers] if sleeps else [],
+            "wakes_by": [_brief(source) for source in wakers] if sleeps and not paused else [],
             "times": [{**each, "at": self._moment.unixOf(each["at"])} for each in its["times"]],
             "alarms": its["alarms"],
             "passed_over": its["passed_over"],

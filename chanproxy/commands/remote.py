@@ -51,6 +51,8 @@ WAYS = {
         "POST", "/containers/{container}/suspend", ("suspend_time", "resume_reasons"), None
     ),
     "ResumeContainer": Way("POST", "/containers/{container}/resume", patience=SLOW),
+    "PauseContainer": Way("POST", "/containers/{container}/pause", patience=SLOW),
+    "UnpauseContainer": Way("POST", "/containers/{container}/unpause", ("paused",), patience=SLOW),
 }
 """By the manager's methods."""
 

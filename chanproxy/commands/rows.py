@@ -34,6 +34,7 @@ class Row:
     @ivar why: what keeps it awake; empty: nothing, or it is not known.
     @ivar woken: Unix time, when it was woken last; None: never.
     @ivar wokenBy: why.
+    @ivar pausedBy: who has paused it; empty: nobody.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Row:
     why: str
     woken: float | None
     wokenBy: str
+    pausedBy: str = ""
 
     @classmethod
     def of(cls, entry: Mapping[str, Any], moment: Moment) -> Row:
@@ -68,11 +70,14 @@ class Row:
             why=details["why_awake"],
             woken=moment.unixOf(details["last_wake"]) if details["last_wake"] else None,
             wokenBy=details["last_wake_reason"],
+            pausedBy=entry.get("paused", {}).get("by", ""),
         )
 
     @property
     def shownState(self) -> str:
-        """For people: a dry run stops nothing."""
+        """For people: a dry run stops nothing; and nothing wakes what is paused."""
+        if self.pausedBy and self.state == "asleep":
+            return "paused"
         return f"{self.state}, dry" if self.mode == "dry_run" else self.state
 
     @property
@@ -85,6 +90,8 @@ class Row:
 
     def reason(self, moment: Moment) -> str:
         """Why it is as it is, in a few words."""
+        if self.pausedBy:
+            return f"paused by {self.pausedBy}"
         if self.why:
             return self.why
         if self.woken is None:
@@ -96,6 +103,7 @@ class Row:
         return {
             "name": self.name,
             "state": self.state,
+            "paused_by": self.pausedBy,
             "mode": self.mode,
             "since": self.since,
             "seconds": self.seconds,

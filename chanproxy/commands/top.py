@@ -13,6 +13,7 @@ import click
 
 from chanproxy.commands.asked import Pending, Service
 from chanproxy.commands.asking import asking, jsonOption
+from chanproxy.commands.pause import pausedBy, unpauseReason
 from chanproxy.commands.reasons import Reasons
 from chanproxy.commands.rows import Row
 from chanproxy.commands.showing import Moment, duration, jsonLine
@@ -23,6 +24,14 @@ from chanproxy.words import listed
 
 PATIENCE = 3.0
 """Seconds without an answer, after which there is said to be none; no key is heard meanwhile."""
+
+DONE = {
+    "SuspendContainer": "suspended",
+    "ResumeContainer": "woken",
+    "PauseContainer": "paused",
+    "UnpauseContainer": "woken",
+}
+"""What a container is then."""
 
 
 class _Top:
@@ -104,6 +113,11 @@ class _Top:
             self._begin("SuspendContainer", name)
         elif key == "r" and name is not None:
             self._begin("ResumeContainer", name, reason=resumeReason())
+        elif key == "z" and name is not None:
+            if self._board.isPaused(name):
+                self._begin("UnpauseContainer", name, reason=unpauseReason())
+            else:
+                self._begin("PauseContainer", name, by=pausedBy())
         elif key == "enter" and name is not None:
             self._opened = name
             self._look()
@@ -127,10 +141,11 @@ class _Top:
     def _answered(self, descriptor: int) -> None:
         pending, method, name = self._asked.pop(descriptor)
         suspending = method == "SuspendContainer"
+        did = DONE[method]
         try:
             told = pending.answer()
         except CallRefused as error:
-            self._board.say(f"{name} is not {'suspended' if suspending else 'woken'}: {error}")
+            self._board.say(f"{name} is not {did}: {error}")
         except ServiceGone as error:
             self._board.say(str(error))
         else:

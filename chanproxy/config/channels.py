@@ -50,6 +50,7 @@ class Channel:
     @ivar framing: C{none}, or C{length32}: how the end that is a stream carries packets.
     @ivar descriptors: C{carry}, or C{refuse}: a message with some ends its connection.
     @ivar identity: C{service}, or C{peer}: as whom the container is dialled.
+    @ivar whenPaused: C{tell} or C{wait}: what becomes of who connects while it is paused.
     @ivar initial: 1: the container stays awake until the first message is handled.
     @ivar keepalive: how a TCP peer that vanished is noticed, at both ends.
     """
@@ -82,6 +83,9 @@ class Channel:
     framing: str = key("none", Choice("none", "length32"), "How a stream carries packets.")
     descriptors: str = key("carry", Choice("carry", "refuse"), "What becomes of descriptors.")
     identity: str = key("service", Choice("service", "peer"), "As whom the container is dialled.")
+    whenPaused: str = key(
+        "tell", Choice("tell", "wait"), "What becomes of who connects while it is paused."
+    )
     initial: int = key(0, Whole(0, 1), "1: awake until the first message is handled.")
     keepalive: Keepalive = Factory(Keepalive)
 

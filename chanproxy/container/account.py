@@ -109,7 +109,7 @@ class Account:
         """The container's state, and why; see L{chanproxy.container.lifecycle}."""
         if state == "suspending":
             self._measureIdle()
-        elif state == "asleep":
+        elif state in ("asleep", "paused"):
             self._fellAsleep()
         elif state == "resuming":
             self._wokenAt = self._clocks.nanoseconds()

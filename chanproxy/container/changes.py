@@ -61,7 +61,7 @@ class Changes:
         """
         self._name = name
         self._clock = clock
-        self._statistics = suspension.statistics
+        self._suspension = suspension
         self._why = why
         self._linger = bounds.linger
         self._dryRun = dryRun
@@ -95,8 +95,12 @@ class Changes:
     def _asleep(self) -> None:
         self._cancel()
         fields: dict[str, Any] = {"state": "asleep", "asked": not self._idle}
+        paused = self._suspension.paused
         if self._dryRun:
             text = "{container}: dry run: it would be asleep now"
+        elif paused is not None:
+            text = "{container} paused by {by}: it sleeps until it is unpaused"
+            fields["by"] = safe(paused.by)
         elif self._idle:
             text = "{container} asleep after {quiet_seconds:g} s of quiet"
             fields["quiet_seconds"] = self._linger
@@ -104,11 +108,18 @@ class Changes:
             text = "{container} asleep, as asked"
         self._later(text, fields)
 
+    def paused(self, by: str) -> None:
+        """It sleeps, and nothing wakes it any more."""
+        self._later(
+            "{container} paused by {by}: it sleeps on until it is unpaused",
+            {"state": "asleep", "by": safe(by)},
+        )
+
     def _awake(self, reasons: tuple[str, ...]) -> None:
         self._since = self._clock.seconds()
         for said in self._said.values():
             said.pause = REPEATED[0]
-        asleep = self._statistics.lastAsleep / 1e9
+        asleep = self._suspension.statistics.lastAsleep / 1e9
         fields = {"state": "awake", "reasons": reasons, "asleep_seconds": round(asleep, 6)}
         text = "{container} awake: {reason}; slept {slept}"
         if self._dryRun:

@@ -19,7 +19,7 @@ from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.changes import Changes
 from chanproxy.container.channels import Channels
 from chanproxy.container.core import HIDDEN
-from chanproxy.container.outcomes import Resumed, SuspendFailure
+from chanproxy.container.outcomes import Paused, Resumed, SuspendFailure
 from chanproxy.container.ownership import Ownership
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.suspension import Suspension
@@ -235,8 +235,11 @@ class Container:
     def _stateChanged(self, state: str, reasons: tuple[str, ...]) -> None:
         self._watches.stateChanged(state, reasons)
         before, self._shown = self._shown, HIDDEN.get(state, state)
+        paused = self.suspension.paused
+        if state == "paused" and before == "asleep" and paused is not None:
+            self._changes.paused(paused.by)
         if trace.active is not None and self._shown != before:
-            trace.active.stateChanged(self.name, state, listed(reasons))
+            trace.active.stateChanged(self.name, self._shown, listed(reasons))
         self._watches.said(state)
         self.account.stateChanged(state, reasons)
 
@@ -249,11 +252,29 @@ class Container:
         return self._watches.suspend(timeout)
 
     def resume(self, reason: str) -> Deferred[None]:
-        """Wake it, if it is not awake; fires when it is."""
+        """Wake it, if it is not awake; fires when it is, and fails with L{Paused}."""
+        paused = self.suspension.paused
+        if paused is not None:
+            return fail(Paused(paused.by))
         if self.suspension.state == "awake":
             return succeed(None)
         awake = _whenAwake(self.suspension)
         self.suspension.resume(reason)
+        return awake
+
+    def pause(self, by: str) -> Deferred[None]:
+        """Stop it as it is; nothing but L{unpause} wakes it.  See L{Suspension.pause}."""
+        if not stops(self.freezer.spec):
+            why = "nothing here can stop it"
+            return fail(SuspendFailure(f"{self.name}: {why} (freezer = {self.freezer.spec})"))
+        return self.suspension.pause(by)
+
+    def unpause(self, reason: str) -> Deferred[None]:
+        """Wake it, if it is paused; fires when it is awake, and at once if it is not paused."""
+        if self.suspension.paused is None:
+            return succeed(None)
+        awake = _whenAwake(self.suspension)
+        self.suspension.unpause(reason)
         return awake
 
     def _alarm(self, name: str) -> None:

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from chanproxy.container.breath import BREATH, Breath
-from chanproxy.container.outcomes import IStateWatcher, Resumed
+from chanproxy.container.outcomes import IStateWatcher, Resumed, SuspendFailure
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.interfaces import IFreezer
 from chanproxy.wake.source import Source, SourceGroup, WakeSource
@@ -31,7 +31,12 @@ LONGEST = "max-asleep"
 FIRST_BREATH = 1.0
 """Seconds asleep until the first breath; each of the following comes after twice the time."""
 
-HIDDEN = {"breathing": "asleep", "refreezing": "asleep"}
+HIDDEN = {
+    "breathing": "asleep",
+    "refreezing": "asleep",
+    "pausing": "suspending",
+    "paused": "asleep",
+}
 """What others are told of states that are none of their business: a breath is no wake."""
 
 _log = Logger()
@@ -87,6 +92,19 @@ class Sleeper:
     nanoseconds: Callable[[], int] = bootNanoseconds
 
 
+@frozen
+class Pause:
+    """
+    It is to be asleep until it is unpaused.
+
+    @ivar by: whoever wanted that.
+    @ivar since: nanoseconds.
+    """
+
+    by: str
+    since: int
+
+
 @define(eq=False)
 class Core:
     """
@@ -99,6 +117,9 @@ class Core:
     @ivar waiting: those who have asked for this suspend.
     @ivar sleep: while it sleeps.
     @ivar thawedAt: nanoseconds, when it was thawed last, or that was begun.
+    @ivar pause: while it is wanted; L{None} as soon as that cannot be, or is over.
+    @ivar pausers: those who wait until it is paused.
+    @ivar retryAfter: seconds.
     """
 
     name: str
@@ -117,7 +138,9 @@ class Core:
     reasons: tuple[str, ...] = ()
     stopped: bool = False
     retry: IDelayedCall | None = None
-    pause: float = 0.0
+    retryAfter: float = 0.0
+    pause: Pause | None = None
+    pausers: list[Deferred[None]] = field(factory=list)
     waiting: list[Deferred[Resumed]] = field(factory=list)
     timeout: float | None = None
     sleep: Sleep | None = None
@@ -222,6 +245,13 @@ class Core:
             else:
                 waiter.errback(outcome)
 
+    def notPaused(self) -> None:
+        """It is awake, and stays so: tell those who wait until it is paused."""
+        pausers, self.pausers = self.pausers, []
+        why = "unpaused meanwhile" if isinstance(self.outcome, Resumed) else str(self.outcome)
+        for pauser in pausers:
+            pauser.errback(SuspendFailure(why))
+
     def tell(self, state: str, reasons: tuple[str, ...] = ()) -> None:
         """The owner hears of each state; the watchers only of what concerns them."""
         self.shown = state
@@ -230,14 +260,14 @@ class Core:
         except Exception:
             _log.failure("{name}: what follows a change of state failed", name=self.name)
         shown = HIDDEN.get(state, state)
-        if shown == self.told:
+        if shown == self.told and state != "paused":
             return
         self.told = shown
         if shown in ("awake", "asleep") and self._asleep != (shown == "asleep"):
             self._asleep, self.since = not self._asleep, self.sleeper.nanoseconds()
         for watcher in list(self.watchers):
             try:
-                watcher(state, reasons)
+                watcher(shown, reasons)
             except Exception:
                 _log.failure("{name}: a watcher failed and is dropped", name=self.name)
                 self.watchers.remove(watcher)

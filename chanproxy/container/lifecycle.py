@@ -1,73 +1,42 @@
 """
-The container's life cycle: awake, suspending, asleep, resuming; and never asleep with work to do.
+The container's life cycle: awake, suspending, asleep, resuming, and never asleep with work to do,
+unless somebody has paused it.
 
 One machine owns it, and this table of transitions is the whole truth: also what comes late is in
 it, and the diagram in the docs is drawn from it.  What the transitions do is done by
-L{chanproxy.container.core}; where the inputs come from is L{chanproxy.container.suspension}.
+L{chanproxy.container.acts} and L{chanproxy.container.core}; where the inputs come from is
+L{chanproxy.container.suspension}.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
 from automat import TypeMachineBuilder
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chanproxy.container.acts import (
+    THAW_RETRY,
+    abort,
+    awaitThaw,
+    awakened,
+    countWakeups,
+    freeze,
+    notIdle,
+    sayBug,
+    seeDisturbed,
+    wake,
+)
 from chanproxy.container.breath import BREATH, Breath
 from chanproxy.container.core import Core, Sleep, namesOf
-from chanproxy.container.outcomes import NotIdle, Resumed, SuspendFailure, WakeLocksExist, failed
-from chanproxy.interfaces import FreezerError
+from chanproxy.container.inputs import LifeCycle
+from chanproxy.container.outcomes import NotIdle, SuspendFailure, WakeLocksExist
 from chanproxy.wake.source import Source, SourceGroup
 from chanproxy.words import listed, safe
 
-EXPLAIN_AFTER = 0.003
-"""Seconds from the thaw until it is looked for who woke it: the container has its turn first."""
-
-THAW_RETRY = (0.1, 5.0)
-"""Seconds between tries to thaw: the first pause, and the longest."""
-
 _log = Logger()
-
-
-class LifeCycle(Protocol):
-    """What can happen to a container."""
-
-    def suspend(self) -> None:
-        """Everything is quiet: stop it."""
-
-    def frozen(self) -> None:
-        """The freezer is done."""
-
-    def looked(self, found: SourceGroup) -> None:
-        """It was looked into, and waits for these."""
-
-    def idle(self) -> None:
-        """Nothing that it waits for has come meanwhile."""
-
-    def interrupted(self, error: Exception) -> None:
-        """The freezer failed, or it is at work, before it was asleep."""
-
-    def signalled(self, sources: Sequence[Source]) -> None:
-        """Something became positive that keeps it awake."""
-
-    def breathe(self, reason: str) -> None:
-        """Let it run for a moment."""
-
-    def settled(self) -> None:
-        """Each of its threads waits again."""
-
-    def resume(self, reasons: tuple[str, ...]) -> None:
-        """Wake it."""
-
-    def thawed(self) -> None:
-        """It runs."""
-
-    def thawFailed(self, why: Failure) -> None:
-        """It does not run yet."""
 
 
 builder = TypeMachineBuilder(LifeCycle, Core)
@@ -76,6 +45,8 @@ suspending = builder.state("suspending")
 asleep = builder.state("asleep")
 breathing = builder.state("breathing")
 refreezing = builder.state("refreezing")
+pausing = builder.state("pausing")
+paused = builder.state("paused")
 resuming = builder.state("resuming")
 
 
@@ -88,23 +59,7 @@ def _beginFreeze(inputs: LifeCycle, core: Core) -> None:
     if core.stopped:
         inputs.resume(("the service stopped",))
     else:
-        _freeze(inputs, core)
-
-
-def _freeze(inputs: LifeCycle, core: Core) -> None:
-    try:
-        if core.record is not None:
-            core.record.write()
-        core.sources.arm(inputs.signalled)
-        freezing = core.freezer.freeze()
-    except Exception as error:
-        inputs.interrupted(failed(error))
-    else:
-        freezing.addCallbacks(lambda _: inputs.frozen(), lambda failure: _failed(inputs, failure))
-
-
-def _failed(inputs: LifeCycle, failure: Failure) -> None:
-    inputs.interrupted(failed(failure.value))
+        freeze(inputs, core)
 
 
 @suspending.upon(LifeCycle.frozen).loop()
@@ -120,11 +75,6 @@ def _lookInto(inputs: LifeCycle, core: Core) -> None:
         # Kept only while it is pending: it may have fired by now.
         core.looking = looking = core.sleeper.look()
         looking.addCallbacks(inputs.looked, lambda failure: inputs.interrupted(notIdle(failure)))
-
-
-def notIdle(failure: Failure) -> NotIdle:
-    """What a suspend fails with when a look has found the container at work."""
-    return NotIdle(str(failure.value), getattr(failure.value, "again", None))
 
 
 @suspending.upon(LifeCycle.looked).loop()
@@ -160,11 +110,7 @@ def _sleep(inputs: LifeCycle, core: Core, sleep: Sleep) -> None:
         else:
             sleep.timer = core.clock.callLater(seconds, inputs.breathe, reason)
     core.tell("asleep")
-    disturbed = core.freezer.whenDisturbed()
-    disturbed.addCallbacks(
-        lambda reason: inputs.resume((reason,)), lambda failure: failure.trap(CancelledError)
-    )
-    disturbed.addErrback(lambda failure: inputs.resume((str(failure.value),)))
+    seeDisturbed(inputs, core)
 
 
 # A breath.
@@ -195,24 +141,86 @@ def _freezeAgain(inputs: LifeCycle, core: Core) -> None:
     assert core.sleep is not None
     core.sleep.stopTimers()
     core.tell("refreezing")
-    _freeze(inputs, core)
+    freeze(inputs, core)
+
+
+# Asleep, and nothing wakes it.
+
+
+@awake.upon(LifeCycle.pause).to(pausing)
+def _beginPause(inputs: LifeCycle, core: Core, by: str) -> None:
+    core.statistics.attempted(core.sleeper.nanoseconds())
+    core.tell("pausing")
+    if core.pause is None:
+        inputs.interrupted(SuspendFailure("it was unpaused meanwhile"))
+    else:
+        freeze(inputs, core, wakes=False)
+
+
+@pausing.upon(LifeCycle.frozen).to(paused)
+def _pause(inputs: LifeCycle, core: Core) -> None:
+    # As it is: nobody looks into it, for nothing in there is to wake it.
+    core.sleep = core.fallAsleep()
+    core.sleep.stopTimers()
+    _paused(core)
+    seeDisturbed(inputs, core)
+
+
+@asleep.upon(LifeCycle.pause).to(paused)
+def _sleepOnPaused(inputs: LifeCycle, core: Core, by: str) -> None:
+    assert core.sleep is not None
+    core.sources.disarm()
+    core.sleep.stopTimers()
+    _paused(core)
+
+
+def _paused(core: Core) -> None:
+    core.tell("paused")
+    pausers, core.pausers = core.pausers, []
+    for pauser in pausers:
+        pauser.callback(None)
+
+
+@suspending.upon(LifeCycle.pause).to(resuming)
+def _abortToPause(inputs: LifeCycle, core: Core, by: str) -> None:
+    abort(inputs, core, SuspendFailure(by))
+
+
+@breathing.upon(LifeCycle.pause).to(resuming)
+@refreezing.upon(LifeCycle.pause).to(resuming)
+def _wakeToPause(inputs: LifeCycle, core: Core, by: str) -> None:
+    # It may be anywhere between two of its turns: paused as soon as it is known to be thawed.
+    wake(inputs, core, (by,))
+
+
+@paused.upon(LifeCycle.unpause).to(resuming)
+def _unpause(inputs: LifeCycle, core: Core, reasons: tuple[str, ...]) -> None:
+    core.pause = None
+    wake(inputs, core, reasons)
+
+
+@paused.upon(LifeCycle.disturbed).to(resuming)
+def _unpauseDisturbed(inputs: LifeCycle, core: Core, reason: str) -> None:
+    _unpause(inputs, core, (reason,))
+
+
+@pausing.upon(LifeCycle.unpause).to(resuming)
+def _giveUpPause(inputs: LifeCycle, core: Core, reasons: tuple[str, ...]) -> None:
+    _doNotPause(inputs, core, SuspendFailure(listed(reasons)))
+
+
+@pausing.upon(LifeCycle.interrupted).to(resuming)
+def _doNotPause(inputs: LifeCycle, core: Core, error: Exception) -> None:
+    core.pause = None
+    abort(inputs, core, error)
 
 
 # It does not come to that.
 
 
 @suspending.upon(LifeCycle.interrupted).to(resuming)
-def _abort(inputs: LifeCycle, core: Core, error: Exception) -> None:
-    thawing = core.thaw()
-    _sayBug(core, error)
-    core.failed(error, error.names if isinstance(error, WakeLocksExist) else ())
-    _finish(inputs, core, thawing, (core.statistics.lastReason,))
-
-
-def _sayBug(core: Core, error: Exception) -> None:
-    cause = error.__cause__
-    if cause is not None and not isinstance(cause, (FreezerError, OSError, CancelledError)):
-        _log.failure("{name}: the freezer failed", Failure(cause), name=core.name)
+def _interrupt(inputs: LifeCycle, core: Core, error: Exception) -> None:
+    abort(inputs, core, error)
 
 
 @suspending.upon(LifeCycle.signalled).to(resuming)
@@ -220,20 +228,15 @@ def _abortSignalled(inputs: LifeCycle, core: Core, sources: Sequence[Source]) ->
     names = namesOf(sources)
     if any(source.kind == "adopted" for source in sources):
         why = f"busy: {listed(names)}: what it waits for is there"
-        _abort(inputs, core, NotIdle(why))
+        abort(inputs, core, NotIdle(why))
     else:
-        _abort(inputs, core, WakeLocksExist(names))
-    _countWakeups(sources)
-
-
-def _countWakeups(sources: Sequence[Source]) -> None:
-    for source in sources:
-        source.statistics.wakeupCount += 1
+        abort(inputs, core, WakeLocksExist(names))
+    countWakeups(sources)
 
 
 @suspending.upon(LifeCycle.resume).to(resuming)
 def _abortOnRequest(inputs: LifeCycle, core: Core, reasons: tuple[str, ...]) -> None:
-    _abort(inputs, core, SuspendFailure(listed(reasons)))
+    abort(inputs, core, SuspendFailure(listed(reasons)))
 
 
 # Awake again.
@@ -245,65 +248,28 @@ def _abortOnRequest(inputs: LifeCycle, core: Core, reasons: tuple[str, ...]) -> 
 def _wakeSignalled(inputs: LifeCycle, core: Core, sources: Sequence[Source]) -> None:
     core.explainLater(sources, time.monotonic_ns())
     thawing = core.thaw()
-    _awakened(inputs, core, thawing, tuple(namesOf(sources)))
-    _countWakeups(sources)
+    awakened(inputs, core, thawing, tuple(namesOf(sources)))
+    countWakeups(sources)
 
 
 @refreezing.upon(LifeCycle.interrupted).to(resuming)
 def _wakeInstead(inputs: LifeCycle, core: Core, error: Exception) -> None:
-    _sayBug(core, error)
-    _wake(inputs, core, (str(error),))
+    sayBug(core, error)
+    wake(inputs, core, (str(error),))
+
+
+@asleep.upon(LifeCycle.disturbed).to(resuming)
+@breathing.upon(LifeCycle.disturbed).to(resuming)
+@refreezing.upon(LifeCycle.disturbed).to(resuming)
+def _wakeDisturbed(inputs: LifeCycle, core: Core, reason: str) -> None:
+    wake(inputs, core, (reason,))
 
 
 @asleep.upon(LifeCycle.resume).to(resuming)
 @breathing.upon(LifeCycle.resume).to(resuming)
 @refreezing.upon(LifeCycle.resume).to(resuming)
-def _wake(inputs: LifeCycle, core: Core, reasons: tuple[str, ...]) -> None:
-    # Nothing comes before this line: it is the wake latency.
-    _awakened(inputs, core, core.thaw(), reasons)
-
-
-def _awakened(
-    inputs: LifeCycle, core: Core, thawing: Deferred[None], reasons: tuple[str, ...]
-) -> None:
-    assert core.sleep is not None
-    core.breathed()
-    now = core.sleeper.nanoseconds()
-    outcome = core.outcome = Resumed(now - core.sleep.since, reasons)
-    seen = core.sources.seenAt
-    latency = None if seen is None else core.thawedAt - seen
-    core.statistics.succeeded(now, outcome.asleep, outcome.reason, latency)
-    _finish(inputs, core, thawing, reasons)
-
-
-def _finish(
-    inputs: LifeCycle, core: Core, thawing: Deferred[None], reasons: tuple[str, ...]
-) -> None:
-    core.sources.disarm()
-    if core.sleep is not None:
-        core.sleep.stopTimers()
-        core.sleep = None
-    core.reasons = reasons
-    core.pause = THAW_RETRY[0]
-    core.tell("resuming", reasons)
-    _await(inputs, core, thawing)
-
-
-def _await(inputs: LifeCycle, core: Core, thawing: Deferred[None]) -> None:
-    def ended(result: Failure | None) -> None:
-        if isinstance(result, Failure):
-            inputs.thawFailed(result)
-        elif core.explaining is None or core.stopped:
-            inputs.thawed()
-        else:
-            core.retry = core.clock.callLater(EXPLAIN_AFTER, explain)
-
-    def explain() -> None:
-        core.retry = None
-        core.explain()
-        inputs.thawed()
-
-    thawing.addBoth(ended)
+def _wakeOnRequest(inputs: LifeCycle, core: Core, reasons: tuple[str, ...]) -> None:
+    wake(inputs, core, reasons)
 
 
 @resuming.upon(LifeCycle.thawed).to(awake)
@@ -315,6 +281,10 @@ def _awaken(inputs: LifeCycle, core: Core) -> None:
     waiting, core.waiting = core.waiting, []
     core.tell("awake", core.reasons)
     core.answer(waiting)
+    if core.pause is not None:
+        inputs.pause(core.pause.by)
+    else:
+        core.notPaused()
 
 
 @resuming.upon(LifeCycle.thawFailed).loop()
@@ -324,28 +294,36 @@ def _tryAgain(inputs: LifeCycle, core: Core, why: Failure) -> None:
     _log.error(
         "{name}: not thawed, trying again in {pause} s: {why}",
         name=core.name,
-        pause=core.pause,
+        pause=core.retryAfter,
         why=safe(str(why.value)),
     )
 
     def again() -> None:
         core.retry = None
-        _await(inputs, core, core.freezer.thaw())
+        awaitThaw(inputs, core, core.freezer.thaw())
 
-    core.retry = core.clock.callLater(core.pause, again)
-    core.pause = min(core.pause * 2, THAW_RETRY[1])
+    core.retry = core.clock.callLater(core.retryAfter, again)
+    core.retryAfter = min(core.retryAfter * 2, THAW_RETRY[1])
 
 
 # What comes late: said from inside a transition it arrives after it, and what others have begun
 # goes on until they hear that it is not wanted any more.
 
 LATE = {
-    "awake": "breathe frozen idle interrupted looked resume settled signalled thawed thawFailed",
-    "suspending": "suspend",
-    "asleep": "interrupted suspend",
-    "breathing": "interrupted suspend",
-    "refreezing": "suspend",
-    "resuming": "breathe frozen idle interrupted looked resume settled signalled suspend",
+    "awake": (
+        "breathe disturbed frozen idle interrupted looked resume settled signalled thawed "
+        "thawFailed unpause"
+    ),
+    "suspending": "disturbed suspend unpause",
+    "asleep": "interrupted suspend unpause",
+    "breathing": "interrupted suspend unpause",
+    "refreezing": "suspend unpause",
+    "pausing": "breathe disturbed idle looked pause resume settled signalled suspend",
+    "paused": "breathe frozen idle interrupted looked pause resume settled signalled suspend",
+    "resuming": (
+        "breathe disturbed frozen idle interrupted looked pause resume settled signalled suspend "
+        "unpause"
+    ),
 }
 """Inputs that change nothing, by the states in which they may come."""
 
@@ -358,7 +336,7 @@ def _close(inputs: LifeCycle, core: Core, found: SourceGroup) -> None:
     found.close()
 
 
-for _state in (awake, suspending, asleep, breathing, refreezing, resuming):
+for _state in (awake, suspending, asleep, breathing, refreezing, pausing, paused, resuming):
     for _name in LATE[_state.name].split():
         _state.upon(getattr(LifeCycle, _name)).loop()(_close if _name == "looked" else _forget)
 

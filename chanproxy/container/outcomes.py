@@ -44,6 +44,18 @@ class AlreadySuspended(Exception):
     """The container is on its way to sleep, asleep, or waking: one suspend at a time."""
 
 
+class Paused(Exception):
+    """
+    The container is paused: nothing but that it is unpaused wakes it.
+
+    @ivar by: who has paused it.
+    """
+
+    def __init__(self, by: str) -> None:
+        super().__init__(f"it is paused by {by}")
+        self.by = by
+
+
 @define(frozen=True)
 class Resumed:
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from chanproxy.container.core import HIDDEN, Core, Sleeper, namesOf
+from chanproxy.container.core import HIDDEN, Core, Pause, Sleeper, namesOf
 from chanproxy.container.lifecycle import machine
 from chanproxy.container.outcomes import (
     AlreadySuspended,
@@ -113,7 +113,8 @@ class Suspension:
             state = "stopped" if core.stopped else self.state
             # Called from inside a transition, the machine takes it up only after that.
             shown = "suspending" if state == "awake" else state
-            result.errback(AlreadySuspended(f"{core.name} is {shown}"))
+            paused = "" if core.pause is None else f", and paused by {core.pause.by}"
+            result.errback(AlreadySuspended(f"{core.name} is {shown}{paused}"))
             return result
         core.statistics.attempted(core.sleeper.nanoseconds())
         signalled = core.sources.signalled()
@@ -130,11 +131,46 @@ class Suspension:
     @property
     def _isOnItsWay(self) -> bool:
         """Whether it is not awake, or will not be as soon as the machine hears of it."""
-        return self.state != "awake" or bool(self._core.waiting)
+        core = self._core
+        return self.state != "awake" or bool(core.waiting) or core.pause is not None
 
     def resume(self, *reasons: str) -> None:
         """Wake the container now, if it is not awake."""
         self._machine.resume(reasons)
+
+    @property
+    def paused(self) -> Pause | None:
+        """Who wants that nothing wakes it; L{None}: nobody does."""
+        return self._core.pause
+
+    def pause(self, by: str) -> Deferred[None]:
+        """
+        Stop it as it is, whatever it has to do; nothing but L{unpause} wakes it then.
+
+        What comes for it waits.  What has been paused before stays so, in the name of who did it.
+
+        @param by: whoever wants that, for those who look later.
+        @return: fires when it is stopped.  Fails with L{SuspendFailure}; it is awake then.
+        """
+        core = self._core
+        done: Deferred[None] = Deferred(core.pausers.remove)
+        if core.stopped:
+            done.errback(SuspendFailure(f"{core.name} is stopped"))
+            return done
+        if core.shown == "paused":
+            done.callback(None)
+            return done
+        core.pausers.append(done)
+        if core.pause is None:
+            core.pause = Pause(by, core.sleeper.nanoseconds())
+            self._machine.pause(by)
+        return done
+
+    def unpause(self, *reasons: str) -> None:
+        """Wake it, if it is paused; what came meanwhile is carried and answered now."""
+        if self._core.pause is not None:
+            self._core.pause = None
+            self._machine.unpause(reasons)
 
     def giveUp(self, why: str) -> None:
         """The freeze takes too long: thaw, and let the suspend fail."""
@@ -152,6 +188,7 @@ class Suspension:
             return
         core.stopped = True
         wasAwake = not self._isOnItsWay
+        self.unpause("the service stopped")
         self.resume("the service stopped")
         if core.retry is not None:
             core.retry.cancel()

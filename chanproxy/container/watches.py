@@ -20,11 +20,11 @@ from chanproxy.adopt.drywatch import DryWatch
 from chanproxy.adopt.settings import Adoption
 from chanproxy.adopt.subject import StillBusy
 from chanproxy.carry.ledger import Ledger
+from chanproxy.container.acts import notIdle
 from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.core import Sleeper
 from chanproxy.container.freezing import FreezeWatch
 from chanproxy.container.idle import IdleWatch, Signs
-from chanproxy.container.lifecycle import notIdle
 from chanproxy.container.outcomes import Resumed
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.sleeping import TIMERS, SleepWatch
@@ -97,6 +97,7 @@ class Watches:
         self._adoption = adoption
         self._begun = False
         self._stale = False
+        self._paused = False
         self._idle: IdleWatch | None = None
         self._adopter = self._adopts()
         self._make()
@@ -211,14 +212,23 @@ class Watches:
         if state in ("suspending", "refreezing"):
             self._sleepWatch.beforeFreeze()
             self._freezeWatch.start()
+        elif state == "pausing":
+            # Or it would look, as long as that lasts, for nothing.
+            self._paused = self._idle is not None
+            self.stopIdle()
+            self._freezeWatch.start()
         else:
             self._freezeWatch.stop()
         if state == "asleep":
             self._sleepWatch.start(() if self._adopter is None else self._adopter.signalWaiters)
         else:
             self._sleepWatch.stop()
-        if state == "awake" and self._stale:
-            self._makeAnew()
+        if state == "awake":
+            paused, self._paused = self._paused, False
+            if self._stale:
+                self._makeAnew()
+            elif paused:
+                self._watchIdle()
 
     def said(self, state: str) -> None:
         """Likewise, when all else knows of it: a dry run is looked on from now on."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from chanproxy.container import Container
 from chanproxy.container.outcomes import Resumed
 from chanproxy.container.watchers import PipeWatcher, TooManyWatchers
 from chanproxy.manager.attached import polledSafely
@@ -57,7 +58,30 @@ def resumeContainer(request: Request) -> Deferred[Reply]:
     container = request.container()
     reason = request.parameters.text("reason", "ResumeContainer")
     request.end()
-    return container.resume(reason).addCallback(lambda _: Reply())
+    resuming = container.resume(reason)
+    return resuming.addCallbacks(lambda _: Reply(), lambda failure: _refused(container, failure))
+
+
+def pauseContainer(request: Request) -> Deferred[Reply]:
+    """Stop it until it is unpaused, and answer when it is stopped."""
+    container = request.container()
+    by = request.parameters.text("by", "PauseContainer")
+    request.end()
+    pausing = container.pause(by)
+    return pausing.addCallbacks(lambda _: Reply(), lambda failure: _refused(container, failure))
+
+
+def _refused(container: Container, failure: Failure) -> Reply:
+    raise suspendError(container, failure) from failure.value
+
+
+def unpauseContainer(request: Request) -> Deferred[Reply]:
+    """Wake it if it is paused, and answer when it is awake."""
+    container = request.container()
+    reason = request.parameters.text("reason", "UnpauseContainer")
+    request.end()
+    paused = container.suspension.paused is not None
+    return container.unpause(reason).addCallback(lambda _: Reply({"paused": paused}))
 
 
 def registerWakeWatcher(request: Request) -> Reply | None:

@@ -154,6 +154,16 @@ class ManagerClient(Administering):
         """Wake; fires when it is awake."""
         return self._plain("ResumeContainer", {"container": container, "reason": reason})
 
+    def pauseContainer(self, container: str, by: str | None = None) -> Deferred[Mapping[str, Any]]:
+        """Have it sleep until L{unpauseContainer}; fires when it is stopped."""
+        return self._plain("PauseContainer", {"container": container, "by": by})
+
+    def unpauseContainer(
+        self, container: str, reason: str | None = None
+    ) -> Deferred[Mapping[str, Any]]:
+        """Wake it if it is paused; fires when it is awake, with C{paused}: whether it was."""
+        return self._plain("UnpauseContainer", {"container": container, "reason": reason})
+
     def acquireWakeLock(
         self,
         container: str,

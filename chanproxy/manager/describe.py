@@ -16,6 +16,7 @@ from attrs import frozen
 
 from chanproxy.container import Container
 from chanproxy.container.account import Today
+from chanproxy.container.core import Pause
 from chanproxy.wake.locks import Hold, WakeLock
 from chanproxy.wake.source import Source
 from chanproxy.wake.statistics import SuspendEvent, SuspendStatistics, bootNanoseconds
@@ -67,12 +68,19 @@ def fitting(reasons: Sequence[str]) -> list[str]:
 
 def summary(container: Container) -> dict[str, Any]:
     """One line of a list of containers."""
+    paused = container.suspension.paused
     return {
         "name": container.name,
         "state": container.suspension.state,
         # Varlink's words have no hyphen.
         "mode": container.mode.replace("-", "_"),
+        **({} if paused is None else {"paused": pause(paused)}),
     }
+
+
+def pause(paused: Pause) -> dict[str, Any]:
+    """Who has paused it, and when."""
+    return {"by": shortened(paused.by), "since": paused.since}
 
 
 def activity(container: Container) -> dict[str, Any]:

@@ -22,7 +22,13 @@ from chanproxy.manager.calls_containers import (
     getInterfaceDescription,
     listContainers,
 )
-from chanproxy.manager.calls_sleep import registerWakeWatcher, resumeContainer, suspendContainer
+from chanproxy.manager.calls_sleep import (
+    pauseContainer,
+    registerWakeWatcher,
+    resumeContainer,
+    suspendContainer,
+    unpauseContainer,
+)
 from chanproxy.manager.calls_sources import (
     acquireWakeLock,
     addWakeSource,
@@ -51,6 +57,8 @@ METHODS: dict[str, dict[str, Method]] = {
         "RegisterWakeWatcher": registerWakeWatcher,
         "SuspendContainer": suspendContainer,
         "ResumeContainer": resumeContainer,
+        "PauseContainer": pauseContainer,
+        "UnpauseContainer": unpauseContainer,
         "AcquireWakeLock": acquireWakeLock,
         "ReleaseWakeLock": releaseWakeLock,
         "OpenCounter": openCounter,

@@ -250,6 +250,17 @@ class AlreadySuspended(VarlinkError):
         )
 
 
+class ContainerPaused(VarlinkError):
+    """Nothing but UnpauseContainer wakes the container."""
+
+    def __init__(self, container: str, by: str) -> None:
+        super().__init__(
+            f"{MANAGER}.ContainerPaused",
+            f"{brief(container)} is paused by {brief(by)}; unpause it first (chanproxy unpause)",
+            {"container": container, "by": by},
+        )
+
+
 class LimitExceeded(VarlinkError):
     """A limit of the configuration is reached; C{limit} is its key."""
 

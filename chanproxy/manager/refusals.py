@@ -9,7 +9,7 @@ import errno
 from twisted.python.failure import Failure
 
 from chanproxy.container import Container
-from chanproxy.container.outcomes import AlreadySuspended, SuspendFailure, WakeLocksExist
+from chanproxy.container.outcomes import AlreadySuspended, Paused, SuspendFailure, WakeLocksExist
 from chanproxy.manager import errors
 from chanproxy.manager.describe import portion
 from chanproxy.manager.errors import (
@@ -55,6 +55,8 @@ def suspendError(container: Container, failure: Failure) -> VarlinkError:
         return errors.WakeLocksExist(names)
     if isinstance(error, AlreadySuspended):
         return errors.AlreadySuspended(container.suspension.state)
+    if isinstance(error, Paused):
+        return errors.ContainerPaused(container.name, error.by)
     if isinstance(error, SuspendFailure):
         return errors.SuspendFailure(str(error))
     failure.raiseException()

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     ITransport,
 )
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -40,6 +40,7 @@ from chanproxy.interfaces import ChanproxyReactor, IByteChannel, PluginError
 from chanproxy.kernel.descriptors import whyScarce
 from chanproxy.kernel.keepalive import Keeper
 from chanproxy.kernel.peers import Identity, peerIdentity
+from chanproxy.service.doorkeeper import Doorkeeper
 from chanproxy.service.startable import (
     CannotStart,
     makeClient,
@@ -53,6 +54,9 @@ from chanproxy.words import safe
 
 CONNECTION = 3
 """Descriptors that a connection takes: its two ends, and its counter."""
+
+
+_log = Logger()
 
 
 class _Only(Factory):
@@ -71,7 +75,6 @@ class _Only(Factory):
 class ChannelListener(Factory):
     """Makes one channel proxy of each connection to a channel's C{listen} address."""
 
-    _log = Logger()
     noisy = False
 
     def __init__(
@@ -88,6 +91,7 @@ class ChannelListener(Factory):
         self._channel = channel
         self._name = f"{container.name}/{channel.name}"
         self._opened = 0
+        self._door = Doorkeeper(reactor, container, channel, self._name)
         self._dials: dict[Deferred[IProtocol], ContainerProtocol | RemoteProtocol] = {}
         self._limits = limits
         self._connecting = _connecting(reactor, channel, limits, buffer)
@@ -123,7 +127,7 @@ class ChannelListener(Factory):
         else:
             self._open(listen)
         if self._channel.handled == "explicit":
-            self._log.info(
+            _log.info(
                 "{name}: handled = explicit: the container stays awake from a message on, until "
                 "whoever holds the channel's counter (OpenCounter, {channel}) reads it down",
                 name=self._name,
@@ -164,16 +168,7 @@ class ChannelListener(Factory):
             raise CannotStart("listen", failed[0].getErrorMessage())
         if self._opening is not None:
             # Rare: most endpoints listen at once, and whoever does not says late that it cannot.
-            self._opening.addCallback(lambda _: self._sayWhyNot(failed))
-
-    def _sayWhyNot(self, failed: list[Failure]) -> None:
-        for failure in failed:
-            if not failure.check(CancelledError):
-                self._log.error(
-                    "{name}: does not listen: {why}",
-                    name=self._name,
-                    why=safe(failure.getErrorMessage()),
-                )
+            self._opening.addCallback(lambda _: _sayWhyNot(self._name, failed))
 
     def _listens(self, port: IListeningPort) -> None:
         self._port, self._opening = port, None
@@ -183,6 +178,7 @@ class ChannelListener(Factory):
         for dial, accepted in list(self._dials.items()):
             dial.cancel()
             hangUp(accepted)
+        self._door.stop()
         if self._opening is not None:
             self._opening.cancel()
         if self._port is None:
@@ -213,11 +209,11 @@ class ChannelListener(Factory):
         """What listens; L{None} before and, with some endpoints, shortly after L{start}."""
         return self._port
 
-    def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
+    def buildProtocol(self, address: object) -> Protocol:
         """Somebody connected to C{listen}."""
         accepted = ContainerProtocol() if self._fromContainer else RemoteProtocol()
         accepted.onConnected = lambda: self._dial(accepted)
-        return accepted
+        return self._door.turnAway() or accepted
 
     @property
     def _fromContainer(self) -> bool:
@@ -318,6 +314,13 @@ class ChannelListener(Factory):
             )
         # No end in order: nobody was there.
         hangUp(accepted, abort=True)
+
+
+def _sayWhyNot(name: str, failed: list[Failure]) -> None:
+    for failure in failed:
+        if not failure.check(CancelledError):
+            why = safe(failure.getErrorMessage())
+            _log.error("{name}: does not listen: {why}", name=name, why=why)
 
 
 def _frame(side: ContainerProtocol | RemoteProtocol, messageBytes: int) -> None:

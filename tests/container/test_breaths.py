@@ -14,9 +14,9 @@ from twisted.internet.defer import Deferred, succeed
 from chanproxy.adopt.adopted import Adopted, Room
 from chanproxy.adopt.deadlines import NotYet
 from chanproxy.adopt.subject import StillBusy
+from chanproxy.container.acts import EXPLAIN_AFTER
 from chanproxy.container.breath import BREATH, BREATH_LOOKS, BREATH_SECONDS
 from chanproxy.container.core import Sleeper
-from chanproxy.container.lifecycle import EXPLAIN_AFTER
 from chanproxy.container.outcomes import AlreadySuspended, Resumed
 from chanproxy.container.suspension import Suspension
 from chanproxy.freezers.frozen import FrozenRecord

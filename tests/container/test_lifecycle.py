@@ -28,6 +28,8 @@ LIMIT = 8.0
 
 LEGAL = {
     ("awake", "suspending"),
+    # It is paused.
+    ("asleep", "asleep"),
     ("suspending", "asleep"),
     ("suspending", "resuming"),
     ("asleep", "resuming"),
@@ -75,6 +77,7 @@ class ContainerMachine(RuleBasedStateMachine):
         self.freezer = FakeFreezer(manual=True)
         self.turned = False
         self.results: list[list[Resumed | BaseException]] = []
+        self.pauses: list[list[BaseException | None]] = []
         self.changes: list[tuple[str, str]] = []
         self.suspendingSince = self.asleepSince = 0.0
         self.timeout: float | None = None
@@ -111,6 +114,11 @@ class ContainerMachine(RuleBasedStateMachine):
     @property
     def state(self) -> str:
         return self.container.suspension.state
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is to wake it; also while it is not stopped yet."""
+        return self.container.suspension.paused is not None
 
     def positive(self) -> bool:
         """Whether anything keeps it awake, by other means than those under test."""
@@ -189,7 +197,7 @@ class ContainerMachine(RuleBasedStateMachine):
         wasAwake = self.state == "awake"
         positive = self.positive()
         result = outcome(self.container.suspend(timeout))
-        if not wasAwake:
+        if not wasAwake or self.container.suspension.paused is not None:
             assert isinstance(result[0], AlreadySuspended)
         elif positive:
             assert isinstance(result[0], WakeLocksExist)
@@ -199,7 +207,23 @@ class ContainerMachine(RuleBasedStateMachine):
 
     @rule()
     def resume(self) -> None:
+        before = self.state
         self.container.suspension.resume("test")
+        if self.paused:
+            assert self.state == before
+
+    @rule()
+    def pause(self) -> None:
+        self.pauses.append(outcome(self.container.pause("somebody")))
+
+    @rule()
+    def unpause(self) -> None:
+        self.turned = False
+        was = self.paused
+        self.container.suspension.unpause("somebody else")
+        assert self.container.suspension.paused is None
+        if was:
+            assert self.state in ("resuming", "awake")
 
     @rule()
     def watch(self) -> None:
@@ -230,7 +254,7 @@ class ContainerMachine(RuleBasedStateMachine):
     def finishFreeze(self) -> None:
         self.freezer.finishFreeze()
         # The second look: not even a turn of the reactor later.
-        assert not (self.positive() and self.state == "asleep")
+        assert not (self.positive() and self.state == "asleep" and not self.paused)
 
     @precondition(lambda self: self.freezer.freezing)
     @rule()
@@ -257,8 +281,16 @@ class ContainerMachine(RuleBasedStateMachine):
 
     @invariant()
     def neverAsleepWithWork(self) -> None:
-        if self.turned and self.positive():
+        if self.turned and self.positive() and not self.paused:
             assert self.state != "asleep"
+
+    @invariant()
+    def pausesAreTrue(self) -> None:
+        """Whoever waits for one is told as soon as it is so, or cannot be."""
+        pending = sum(not result for result in self.pauses)
+        assert not pending or self.state in ("suspending", "resuming")
+        for (failed,) in filter(None, self.pauses):
+            assert failed is None or isinstance(failed, SuspendFailure)
 
     @invariant()
     def registryIsTrue(self) -> None:
@@ -266,14 +298,15 @@ class ContainerMachine(RuleBasedStateMachine):
         with select.epoll() as reactor:
             reactor.register(self.sources.fileno(), select.EPOLLIN)
             # While it is suspended the reactor is called for that, and for nothing else.
-            armed = self.state in ("suspending", "asleep")
+            armed = self.state in ("suspending", "asleep") and not self.paused
             assert bool(reactor.poll(0)) == (armed and self.positive())
 
     @invariant()
     def neverStuck(self) -> None:
         if self.state == "suspending":
             assert self.reactor.seconds() <= self.suspendingSince + LIMIT
-        if self.state == "asleep" and self.timeout is not None and self.turned:
+        sleeps = self.state == "asleep" and not self.paused
+        if sleeps and self.timeout is not None and self.turned:
             assert self.reactor.seconds() <= self.asleepSince + self.timeout
 
     @invariant()
@@ -325,6 +358,7 @@ class ContainerMachine(RuleBasedStateMachine):
         """All that can be handled, frozen and thawed is; then it sleeps, and wakes."""
         self.freezer.thawError = None
         self.freezer.becomeReady()
+        self.container.suspension.unpause("the end")
         for counter in self.counters:
             counter.handled(counter.value())
         for holder in (None, "holder"):
@@ -344,6 +378,7 @@ class ContainerMachine(RuleBasedStateMachine):
         self.reactor.run(10)
         assert self.state == "awake"
         assert all(len(result) == 1 for result in self.results)
+        assert all(len(result) == 1 for result in self.pauses)
         for (result,) in self.results:
             assert isinstance(result, Resumed | SuspendFailure | WakeLocksExist | AlreadySuspended)
         self.legalPath()

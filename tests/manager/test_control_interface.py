@@ -62,7 +62,7 @@ SENSE: dict[str, Any] = {
 
 def test_readsTheFile() -> None:
     """This file's own reading of it finds what is there."""
-    assert len(METHODS) == len(re.findall(r"^method ", interfaceDescription(), re.MULTILINE)) == 18
+    assert len(METHODS) == len(re.findall(r"^method ", interfaceDescription(), re.MULTILINE)) == 20
     assert METHODS["WakeAt"] == Signature(
         {"container": "string", "name": "?string", "at": "?float"}, {}
     )
@@ -212,6 +212,7 @@ async def test_answers(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             ("StopTrace", {}),
             ("SuspendContainer", {"container": "editor", "timeout": 0.001}),
             ("ResumeContainer", {"container": "editor"}),
+            ("UnpauseContainer", {"container": "editor"}),
             ("ListContainers", {}),
             ("Describe", {"container": "editor"}),
         ):

@@ -186,6 +186,7 @@ ERRORS: list[VarlinkError] = [
     errors.WakeLocksExist([str(number) for number in range(7)]),
     errors.SuspendFailure("no"),
     errors.AlreadySuspended("asleep"),
+    errors.ContainerPaused("editor", "root"),
     errors.LimitExceeded("limits.wake-sources"),
     errors.InternalError(),
     errors.ReplyMalformed("no"),

@@ -15,6 +15,7 @@ STATUSES = {
     "PermissionDenied": 403,
     "ContainerNotFound": 404,
     "AlreadySuspended": 409,
+    "ContainerPaused": 409,
     "SuspendFailure": 409,
     "WakeLockNotHeld": 409,
     "WakeLocksExist": 409,

@@ -20,7 +20,7 @@ from zope.interface import implementer
 from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.crowds import Account
-from chanproxy.manager.describe import fitting, happened, shortened, summary
+from chanproxy.manager.describe import fitting, happened, pause, shortened, summary
 from chanproxy.wake.statistics import EVENTS_KEPT, SuspendEvent, bootNanoseconds
 from chanproxy.words import listed, safe
 
@@ -260,7 +260,14 @@ class _Attached:
 
     def _changed(self, state: str, reasons: tuple[str, ...]) -> None:
         shown = self.of.suspension.state
-        fields = {"container": self.of.name, "state": shown, "at": bootNanoseconds()}
+        fields: dict[str, Any] = {
+            "container": self.of.name,
+            "state": shown,
+            "at": bootNanoseconds(),
+        }
+        paused = self.of.suspension.paused
+        if paused is not None:
+            fields["paused"] = pause(paused)
         names = fitting(reasons)
         why = {"reason": shortened(listed(names)), "reasons": [safe(name) for name in names]}
         self._feed.tell(self.of.name, event("state", {**fields, **why}))

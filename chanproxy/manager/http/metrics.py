@@ -109,6 +109,10 @@ def _one(value: float) -> Found:
     return [((), value)]
 
 
+def _paused(container: Container, tally: Tally) -> Found:
+    yield (), float(container.suspension.paused is not None)
+
+
 def _states(container: Container, tally: Tally) -> Found:
     now = container.suspension.state
     return [((state,), float(state == now)) for state in STATES]
@@ -141,6 +145,7 @@ def _processor(container: Container, tally: Tally) -> Found:
 
 
 FIGURES = (
+    Figure("container_paused", "1 while it sleeps until it is unpaused.", _paused, (), False),
     Figure("container_state", "1 for the state that it is in.", _states, ("state",), False),
     Figure(
         "suspend_attempts",

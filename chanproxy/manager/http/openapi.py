@@ -67,7 +67,8 @@ SCHEMAS: dict[str, Any] = {
             ),
         }
     ),
-    "Summary": _object(_SUMMARY, details=_ref("Details")),
+    "Pause": _object({"by": _TEXT, "since": _COUNT}),
+    "Summary": _object(_SUMMARY, paused=_ref("Pause"), details=_ref("Details")),
     "List": _object({"containers": {"type": "array", "items": _ref("Summary")}}, now=_COUNT),
     "Event": _object(
         {"at": _COUNT, "kind": {"enum": ["attempt", "resume", "fail"]}, "reason": _TEXT},
@@ -101,7 +102,8 @@ SCHEMAS: dict[str, Any] = {
                     **_HISTOGRAMS,
                     "events": {"type": "array", "items": _ref("Event")},
                     "sources": {"type": "array", "items": _ref("Source")},
-                }
+                },
+                paused=_ref("Pause"),
             )
         },
         next_source=_COUNT,
@@ -109,6 +111,7 @@ SCHEMAS: dict[str, Any] = {
     "Suspended": _object(
         {"suspend_time": _COUNT, "resume_reason": _TEXT, "resume_reasons": _TEXTS}
     ),
+    "Unpaused": _object({"paused": {"type": "boolean"}}),
     "OpenAPI": {"type": "object"},
 }
 """What is answered.  There may be more in an object than stands here."""

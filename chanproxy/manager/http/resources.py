@@ -114,6 +114,22 @@ OPERATIONS = (
     ),
     Operation(
         "POST",
+        f"{_ONE}/pause",
+        "Stop it until it is unpaused; answered when it is stopped.",
+        "PauseContainer",
+        "Done",
+        {"by": NAME},
+    ),
+    Operation(
+        "POST",
+        f"{_ONE}/unpause",
+        "Wake it if it is paused; answered when it is awake.",
+        "UnpauseContainer",
+        "Unpaused",
+        {"reason": NAME},
+    ),
+    Operation(
+        "POST",
         f"{_ONE}/acquire",
         "Keep it awake by a lock of a name, for some seconds.",
         "AcquireWakeLock",
