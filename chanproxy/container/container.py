@@ -264,9 +264,8 @@ class Container:
 
     def pause(self, by: str) -> Deferred[None]:
         """Stop it as it is; nothing but L{unpause} wakes it.  See L{Suspension.pause}."""
-        if not stops(self.freezer.spec):
-            why = "nothing here can stop it"
-            return fail(SuspendFailure(f"{self.name}: {why} (freezer = {self.freezer.spec})"))
+        if self.mode == "dry-run":
+            return fail(SuspendFailure(f"{self.name}: a dry run stops nothing (suspend = dry-run)"))
         return self.suspension.pause(by)
 
     def unpause(self, reason: str) -> Deferred[None]:

@@ -10,7 +10,6 @@ import pytest
 
 from chanproxy.container import Bounds, Container, Surroundings
 from chanproxy.container.outcomes import AlreadySuspended, Paused, Resumed, SuspendFailure
-from chanproxy.freezers.null import NullFreezer
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
@@ -270,21 +269,20 @@ def test_figures(manual: World) -> None:
     assert manual.states == ["awake", "suspending", "asleep", "resuming", "awake"]
 
 
-@pytest.mark.parametrize("mode", ["manual", "dry-run"])
-def test_stopsNothing(mode: str) -> None:
-    """Where nothing can be stopped, nothing is paused, and that is said."""
+def test_dryRun() -> None:
+    """It stops nothing, so it pauses nothing, and that is said."""
     reactor = FakeReactor()
     container = Container(
         cast(ChanproxyReactor, reactor),
         "web",
-        NullFreezer() if mode == "manual" else FakeFreezer(),
-        mode,
+        FakeFreezer(),
+        "dry-run",
         around=Surroundings(recorded=False),
     )
     try:
         (error,) = outcome(container.pause("root"))
         assert isinstance(error, SuspendFailure)
-        assert "nothing here can stop it" in str(error)
+        assert str(error) == "web: a dry run stops nothing (suspend = dry-run)"
         assert container.suspension.paused is None
     finally:
         container.stop()

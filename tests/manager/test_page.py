@@ -122,6 +122,20 @@ async def test_seen(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             browser.until(f"{said} == 'editor is awake, woken by the page'")
             wakes = "document.querySelector('[data-name=editor] .why').innerText"
             browser.until(f"/the page\\s+1/.test({wakes})")
+            # Paused, whatever comes.
+            pause = "document.querySelector('[data-name=editor] .do:last-of-type')"
+            assert browser.value(f"{pause}.getAttribute('aria-label')") == "pause editor"
+            browser.value(f"{pause}.click()")
+            browser.until(f"{STATE} == 'paused'")
+            browser.until(f"{said} == 'editor is paused by the page'")
+            assert browser.value(
+                "document.querySelector('[aria-label=\"resume editor\"]').disabled"
+            )
+            _later(reactor, web.editor.suspension.resume, "somebody")
+            assert browser.value(f"{pause}.getAttribute('aria-label')") == "unpause editor"
+            browser.value(f"{pause}.click()")
+            browser.until(f"{STATE} == 'awake'")
+            assert browser.value(f"{pause}.getAttribute('aria-label')") == "pause editor"
             # What is refused is said.
             _later(reactor, web.editor.sources.locks.acquire, "backup")
             browser.value(f"{suspend}.click()")
