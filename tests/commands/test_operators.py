@@ -70,7 +70,7 @@ async def test_ps(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         assert set(found[0]) == {
             *("name", "state", "mode", "since", "seconds", "why_awake", "last_wake"),
             *("last_wake_reason", "asleep_share", "counted_since"),
-            *("asleep_share_today", "spared_cpu_today"),
+            *("asleep_share_today", "spared_cpu_today", "paused_by"),
         }
         assert 0 < found[0]["asleep_share"] < 1
         assert 0 < found[0]["asleep_share_today"] < 1
