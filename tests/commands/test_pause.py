@@ -157,8 +157,10 @@ class Web(LiveService):
 
     def close(self) -> None:
         """End all of it."""
-        super().close()
-        self.cgroup.close()
+        try:
+            super().close()
+        finally:
+            self.cgroup.close()
 
 
 @pytest.fixture
