@@ -27,7 +27,7 @@ from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.told import Told
 from chanproxy.interfaces import IFreezer, PollingReactor
 from chanproxy.kernel.poller import Poller
-from chanproxy.kernel.processes import ProcessStatus
+from chanproxy.kernel.processes import ProcessStatus, runtimeIn
 
 __all__ = ["TIMERS", "SleepWatch"]
 
@@ -203,7 +203,13 @@ class SleepWatch:
                 self._poller.watch(pidfd, select.EPOLLIN, ended)
             except OSError as error:
                 self._withoutPidfds(error)
-        return "" if status is None else self._looks.signalled(process, status)
+        if status is None:
+            return ""
+        runtime = runtimeIn(pid, status.name)
+        if runtime:
+            # Whoever has begun it waits for it, and knows nothing of us.
+            return f"{runtime}[{pid}] is about to start a program"
+        return self._looks.signalled(process, status)
 
     def _openPidfd(self, pid: int) -> int:
         if self._usePidfds:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from chanproxy.adopt.adopted import Place
@@ -25,11 +25,12 @@ from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.core import Sleeper
 from chanproxy.container.freezing import FreezeWatch
 from chanproxy.container.idle import IdleWatch, Signs
-from chanproxy.container.outcomes import Resumed
+from chanproxy.container.outcomes import NotIdle, Resumed
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.container.suspension import Suspension
-from chanproxy.interfaces import ChanproxyReactor, IFreezer
+from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
+from chanproxy.kernel.processes import commandOf, runtimeIn
 from chanproxy.wake.sources import WakeSources
 
 ADOPTED_FREEZE = 0.05
@@ -37,6 +38,12 @@ ADOPTED_FREEZE = 0.05
 Seconds that a freeze may take of a container that wakes by its own sockets: until it is frozen,
 nobody knows what it waits for.  It takes some 80 microseconds.
 """
+
+STARTS = 0.25
+"""Seconds until it is looked again whether a runtime is done; for a container it takes 0.2."""
+
+YOUNGEST = 16
+"""Processes of which it is seen before a freeze whether they start only now; afterwards, of all."""
 
 CHANGED = "reconfigured"
 """The resume reason when it is to sleep in another way than it does."""
@@ -171,10 +178,24 @@ class Watches:
         @return: see L{Suspension.suspend}.
         """
         suspension = self._looked.suspension
+        starting = self._starting() if suspension.state == "awake" else ""
+        if starting:
+            return fail(NotIdle(f"busy: {starting} is about to start a program", STARTS))
         if self._adopter is None or suspension.state != "awake":
             return suspension.suspend(timeout)
         foreseen = self._adopter.foresee().addErrback(_refused)
         return foreseen.addCallback(lambda _: suspension.suspend(timeout))
+
+    def _starting(self) -> str:
+        """A process for which a runtime waits that has begun it, and would wait for ever."""
+        try:
+            # Ids are given away in order, but for those who have had all of them.
+            youngest = sorted(self._looked.freezer.processes())[-YOUNGEST:]
+        except (FreezerError, OSError):
+            # That will be said where it matters.
+            return ""
+        runtimes = ((runtimeIn(pid, commandOf(pid)), pid) for pid in youngest)
+        return next((f"{name}[{pid}]" for name, pid in runtimes if name), "")
 
     def change(self, mode: str, bounds: Bounds, adoption: Adoption | None) -> None:
         """

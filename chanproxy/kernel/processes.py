@@ -24,6 +24,8 @@ _STATUS = re.compile(
 
 _TIMER = re.compile(rb"^signal: (\d+)/.*\nnotify: (?:signal|thread)/", re.MULTILINE)
 
+_RUNTIME = re.compile(r"(\w+):\\x5b\d:\w+\\x5d")
+
 _NONE = b"0" * 16
 
 _ESCAPED = re.compile(rb"\\([n\\])")
@@ -169,6 +171,26 @@ def commandOf(pid: int) -> str:
         return named(_read(pid, "comm").removesuffix(b"\n"))
     except OSError:
         return ""
+
+
+def runtimeIn(pid: int, name: str) -> str:
+    """
+    The runtime that a process still is, before it becomes a container's program, or one that was
+    asked for in it: whoever has begun it waits for that.  Empty: it is none, or no more.
+
+    runc names it C{runc:[2:INIT]}, C{libcontainer/nsenter/nsexec.c}, and so do those that take
+    after it; crun only itself, as any other process of it, but it runs a copy without a path then.
+
+    @param name: its own, quoted, see L{named}.
+    """
+    found = _RUNTIME.fullmatch(name)
+    if found is not None:
+        return found[1]
+    try:
+        copied = name == "crun" and os.readlink(f"/proc/{pid}/exe").rpartition("/")[2] != name
+    except OSError:
+        return ""
+    return name if copied else ""
 
 
 def isRunnable(pid: int) -> bool:
