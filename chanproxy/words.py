@@ -69,6 +69,11 @@ def listed(names: Iterable[str]) -> str:
     return ",".join(name.replace(",", "\\x2c") for name in names)
 
 
+def spelled(reason: str) -> str:
+    """What L{listed} has made of one name that is a sentence, as people write it."""
+    return reason.replace("\\x2c ", ", ")
+
+
 def brief(value: object) -> str:
     """A text or a number, quoted as Python does, cut when long."""
     # Python refuses to write out whole numbers of thousands of digits.

@@ -150,13 +150,15 @@ class Board:
         return Group(title, *body, message, keys)
 
     def _title(self) -> str:
-        asleep = sum(row.state == "asleep" for row in self._rows)
+        states = [row.state if not row.pausedBy else "paused" for row in self._rows]
+        asleep, paused = states.count("asleep"), states.count("paused")
         count = len(self._rows)
         containers = "1 container" if count == 1 else f"{count} containers"
         if self._gone:
             return f"chanproxy: no service, trying again; {containers} before  {self._path}"
         at = self._moment.local(self._moment.unix)
-        return f"chanproxy {at}: {containers}, {asleep} asleep  {self._path}"
+        more = f", {paused} paused" if paused else ""
+        return f"chanproxy {at}: {containers}, {asleep} asleep{more}  {self._path}"
 
     def _table(self, room: int) -> Table:
         number = self._number() if self._rows else 0

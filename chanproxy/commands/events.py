@@ -16,7 +16,7 @@ from chanproxy.commands.asking import asking, containersArgument, jsonOption
 from chanproxy.commands.showing import Moment, duration, jsonLine
 from chanproxy.commands.where import Where, whereOptions
 from chanproxy.guest import CallRefused, GuestError, ServiceGone
-from chanproxy.words import safe
+from chanproxy.words import safe, spelled
 
 LOOK = 2.0
 """Seconds between looks at all containers, for attempts that fail, and containers that are new."""
@@ -58,9 +58,9 @@ class Event:
         if self.kind == "lost":
             return f"({self.reason})"
         if self.kind == "fail":
-            return f"stays awake: {self.reason}"
+            return f"stays awake: {spelled(self.reason)}"
         after = "" if self.begun is None else f" after {duration((self.at - self.begun) / 1e9)}"
-        return f"wakes{after}: {self.reason}"
+        return f"wakes{after}: {spelled(self.reason)}"
 
     def fields(self) -> dict[str, Any]:
         """For programs."""

@@ -41,7 +41,7 @@ def pause(where: Where, asJson: bool, name: str) -> None:
     if asJson:
         jsonLine({"name": name, "paused": True})
     else:
-        click.echo(safe(f"{name} is paused"))
+        click.echo(safe(f"{name} is paused; who connects to a socket of its own waits"))
 
 
 @click.command("unpause")

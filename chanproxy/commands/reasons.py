@@ -12,6 +12,7 @@ from typing import Any
 
 from chanproxy.commands.rows import SLEEPS, shareAsleep
 from chanproxy.commands.showing import Moment, duration, percent
+from chanproxy.words import spelled
 
 SHOWN = 20
 """Sources that are told of; it may be thousands."""
@@ -120,6 +121,13 @@ class Reasons:
         name, lasts = source["name"], self._for(source["active_since"])
         if source["kind"] == "counter":
             count = source.get("unhandled", 1)
+            if source.get("counts") == "connections":
+                what = "connection has" if count == 1 else "connections have"
+                yield (
+                    f"{count} {what} just come or ended on {name}: that keeps it awake for its "
+                    "linger time."
+                )
+                return
             what = "1 message is" if count == 1 else f"{count} messages are"
             yield f"{what} not handled on {name}: that keeps it awake, for {lasts} so far."
         elif source["kind"] == "lock":
@@ -193,7 +201,7 @@ class Reasons:
         if figures["last_wake"]:
             yield (
                 f"It was woken last {self._for(figures['last_wake'])} ago, at "
-                f"{self._at(figures['last_wake'])}, by {figures['last_wake_reason']}."
+                f"{self._at(figures['last_wake'])}, by {spelled(figures['last_wake_reason'])}."
             )
         else:
             yield "It has not been woken so far."

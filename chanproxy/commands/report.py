@@ -32,6 +32,7 @@ NOTES = (
     "spared: processor time that was not used, an estimate: what it used each second when it was "
     "seen awake and idle, times the seconds asleep, less what it used in its breaths.",
     "own: processor time of chanproxy itself, in equal shares.",
+    "-: it is not known, or there was none.",
 )
 
 
@@ -69,11 +70,12 @@ def _share(worth: Worth) -> str:
 class _Shown:
     """A report for people, 80 columns wide or as wide as the terminal."""
 
-    def __init__(self, past: Past, days: int, name: str | None) -> None:
+    def __init__(self, past: Past, days: int, name: str | None, path: str) -> None:
         self._say = Console(highlight=False, markup=False, emoji=False)
         self._past = past
         self._days = days
         self._name = name
+        self._path = path
 
     def show(self) -> None:
         """Print it."""
@@ -86,7 +88,7 @@ class _Shown:
         self._say.print(f"From {_when(past.since)} to {_when(past.until)}:\n")
         self._table()
         self._say.print()
-        for note in NOTES:
+        for note in (*NOTES, f"All of it is from {safe(self._path)}."):
             self._say.print(note)
         if any(each.dry for each in past.containers):
             self._say.print(
@@ -238,7 +240,8 @@ def report(name: str | None, days: int, asJson: bool, path: str | None) -> None:
     No service need run. One that does writes every ten seconds.
     """
     try:
-        past = read(path or historyFile(), days, time.time(), name)
+        path = path or historyFile()
+        past = read(path, days, time.time(), name)
     except Unusable as error:
         raise click.ClickException(safe(str(error))) from None
     if name is not None and name not in past.known:
@@ -250,4 +253,4 @@ def report(name: str | None, days: int, asJson: bool, path: str | None) -> None:
         json.dump(tree(past), sys.stdout)
         print()
     else:
-        _Shown(past, days, name).show()
+        _Shown(past, days, name, path).show()

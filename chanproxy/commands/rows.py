@@ -12,6 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from chanproxy.commands.showing import Moment, duration, percent
+from chanproxy.words import spelled
 
 SLEEPS = ("asleep", "resuming")
 """The states in which time counts as asleep."""
@@ -96,7 +97,7 @@ class Row:
             return self.why
         if self.woken is None:
             return "" if self.state == "awake" else "not woken so far"
-        return f"woken last by {self.wokenBy}, {duration(moment.unix - self.woken)} ago"
+        return f"woken last by {spelled(self.wokenBy)}, {duration(moment.unix - self.woken)} ago"
 
     def fields(self) -> dict[str, Any]:
         """For programs."""

@@ -19,7 +19,7 @@ from chanproxy.commands.rows import Row
 from chanproxy.commands.showing import Moment, duration, jsonLine
 from chanproxy.commands.sleep import resumeReason
 from chanproxy.commands.where import Where, whereOptions
-from chanproxy.guest import CallRefused, GuestError, ServiceGone
+from chanproxy.guest import AlreadySuspended, CallRefused, GuestError, ServiceGone
 from chanproxy.words import listed
 
 PATIENCE = 3.0
@@ -144,6 +144,9 @@ class _Top:
         did = DONE[method]
         try:
             told = pending.answer()
+        except AlreadySuspended as error:
+            # As for the command: no error.
+            self._board.say(f"{name} is {error.parameters.get('state', 'asleep')} already")
         except CallRefused as error:
             self._board.say(f"{name} is not {did}: {error}")
         except ServiceGone as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from chanproxy.commands.programs import ProgramCommand, graceOption, replaceOpti
 from chanproxy.commands.stopping import say
 from chanproxy.guest import ServiceGone
 from chanproxy.guest._wire import Connection
+from chanproxy.words import brief
 
 PATIENCE = 10.0
 """Seconds to wait until a service takes a connection."""
@@ -58,6 +60,11 @@ def command(
     program has left running then is told to end (SIGTERM), and killed after --grace, or when a
     second signal says so.
     """
+    if ":" not in freezer:
+        raise click.UsageError(
+            f"the first word says which cgroup, as in: chanproxy watch cgroup:{_proposed(freezer)} "
+            f"-- PROGRAM; {brief(freezer)} is none"
+        )
     grace, replace = options.pop("grace"), options.pop("replace")
     control, alone = options.pop("control"), options.pop("alone")
     if path and (alone or control):
@@ -82,6 +89,11 @@ def command(
     from chanproxy.commands.alone import watch
 
     sys.exit(watch(configuration, program, grace, replace))
+
+
+def _proposed(word: str) -> str:
+    """A name for the container that somebody may have meant."""
+    return re.sub(r"[^\w.-]+", "-", os.path.basename(word.rstrip("/"))).strip("-") or "web"
 
 
 def _parameters(container: Mapping[str, Any]) -> dict[str, Any]:

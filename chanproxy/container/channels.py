@@ -187,6 +187,10 @@ class Channels:
         self._noticed.append((noticed, counter))
         return noticed
 
+    def isNoticed(self, counter: MessageCounter) -> bool:
+        """Whether it counts connections, and no messages; see L{notices}."""
+        return any(counted is counter for _, counted in self._noticed)
+
     def _registered(self, name: str, initial: int = 0) -> MessageCounter:
         counter = MessageCounter(self._reactor, initial)
         try:

@@ -244,9 +244,16 @@ class Container:
         self.account.stateChanged(state, reasons)
 
     def suspend(self, timeout: float | None = None) -> Deferred[Resumed]:
-        """Suspend now; see L{Suspension.suspend}.  Also fails when suspending is off."""
+        """
+        Suspend now; see L{Suspension.suspend}.
+
+        Also fails when suspending is off, and with L{Paused}.
+        """
         if self.mode == "off":
             return fail(SuspendFailure(f"{self.name}: suspending is off in the configuration"))
+        paused = self.suspension.paused
+        if paused is not None:
+            return fail(Paused(paused.by))
         for settling in list(self.ledger.unsettled):
             settling.settle()
         return self._watches.suspend(timeout)

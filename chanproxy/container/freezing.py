@@ -6,6 +6,7 @@ Knows the freezer only as a list of tasks; what giving up means is the caller's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -23,6 +24,8 @@ what is due before it reads.
 """
 
 UNSEEN = "no task that can be seen from here"
+
+_NUMBER = re.compile(r"\[\d+\]")
 
 NAMED = 20
 """As many tasks are named; a line with thousands of them helps nobody."""
@@ -61,11 +64,16 @@ class FreezeWatch:
         self._warning: IDelayedCall | None = None
         self._end: IDelayedCall | None = None
 
-    def start(self) -> None:
-        """A freeze begins.  Idempotent."""
+    def start(self, patient: bool = False) -> None:
+        """
+        A freeze begins.  Idempotent.
+
+        @param patient: it is to be frozen, whatever it hears meanwhile: it has all the time.
+        """
         if self._end is None:
             self._began = self._clock.seconds()
-            self._end = self._clock.callLater(self._stall, self._expire, False)
+            stall = self._limit if patient else self._stall
+            self._end = self._clock.callLater(stall, self._expire, False)
             self._warnAfter(self._firstWarning, 0)
 
     def stop(self) -> None:
@@ -122,5 +130,13 @@ class FreezeWatch:
             return f"tasks that cannot be listed ({error})"
         if not tasks:
             return ""
-        more = [f"and {len(tasks) - NAMED} more"] if len(tasks) > NAMED else []
-        return ", ".join([*tasks[:NAMED], *more])
+        # Threads of one program that are alike are one to people.
+        alike: dict[str, list[str]] = {}
+        for task in tasks:
+            alike.setdefault(_NUMBER.sub("", task), []).append(task)
+        words = [
+            each[0] if len(each) == 1 else f"{each[0]} and {len(each) - 1} like it"
+            for each in alike.values()
+        ]
+        more = [f"and {len(words) - NAMED} more"] if len(words) > NAMED else []
+        return "; ".join([*words[:NAMED], *more])

@@ -181,7 +181,10 @@ class Watches:
         starting = self._starting() if suspension.state == "awake" else ""
         if starting:
             return fail(NotIdle(f"busy: {starting} is about to start a program", STARTS))
-        if self._adopter is None or suspension.state != "awake":
+        # What is held for it, and what has come, is said before what it does itself.
+        sources = self._looked.sources
+        known = suspension.state != "awake" or sources.closed or sources.signalled()
+        if self._adopter is None or known:
             return suspension.suspend(timeout)
         foreseen = self._adopter.foresee().addErrback(_refused)
         return foreseen.addCallback(lambda _: suspension.suspend(timeout))
@@ -237,7 +240,7 @@ class Watches:
             # Or it would look, as long as that lasts, for nothing.
             self._paused = self._idle is not None
             self.stopIdle()
-            self._freezeWatch.start()
+            self._freezeWatch.start(patient=True)
         else:
             self._freezeWatch.stop()
         if state == "asleep":

@@ -64,12 +64,20 @@ class Connection:
             self._socket.settimeout(patience)
         except OSError as error:
             self._socket.close()
-            raise self._gone(error.strerror or str(error)) from error
+            why = error.strerror or str(error)
+            if isinstance(error, PermissionError):
+                raise ServiceGone(
+                    f"{path}: {why}; the socket is not open to this user: its key control says a "
+                    "mode (mode=666), and a table [access.NAME] who may do what"
+                ) from error
+            hint = "; a service has one by its key control, a watch by --control"
+            absent = isinstance(error, FileNotFoundError)
+            raise self._gone(why, hint if absent else "") from error
 
-    def _gone(self, why: str) -> ServiceGone:
+    def _gone(self, why: str, hint: str = "") -> ServiceGone:
         return ServiceGone(
             f"{self._path}: {why}; is the service running, with this control socket? "
-            "Set CHANPROXY_CONTROL to its path"
+            f"Set CHANPROXY_CONTROL to its path{hint}"
         )
 
     def _lost(self, error: OSError) -> ServiceGone:

@@ -225,7 +225,9 @@ class _Look:
             inside, count = self.container.sources.inside(source, self.until)
             return {"inside": inside, "inside_count": count} if count else {}
         if source.counter is not None and source.statistics.activeSince:
-            return {"unhandled": source.counter.value()}
+            connections = self.container.channels.isNoticed(source.counter)
+            more = {"counts": "connections"} if connections else {}
+            return {"unhandled": source.counter.value(), **more}
         return {}
 
 

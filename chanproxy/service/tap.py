@@ -5,8 +5,9 @@ C{twistd chanproxy}: options to a service, all errors at once, before anything i
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, cast
 
@@ -30,6 +31,7 @@ from chanproxy.service.logs import observerOf
 from chanproxy.service.notices import Notices
 from chanproxy.service.preflight import preflight
 from chanproxy.service.service import ChanproxyService
+from chanproxy.words import brief
 
 _log = Logger()
 
@@ -46,6 +48,20 @@ def _refuse(*reasons: str | Problem) -> NoReturn:
     lines = zip(map(str, reasons), located, strict=True)
     sys.exit("\n".join(line if file else f"chanproxy: {line}" for line, file in lines))
 
+
+TWISTD = (
+    "-n",
+    "--nodaemon",
+    "--logfile",
+    "--pidfile",
+    "-y",
+    "--python",
+    "-u",
+    "--uid",
+    "-g",
+    "--gid",
+)
+"""Options of C{twistd(1)} that are given to us, by mistake."""
 
 _SHORT = {"listen": "l", "connect": "t", "freezer": "f"}
 
@@ -75,6 +91,24 @@ class Options(usage.Options):
 
     configuration: config.Configuration
     file: str | None = None
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """What is wrong with the words themselves is said with what to write."""
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]  # it has no annotations
+        except usage.UsageError as error:
+            word = re.fullmatch(r"option (-\S+) not recognized", str(error))
+            if word is None or word[1] not in TWISTD:
+                raise
+            text = f"{word[1]} is for twistd, and stands before the word chanproxy"
+            raise usage.UsageError(text) from None
+
+    def parseArgs(self, *words: str) -> None:
+        """There are none."""
+        if words:
+            raise usage.UsageError(
+                f"{brief(words[0])} is no option; a file is given as --config {words[0]}"
+            )
 
     def postOptions(self) -> None:
         """Thaw what a dead predecessor left, then check everything."""

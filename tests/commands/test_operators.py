@@ -123,6 +123,33 @@ async def test_whyAwake(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_whyConnections(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """A connection that has just come or ended is no message, and is not called one."""
+    async with stationed(reactor, tmp_path) as (station, _, _):
+        noticed = station.editor.channels.notices("editor/web")
+        for words in ("1 connection has just come or ended on editor/web: ", "2 connections have "):
+            noticed.hold()
+            assert words in "\n".join(await lines(station, "why", "editor"))
+        (found,) = await fields(station, "why", "editor")
+        (source,) = found["keeps_awake"]
+        assert (source["name"], source["unhandled"]) == ("editor/web", 2)
+
+
+@asynchronous
+async def test_sentence(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """A reason that is a sentence is one, with its commas."""
+    async with stationed(reactor, tmp_path) as (station, _, _):
+        cycle(station, "rain, as it seems")
+        station.editor.suspend().addErrback(lambda _: None)
+        assert "woken last by rain, as it seems, " in "\n".join(await lines(station, "ps"))
+        assert ", by rain, as it seems." in "\n".join(await lines(station, "why", "editor"))
+        assert ": rain, as it seems" in "\n".join(await lines(station, "events"))
+        # For programs it is one name still.
+        (found, _) = await fields(station, "ps")
+        assert found["last_wake_reason"] == "rain\\x2c as it seems"
+
+
+@asynchronous
 async def test_whyAsleep(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """What will wake it and when, and what did last time."""
     bounds = Bounds(maxAsleep=7200)

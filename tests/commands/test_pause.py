@@ -39,11 +39,12 @@ def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 def test_pause(stage: Stage) -> None:
     """It is stopped whatever comes; each command says so, and by whom; unpaused it answers."""
-    assert stage.ask("pause", "web") == "web is paused\n"
+    assert stage.ask("pause", "web").startswith("web is paused; ")
     assert stage.web.frozen()
     # Who asks has to wait: nothing is lost.
     with socket.create_connection(("127.0.0.1", stage.port)) as asking:
         asking.sendall(b"hello")
+        stage.ask("suspend", "web", status=1)
         refused = stage.ask("resume", "web", status=1)
         assert re.search(r"paused by .?chanproxy pause \(root\)", refused), refused
         assert "chanproxy unpause" in refused

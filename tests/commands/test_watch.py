@@ -514,3 +514,11 @@ def test_noRights(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
         command.signal(signal.SIGTERM)
         assert command.ends() == 128 + signal.SIGTERM
     assert not any(entry.is_dir() for entry in os.scandir(cgroup.path))
+
+
+@pytest.mark.parametrize("words", [["redis", "--", "true"], ["--", "python3", "-m", "x"]])
+def test_noCgroup(words: list[str]) -> None:
+    """The first word is to say which; what is to be written is said."""
+    done = subprocess.run([*WATCH, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "the first word says which cgroup, as in: chanproxy watch cgroup:" in done.stderr

@@ -114,16 +114,29 @@ def test_stopWithinEnd() -> None:
 
 
 def test_manyTasks() -> None:
-    """Twenty are named."""
+    """Twenty are named, and those that are alike once."""
     setup = Setup()
-    setup.freezer.tasks = [f"t[{number}] running" for number in range(23)]
+    setup.freezer.tasks = [f"t{number}[{number}] running" for number in range(23)]
     setup.watch.start()
     (line,) = setup.run(1)
-    assert line.endswith(", t[18] running, t[19] running, and 3 more")
+    assert line.endswith("; t18[18] running; t19[19] running; and 3 more")
     setup.freezer.tasks = setup.freezer.tasks[:20]
     (line,) = setup.run(1)
-    assert line.endswith(", t[18] running, t[19] running")
+    assert line.endswith("; t18[18] running; t19[19] running")
+    setup.freezer.tasks = [*(f"t[{number}] running" for number in range(7)), "t[9] in pipe_read"]
+    (line,) = setup.run(2)
+    assert line.endswith("waiting for: t[0] running and 6 like it; t[9] in pipe_read")
     setup.watch.stop()
+
+
+def test_patient() -> None:
+    """What is to be frozen in any case has all the time, though nobody hears meanwhile."""
+    setup = Setup(stall=0.05)
+    setup.watch.start(patient=True)
+    setup.run(1)
+    assert setup.ends == []
+    setup.run(30)
+    assert len(setup.ends) == 1
 
 
 def test_noTasks() -> None:
@@ -219,7 +232,7 @@ async def test_uninterruptible(reactor: ChanproxyReactor) -> None:
         cgroup.spawn(["sleep", "1000"])
         freezer = CgroupFreezer(cgroup.path, reactor)
         watch = FreezeWatch(
-            "box", reactor, freezer, Bounds(freezeWarning=0.05, freezeLimit=0.15), texts.append
+            "box", reactor, freezer, Bounds(freezeWarning=0.5, freezeLimit=1.5), texts.append
         )
         with stuckProcess(cgroup) as stuck, capturedLogs() as events:
             freezer.freeze().addBoth(outcome.append)
@@ -229,9 +242,9 @@ async def test_uninterruptible(reactor: ChanproxyReactor) -> None:
             await freezer.thaw()
         task = f"stat[{stuck.pid}] in fuse_get_req"
         assert [formatEvent(event) for event in events] == [
-            f"box: not frozen after {passed} s, waiting for: {task}" for passed in ("0.05", "0.1")
+            f"box: not frozen after {passed} s, waiting for: {task}" for passed in ("0.5", "1")
         ]
-        assert texts[0].startswith(f"not frozen within 0.15 s: {task}; ")
+        assert texts[0].startswith(f"not frozen within 1.5 s: {task}; ")
         (failure,) = outcome
         assert isinstance(getattr(failure, "value", None), FreezeInterrupted)
 

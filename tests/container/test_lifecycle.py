@@ -14,7 +14,13 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from chanproxy.container import Bounds, Container, Surroundings
-from chanproxy.container.outcomes import AlreadySuspended, Resumed, SuspendFailure, WakeLocksExist
+from chanproxy.container.outcomes import (
+    AlreadySuspended,
+    Paused,
+    Resumed,
+    SuspendFailure,
+    WakeLocksExist,
+)
 from chanproxy.interfaces import ChanproxyReactor, FreezerError, IWakeWatcher
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
@@ -197,7 +203,9 @@ class ContainerMachine(RuleBasedStateMachine):
         wasAwake = self.state == "awake"
         positive = self.positive()
         result = outcome(self.container.suspend(timeout))
-        if not wasAwake or self.container.suspension.paused is not None:
+        if self.paused:
+            assert isinstance(result[0], Paused)
+        elif not wasAwake:
             assert isinstance(result[0], AlreadySuspended)
         elif positive:
             assert isinstance(result[0], WakeLocksExist)
@@ -380,7 +388,8 @@ class ContainerMachine(RuleBasedStateMachine):
         assert all(len(result) == 1 for result in self.results)
         assert all(len(result) == 1 for result in self.pauses)
         for (result,) in self.results:
-            assert isinstance(result, Resumed | SuspendFailure | WakeLocksExist | AlreadySuspended)
+            known = Resumed | SuspendFailure | WakeLocksExist | AlreadySuspended | Paused
+            assert isinstance(result, known)
         self.legalPath()
         self.stateIsTrue()
         self.watchersSeeTheChanges()

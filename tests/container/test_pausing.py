@@ -190,9 +190,11 @@ def test_pausedOnce(world: World) -> None:
 
 
 def test_suspendIsRefused(manual: World) -> None:
-    """It sleeps already."""
+    """It sleeps already, and nothing would wake it."""
     manual.pause()
     (error,) = outcome(manual.container.suspend())
+    assert isinstance(error, Paused)
+    (error,) = outcome(manual.container.suspension.suspend())
     assert isinstance(error, AlreadySuspended)
     assert str(error) == "web is asleep, and paused by root"
 

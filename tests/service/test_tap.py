@@ -8,10 +8,12 @@ import secrets
 from pathlib import Path
 
 import pytest
+from twisted.python import usage
 
 from chanproxy import config
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import preflight
+from chanproxy.service.tap import Options
 from support.cgroups import unifiedMount
 from tests.shared.refusing import refused
 
@@ -23,6 +25,21 @@ def test_noOptions(tmp_path: Path) -> None:
     for name in ("control", "history"):
         text = refused(tmp_path, "--config", "x", f"--{name}", "/y")
         assert f"not together with --{name}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-n", "--config", "x"], "-n is for twistd, and stands before the word chanproxy"),
+        (["x.toml"], "'x.toml' is no option; a file is given as --config x.toml"),
+        (["--cofnig", "x"], "option --cofnig not recognized"),
+    ],
+)
+def test_wrongWords(words: list[str], says: str) -> None:
+    """Also what stands at the wrong place, or lacks its option, has a way out."""
+    with pytest.raises(usage.UsageError) as raised:
+        Options().parseOptions(words)  # type: ignore[no-untyped-call]  # it has no annotations
+    assert str(raised.value) == says
 
 
 def test_noFile(tmp_path: Path) -> None:
