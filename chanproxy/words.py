@@ -74,6 +74,12 @@ def spelled(reason: str) -> str:
     return reason.replace("\\x2c ", ", ")
 
 
+def unlisted(text: str, most: int) -> tuple[str, ...]:
+    """The names in a text of L{listed}, the first C{most} of them; a text without any has none."""
+    names = text.split(",", most)[:most] if text else []
+    return tuple(name.replace("\\x2c", ",") for name in names)
+
+
 def brief(value: object) -> str:
     """A text or a number, quoted as Python does, cut when long."""
     # Python refuses to write out whole numbers of thousands of digits.

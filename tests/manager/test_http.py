@@ -18,6 +18,7 @@ from chanproxy import config
 from chanproxy.config import StartError
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.http.resources import OPERATIONS
+from chanproxy.words import listed
 from support.live import PATIENCE
 from support.places import ROOT
 from support.ports import freePort
@@ -242,6 +243,11 @@ async def test_loopback(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         for name in ("suspend", "resume", "acquire", "release"):
             refused = await web.post(f"/containers/editor/{name}")
             refused.refused(403, "http-token-file", "unix:")
+        # Who listens knows it before.
+        listener = Listener(web.address)
+        hello, _ = await listener.until("hello")
+        assert (hello["acts"], hello["message"]) == (False, refused.tree["parameters"]["message"])
+        listener.close()
         assert web.editor.suspension.statistics.attempts == 0
 
 
@@ -372,8 +378,18 @@ async def test_events(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         listener = Listener(web.address)
         kind, hello, _ = await listener.next()
         assert (listener.status, kind) == (200, "hello")
+        assert hello.keys() == {"now", "acts"}
+        assert hello["acts"]
         assert hello["now"] <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        assert [c["state"] for c in (await listener.next())[1]["containers"]] == ["awake", "awake"]
+        assert (await listener.next())[1]["containers"] == [
+            {
+                "name": name,
+                "state": "awake",
+                "mode": "manual",
+                "counted_since": container.suspension.statistics.since,
+            }
+            for name, container in web.service.containers.items()
+        ]
         await web.post("/containers/editor/suspend", {"timeout": 0.01})
         fields, first = await listener.until("attempt")
         assert fields == {"container": "editor", "at": first, "kind": "attempt", "reason": ""}
@@ -387,7 +403,7 @@ async def test_events(reactor: ChanproxyReactor, tmp_path: Path) -> None:
                 if fields["state"] == "awake":
                     break
             else:
-                assert (kind, fields["reason"]) == ("resume", "timeout")
+                assert (kind, fields["reason"], fields["general"]) == ("resume", *["timeout"] * 2)
                 assert identity == fields["at"]
         assert states[-1] == ("awake", "timeout")
         assert ("asleep", "") in states
@@ -407,6 +423,25 @@ async def test_events(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         listener.close()
         (await web.get("/events?container=none")).refused(404)
         (await web.get("/events", Last_Event_ID="x")).refused(422, "Last-Event-ID")
+
+
+@asynchronous
+async def test_general(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """What woke it is told also as the report counts it; of thousands of names, by the first."""
+    reasons = {
+        ("editor/node[7] tcp [::1]:80 from [::1]:51234",): "node tcp [::1]:80",
+        ("editor/lsp#3", "rpc", "editor/lsp#4"): "lsp, rpc",
+        ("busy, and busy-cpu = 3",): "busy",
+        (): "nothing that is known",
+        tuple(f"editor/lsp#{number}" for number in range(5000)): "lsp",
+    }
+    async with Web(reactor, tmp_path) as web:
+        for number, names in enumerate(reasons):
+            web.editor.suspension.statistics.succeeded(number + 1, 0, listed(names))
+        listener = Listener(web.address, "Last-Event-ID: 0\r\n")
+        for general in reasons.values():
+            assert (await listener.until("resume"))[0]["general"] == general
+        listener.close()
 
 
 @asynchronous

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.http.page import page
 from chanproxy.wake.counter import MessageCounter
+from chanproxy.wake.statistics import EVENTS_KEPT, bootNanoseconds
 from support.places import DOCS
 from support.ports import freePort
 from tests.shared.browser import Browser
@@ -29,13 +32,20 @@ pytestmark = pytest.mark.lasts(30)
 STATE = "document.querySelector('[data-name=editor] .state')?.textContent"
 LABELS = "[...document.querySelectorAll('[data-name=editor] .line button')]"
 LABELS += ".map(b => b.getAttribute('aria-label'))"
+LEFT = "Math.min(...[...document.querySelectorAll('[data-name=editor] .line button')]"
+LEFT += ".map(b => parseFloat(b.style.left)))"
+WORTH = "document.querySelector('[data-name=editor] h3').textContent"
+
+SECOND = 1_000_000_000
 
 
 class Seen:
-    """A browser that shows the page of a service that answers by TCP, with a token."""
+    """A browser that shows the page of a service that answers by TCP."""
 
-    def __init__(self, reactor: ChanproxyReactor, directory: Path) -> None:
+    def __init__(self, reactor: ChanproxyReactor, directory: Path, knows: bool = True) -> None:
+        """@param knows: there is a token, and it is entered."""
         self._reactor = reactor
+        self._knows = knows
         self._directory = directory
         self._token = directory / "token"
         self._token.write_text(TOKEN)
@@ -44,7 +54,7 @@ class Seen:
 
     def web(self) -> Web:
         """A service, always at the same place."""
-        more = f"http-token-file = '{self._token}'"
+        more = f"http-token-file = '{self._token}'" if self._knows else ""
         return Web(self._reactor, self._directory, f"tcp:{self.port}", more)
 
     async def open(self) -> Browser:
@@ -60,9 +70,11 @@ class Seen:
     def _enter(self, browser: Browser) -> None:
         browser.shape(1000, 700)
         browser.go(f"http://127.0.0.1:{self.port}/")
-        browser.until("document.querySelector('#ask') && !document.querySelector('#ask').hidden")
-        browser.value(f"document.querySelector('#token').value = '{TOKEN}'")
-        browser.value("document.querySelector('#ask button').click()")
+        if self._knows:
+            asks = "document.querySelector('#ask')"
+            browser.until(f"{asks} && !{asks}.hidden")
+            browser.value(f"document.querySelector('#token').value = '{TOKEN}'")
+            browser.value("document.querySelector('#ask button').click()")
         browser.until(f"{STATE} == 'awake'")
 
 
@@ -175,7 +187,7 @@ async def test_worth(reactor: ChanproxyReactor, tmp_path: Path) -> None:
             def look() -> None:
                 text = "document.querySelector('[data-name=editor]').innerText"
                 browser.until(f"/Wakes took [\\d.]+ ms \\(median\\)/.test({text})")
-                browser.until(f"/Asleep \\d+ % of that time, 3 wakes/.test({text})")
+                browser.until(f"/Asleep \\d+ % of the time that is known, 3 wakes/.test({text})")
                 counts = "[...document.querySelectorAll('[data-name=editor] .took dd:last-of-type"
                 counts += ", [data-name=editor] .took .bar')].length"
                 assert browser.value(counts) > 1
@@ -190,16 +202,142 @@ async def test_worth(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_known(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Of the time before a container is counted nothing is drawn, and nothing is in the share."""
+    seen = Seen(reactor, tmp_path)
+    async with seen.web() as web:
+        # For three minutes of the ten that are shown; all but ten seconds of these asleep.
+        statistics, now = web.editor.suspension.statistics, bootNanoseconds()
+        statistics.since = now - 180 * SECOND
+        statistics.attempted(now - 175 * SECOND)
+        statistics.succeeded(now - 5 * SECOND, 170 * SECOND, "timeout")
+        browser = await seen.open()
+
+        def look() -> None:
+            browser.until(f"{LABELS}.length == 3")
+            assert 65 < browser.value(LEFT) <= 70
+            share = re.match(r"Asleep (\d+) % of the time that is known, 1 wake$", worth(browser))
+            assert share is not None, worth(browser)
+            assert 80 < int(share[1]) <= 94
+            kinds = [each.partition(" from ")[:2] for each in browser.value(LABELS)]
+            assert kinds == [(kind, " from ") for kind in ("awake", "asleep", "awake")]
+            # All of a minute is known.
+            chosen = "document.querySelector('#span')"
+            browser.value(f"{chosen}.value = '60'; {chosen}.dispatchEvent(new Event('change'))")
+            assert browser.value(LEFT) == 0
+            assert " % of that time, 1 wake" in worth(browser)
+            assert browser.complaints() == []
+
+        await closing(browser, look)
+
+
+@asynchronous
+async def test_knownOfMany(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Of the time before the first event that is kept nothing is, either, if there were more."""
+    seen = Seen(reactor, tmp_path)
+    async with seen.web() as web:
+        now = bootNanoseconds()
+        for name, count in (("editor", EVENTS_KEPT), ("shop", 8)):
+            statistics = web.service.containers[name].suspension.statistics
+            statistics.since = now - 480 * SECOND
+            for number in range(count):
+                begin = now - 240 * SECOND + number * SECOND
+                statistics.attempted(begin)
+                statistics.succeeded(begin + SECOND // 2, SECOND // 2, "timeout")
+        # The first that is kept of the one is of 176 seconds ago.
+        browser = await seen.open()
+
+        def look() -> None:
+            # As many times awake as asleep.
+            browser.until(f"{LABELS}.length == {EVENTS_KEPT}")
+            assert 65 < browser.value(LEFT) <= 100 * (600 - 176) / 600
+            other = LEFT.replace("editor", "shop")
+            assert 15 < browser.value(other) <= 20
+
+        await closing(browser, look)
+
+
+def worth(browser: Browser) -> str:
+    """What is said of how long it slept."""
+    return str(browser.value(WORTH))
+
+
+@asynchronous
+async def test_reasons(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """They are counted as in the report, and come to as many wakes as there were."""
+    seen = Seen(reactor, tmp_path)
+    async with seen.web() as web:
+        statistics, now = web.editor.suspension.statistics, bootNanoseconds()
+        statistics.since = now - 60 * SECOND
+        reasons = [f"editor/node tcp 127.0.0.1:18301 from 127.0.0.1:{52138 + n}" for n in range(9)]
+        reasons += [f"editor/{name}#{n}" for name in "abcde" for n in range(3)]
+        reasons += ["f", "g", "h"]
+        for number, reason in enumerate(reasons):
+            statistics.attempted(now - (50 - number) * SECOND)
+            statistics.succeeded(now - (50 - number) * SECOND + SECOND // 2, SECOND // 2, reason)
+        browser = await seen.open()
+
+        def look() -> None:
+            browser.until(f"{WORTH}.endsWith(', 27 wakes')")
+            rows = "[...document.querySelectorAll('[data-name=editor] .why li')]"
+            rows += ".map(row => [...row.children].map(each => each.textContent))"
+            assert browser.value(rows) == [
+                ["node tcp 127.0.0.1:18301", "9"],
+                *([name, "3"] for name in "abcde"),
+                ["other reasons", "3"],
+            ]
+            # Of each time all is said.
+            assert any(each.endswith("from 127.0.0.1:52146") for each in browser.value(LABELS))
+
+        await closing(browser, look)
+
+
+@asynchronous
+async def test_looksOnly(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Who may only look sees buttons that are off, and why, without having tried."""
+    seen = Seen(reactor, tmp_path, knows=False)
+    async with seen.web() as web:
+        refused = await web.post("/containers/editor/pause")
+        why = refused.tree["parameters"]["message"]
+        browser = await seen.open()
+
+        def look() -> None:
+            buttons = "[...document.querySelectorAll('.top .do')]"
+            assert browser.value(f"{buttons}.map(each => each.disabled)") == [True] * 6
+            assert browser.value(f"{buttons}.map(each => each.title)") == [why] * 6
+            assert browser.value("document.querySelector('#looks').innerText") == why
+            browser.until(f"document.querySelector('#said').textContent == {json.dumps(why)}")
+            tree = browser.call("Accessibility.getFullAXTree")["nodes"]
+            described = {
+                node["name"]["value"]: node.get("description", {}).get("value")
+                for node in tree
+                if not node.get("ignored") and node["role"]["value"] == "button"
+            }
+            assert described["suspend editor"] == described["pause shop"] == why
+            # What happens is seen all the same, and changes nothing of that.
+            _later(reactor, lambda: web.editor.suspend().addErrback(lambda _: None))
+            browser.until(f"{STATE} == 'asleep'")
+            assert browser.value(f"{buttons}.every(each => each.disabled)")
+            assert browser.complaints() == []
+
+        await closing(browser, look)
+
+
+@asynchronous
 async def test_restart(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """It goes on when the service has been started again."""
     seen = Seen(reactor, tmp_path)
-    async with seen.web():
+    async with seen.web() as web:
+        web.editor.suspension.statistics.since -= 300 * SECOND
         browser = await seen.open()
+        await thread(browser.until, f"{LEFT} < 60")
     link = "document.querySelector('#link').textContent"
     try:
         await thread(browser.until, f"{link}.startsWith('not connected')")
         async with seen.web() as web:
             await thread(browser.until, f"{link} == 'connected' && {STATE} == 'awake'")
+            # What was before, the service does not know any more.
+            await thread(browser.until, f"{LEFT} > 80")
             web.editor.suspend().addErrback(lambda _: None)
             await until(reactor, lambda: web.editor.suspension.state == "asleep")
             await thread(browser.until, f"{STATE} == 'asleep'")

@@ -18,7 +18,7 @@ from chanproxy.endpoints.paths import UnixStreamAddressSpec
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.processes import ProcessStatus
 from chanproxy.manager.describe import description
-from chanproxy.words import LONGEST_NAME, listed, named, safe
+from chanproxy.words import LONGEST_NAME, listed, named, safe, unlisted
 from tests.shared.frozen import Subject, needsCgroup
 from tests.shared.home import home, stack
 from tests.shared.managing import cycle, stationed
@@ -81,6 +81,9 @@ def test_named() -> None:
     assert named("x" * LONGEST_NAME) == "x" * LONGEST_NAME
     assert named("x" * 300) == "x" * LONGEST_NAME + "..."
     assert listed(["a,b", "c"]) == r"a\x2cb,c"
+    assert unlisted(r"a\x2cb,c", 2) == ("a,b", "c")
+    assert unlisted("a,b,c", 2) == ("a", "b")
+    assert unlisted("", 2) == ()
 
 
 COMMS = [b"a\nawake t", b"\x1b[31m,x[1]", b"e\\n\\", b"\xff\xe2\x80\xae\r"]

@@ -24,6 +24,12 @@ from chanproxy.words import brief
 SHORTEST_TOKEN = 16
 """Bytes; what can be guessed is no token."""
 
+LOOKS_ONLY = (
+    "who comes by TCP may only look; write http-token-file into the configuration, "
+    "or ask by a path, http = unix:PATH"
+)
+"""Why somebody may do no more."""
+
 
 @frozen
 class Peer:
@@ -129,12 +135,7 @@ def expectRight(peer: Peer, acts: bool) -> None:
     @raise VarlinkError: it may not.
     """
     if acts and not peer.acts and peer.rights.any:
-        raise HttpError(
-            403,
-            "PermissionDenied",
-            "who comes by TCP may only look; write http-token-file into the configuration, "
-            "or ask by a path, http = unix:PATH",
-        )
+        raise HttpError(403, "PermissionDenied", LOOKS_ONLY)
     if not peer.rights.any and not peer.known:
         raise HttpError(
             401,

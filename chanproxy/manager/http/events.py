@@ -21,8 +21,9 @@ from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.crowds import Account
 from chanproxy.manager.describe import fitting, happened, pause, shortened, summary
+from chanproxy.wake.history.reasons import generalAll
 from chanproxy.wake.statistics import EVENTS_KEPT, SuspendEvent, bootNanoseconds
-from chanproxy.words import listed, safe
+from chanproxy.words import listed, safe, unlisted
 
 LOOK = 1.0
 """Seconds between looks for containers that were added or removed."""
@@ -35,6 +36,9 @@ WAITING = 256
 
 TURN = 64
 """Events that are sent in one turn."""
+
+NAMES = 32
+"""Those in a reason of which its general form is made; there may be thousands."""
 
 
 class ISink(Protocol):
@@ -53,7 +57,16 @@ def event(kind: str, fields: Mapping[str, Any], identity: int | None = None) -> 
 
 
 def _happened(name: str, found: SuspendEvent) -> bytes:
-    return event(found.kind, {"container": name, **happened(found)}, found.at)
+    fields = {"container": name, **happened(found)}
+    if found.kind == "resume":
+        # As in the report, so that both count the same.
+        fields["general"] = generalAll(unlisted(found.reason, NAMES), name)
+    return event(found.kind, fields, found.at)
+
+
+def _listed(container: Container) -> dict[str, Any]:
+    """One that there is, and since when what is told of it is counted."""
+    return {**summary(container), "counted_since": container.suspension.statistics.since}
 
 
 @implementer(IPushProducer)
@@ -67,17 +80,20 @@ class Stream:
         allows: Callable[[str], bool],
         drop: Callable[[], object],
         account: Account,
+        looks: str = "",
     ) -> None:
         """
         @param allows: of which containers it is told.
         @param drop: ends its connection.
         @param account: whose it is.
+        @param looks: why it may only look, if it may do no more.
         """
         self._reactor = reactor
         self._sink = sink
         self._drop = drop
         self.allows = allows
         self.account = account
+        self.looks = looks
         self._old: Iterator[bytes] = iter(())
         self._waiting: deque[bytes] = deque()
         self._paused = self._turning = False
@@ -174,7 +190,10 @@ class Feed:
             self._looking.start(LOOK, now=False)
         self._streams.append(stream)
         now = bootNanoseconds()
-        hello = b"retry: 2000\n" + event("hello", {"now": now}) + self._list(stream)
+        fields: dict[str, Any] = {"now": now, "acts": not stream.looks}
+        if stream.looks:
+            fields["message"] = stream.looks
+        hello = b"retry: 2000\n" + event("hello", fields) + self._list(stream)
         # Later than now: of a time before the host was started again.
         since = None if last is None else last if last <= now else 0
         stream.begin(hello, self._since(stream, since))
@@ -204,7 +223,7 @@ class Feed:
                 stream.tell(data)
 
     def _list(self, stream: Stream) -> bytes:
-        found = [summary(c) for name, c in self._containers().items() if stream.allows(name)]
+        found = [_listed(c) for name, c in self._containers().items() if stream.allows(name)]
         return event("containers", {"containers": found})
 
     def _since(self, stream: Stream, last: int | None) -> Iterator[bytes]:

@@ -27,7 +27,7 @@ from chanproxy.manager.errors import (
     LimitExceeded,
     VarlinkError,
 )
-from chanproxy.manager.http.doors import Peer, expectOwnSite, expectRight
+from chanproxy.manager.http.doors import LOOKS_ONLY, Peer, expectOwnSite, expectRight
 from chanproxy.manager.http.errors import HttpError
 from chanproxy.manager.http.events import Feed, Stream
 from chanproxy.manager.http.server import HttpRequest
@@ -327,6 +327,7 @@ class Resources:
             lambda name: peer.rights.allows(name) and wanted in (None, name),
             asked.drop,
             peer.account,
+            "" if peer.acts else LOOKS_ONLY,
         )
         asked.begin(200, "text/event-stream", {"X-Accel-Buffering": "no"})
         asked.notifyFinish().addBoth(lambda _: feed.remove(stream))
