@@ -166,6 +166,22 @@ _UNITS = {
 _TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.ASCII | re.IGNORECASE)
 
 
+def usable(name: str) -> str:
+    """A name like that one, of letters, digits, dot, - and _, as a part of a path."""
+    return re.sub(r"[^\w.-]+|\.{2,}", "-", name, flags=re.ASCII).strip("-.") or "container"
+
+
+def secondsWritten(text: str) -> float | None:
+    """Seconds, of C{15s} or C{15}, whole if they are; L{None}: they are written in another way."""
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        return None
+    if not math.isfinite(seconds):
+        return None
+    return int(seconds) if seconds.is_integer() else seconds
+
+
 def secondsMeant(text: str) -> float | None:
     """Seconds, of C{5m}, C{1 hour} or C{500ms}; L{None}: it is no time."""
     found = _TIME.fullmatch(text)

@@ -40,6 +40,9 @@ COMMANDS = {
 }
 """Modules of this room, and what is the command in each."""
 
+BEHIND = {"--socket": "PATH", "--url": "URL", "--token-file": "PATH", "--json": ""}
+"""Options of most commands, and what their values are."""
+
 
 class Commands(click.Group):
     """Those of the table, each loaded when it is named."""
@@ -54,6 +57,35 @@ class Commands(click.Group):
         found = getattr(import_module(f"chanproxy.commands.{module}"), attribute)
         assert isinstance(found, click.Command)
         return found
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            option, name = error.option_name, next(filter(COMMANDS.__contains__, words), "ps")
+            if option in BEHIND and self._has(ctx, name, option):
+                there = f"{ctx.info_name} {name} {option} {BEHIND[option]}".rstrip()
+                ctx.fail(f"No such option '{option}'; it stands behind the command: {there}")
+            raise
+
+    def _has(self, ctx: click.Context, name: str, option: str) -> bool:
+        command = self.get_command(ctx, name)
+        return command is not None and any(option in each.opts for each in command.params)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = args[0] in COMMANDS or args[0].startswith("-")
+        if not known and not ctx.resilient_parsing:
+            # Who completes a word in a shell is not told.
+            from chanproxy.words import brief, meant
+
+            near = meant(args[0], COMMANDS)
+            # All of them are too many for a line.
+            hint = near if near.endswith("?") else f"{ctx.info_name} --help lists them"
+            ctx.fail(f"No such command {brief(args[0])}; {hint}")
+        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The names alone, and no help: none is loaded for it."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from attrs import frozen
 
-from chanproxy.words import Wrong, brief, numberMeant, secondsMeant, written
+from chanproxy.words import Wrong, brief, numberMeant, secondsMeant, secondsWritten, usable, written
 
 LONGEST = 86400.0
 """Seconds: a day.  More is a mistake in the unit."""
@@ -86,7 +86,7 @@ class Kind(ABC):
 
 @frozen
 class Number(Kind):
-    """From C{least} to C{most}."""
+    """From C{least} to C{most}; seconds may also be a text, as C{"15s"}."""
 
     least: float
     most: float
@@ -100,7 +100,8 @@ class Number(Kind):
     def allowed(self) -> str:
         """See L{Kind}."""
         of = f"{self._noun}, {self.unit}" if self.unit else self._noun
-        return f"{of}, {self._range}"
+        text = ', or as `"15s"`' if self.unit == "seconds" else ""
+        return f"{of}, {self._range}{text}"
 
     @property
     def _range(self) -> str:
@@ -108,12 +109,21 @@ class Number(Kind):
 
     def check(self, value: Any) -> Any:
         """See L{Kind}."""
+        if isinstance(value, str) and self.unit == "seconds":
+            seconds = secondsWritten(value)
+            if seconds is None:
+                raise Wrong(f"{brief(value)} is no time", *self._meant(value))
+            value = seconds
+        self.checkMade(value)
+        return self._kinds[-1](value)
+
+    def checkMade(self, value: Any) -> None:
+        """See L{Kind}."""
         if isinstance(value, bool) or type(value) not in self._kinds:
             raise Wrong(f"is {sort(value)}", *self._meant(value))
         # Comparing is safe for a nan and for a whole number that no float can hold.
         if not self.least <= value <= self.most:
             raise ValueError(f"{brief(value)} is out of range")
-        return self._kinds[-1](value)
 
     def _meant(self, value: Any) -> Iterable[float]:
         """The number that is meant by something else, if that is known and would do."""
@@ -156,11 +166,7 @@ class Whole(Number):
 
 @frozen
 class Seconds(Number):
-    """
-    A time, as C{15} or C{"15s"}.
-
-    @ivar none: the word for 0.
-    """
+    """A time that may be none at all, which C{none} is the word for."""
 
     unit: str = "seconds"
     none: str = "never"
@@ -168,7 +174,7 @@ class Seconds(Number):
     @property
     def allowed(self) -> str:
         """See L{Kind}."""
-        return f'{super().allowed}, or as `"15s"`; `"{self.none}"`'
+        return f'{super().allowed}; `"{self.none}"`'
 
     def check(self, value: Any) -> Any:
         """See L{Kind}."""
@@ -176,17 +182,10 @@ class Seconds(Number):
             return super().check(value)
         if value == self.none:
             return 0.0
-        try:
-            seconds = float(value.removesuffix("s"))
-        except ValueError:
-            seconds = -1.0
-        if not 0 < seconds <= self.most:
+        seconds = secondsWritten(value)
+        if seconds is None or not 0 < seconds <= self.most:
             raise Wrong(f"{brief(value)} is no time", *self._times(value))
-        return seconds
-
-    def checkMade(self, value: Any) -> None:
-        """See L{Kind}."""
-        super().check(value)
+        return float(seconds)
 
     def _times(self, value: str) -> Iterable[str]:
         """The time that is meant, in seconds, if that is known and would do."""
@@ -334,7 +333,7 @@ class Text(Kind):
     def remedy(self, key: str, name: str) -> str:
         """See L{Kind}."""
         more = f", {self.proviso}" if self.proviso else ""
-        return f"write for example {key} = {written(self.example.format(name))}{more}"
+        return f"write for example {key} = {written(self.example.format(usable(name)))}{more}"
 
 
 @frozen

@@ -140,7 +140,7 @@ class ServiceManager(Manager):
         name = request.parameters.text("name")
         request.end()
         if name not in self._service.containers:
-            raise ContainerNotFound(name)
+            raise ContainerNotFound(name, self._service.containers)
         if name not in self._added:
             raise ContainerConfigured(name)
         request.caller.ending.pop(f"container {name}", None)
@@ -164,12 +164,12 @@ class ServiceManager(Manager):
         if twice is not None:
             raise InvalidParameter("back", f"{twice} is to be set, too; leave out one of them")
         if name not in self._service.containers:
-            raise ContainerNotFound(name)
+            raise ContainerNotFound(name, self._service.containers)
 
         def refused(failure: Failure) -> Failure:
             error = failure.value
             if isinstance(error, KeyError):
-                raise ContainerNotFound(name) from error
+                raise ContainerNotFound(name, self._service.containers) from error
             if isinstance(error, config.ConfigurationError):
                 raise _invalid(name, error.problems[0].path, str(error)) from error
             return failure

@@ -153,7 +153,7 @@ class Request:
             )
         containers = self.containers()
         if name not in containers:
-            raise ContainerNotFound(name)
+            raise ContainerNotFound(name, filter(self.caller.rights.allows, containers))
         return containers[name]
 
     def expectRoom(self, container: Container, count: int) -> None:

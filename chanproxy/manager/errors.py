@@ -8,16 +8,20 @@ of C{org.varlink.service}.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
-from chanproxy.words import brief
+from chanproxy.words import brief, named
 
 MANAGER = "org.chanproxy.Manager"
 SERVICE = "org.varlink.service"
 
 _ECHOED = 256
 """Characters of a caller's own text that an error repeats to it."""
+
+_NAMED = 5
+"""Containers that are named to who asks for one that there is not."""
 
 _SHOWN = 1024
 """Characters of one of many sentences."""
@@ -114,12 +118,22 @@ class CallTooLarge(VarlinkError):
 
 
 class ContainerNotFound(VarlinkError):
-    """There is no such container."""
+    """
+    There is no such container.
 
-    def __init__(self, container: str) -> None:
+    The first few that there are, are named: of those alone that the caller has access to.
+    """
+
+    def __init__(self, container: str, there: Iterable[str] = ()) -> None:
+        names = [named(name) for name in islice(there, _NAMED + 1)]
+        hint = f"known are {', '.join(names[:_NAMED])}"
+        if len(names) > _NAMED:
+            hint += " and more; ListContainers names them all"
+        elif not names:
+            hint = "ListContainers names them all"
         super().__init__(
             f"{MANAGER}.ContainerNotFound",
-            f"there is no container {brief(container)}; ListContainers names them all",
+            f"there is no container {brief(container)}; {hint}",
             {"container": container},
         )
 

@@ -137,7 +137,7 @@ async def test_errors(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         failed(
             await call(*path, "Describe", "container=nobody"),
             1,
-            "org.chanproxy.Manager.ContainerNotFound: there is no container 'nobody'",
+            "org.chanproxy.Manager.ContainerNotFound: there is no container 'nobody'; known are",
         )
         failed(await call(*path, "Describe", "conteiner=x"), 1, "did you mean it by 'conteiner'?")
         failed(await call(*path, "Nothing"), 1, "org.varlink.service.MethodNotFound: ")

@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from chanproxy import __version__
+from chanproxy.commands.doctor import command as doctor
 from chanproxy.commands.doctor import machine
+from chanproxy.commands.doctor.findings import Finding
 from chanproxy.freezers.frozen import FrozenRecord
 from chanproxy.service.confining import KEPT
 from support.cgroups import TemporaryCgroup, unifiedMount, unusable
@@ -124,7 +127,8 @@ def test_root(alone: TemporaryCgroup) -> None:
     assert __version__ in said.says["python"]
     assert said.kinds["packages"] == "ok"
     assert "twisted" in said.says["packages"]
-    assert {"engines", "chanproxy[tls]", "chanproxy[perfetto]", "SO_PEERPIDFD"} <= set(said.kinds)
+    extras = {f"chanproxy[{name}]" for name in ("http", "metrics", "perfetto", "tls")}
+    assert {"engines", "SO_PEERPIDFD", *extras} <= set(said.kinds)
     assert {"open files", "epoll watches", "inotify instances", "processes"} <= set(said.kinds)
 
 
@@ -136,9 +140,11 @@ def test_text(alone: TemporaryCgroup) -> None:
     assert all(re.match(r"(ok|warning|problem): [^:]+: .", line) for line in lines)
     assert status == 0
     warnings = [line for line in lines if line.startswith("warning: ")]
-    assert last.startswith(f"0 problems, {len(warnings)} warnings; ")
-    assert last.endswith("see docs/trouble.md")
-    assert (DOCS / "trouble.md").exists()
+    plural = "warning" if len(warnings) == 1 else "warnings"
+    assert last.startswith(f"0 problems, {len(warnings)} {plural}; ")
+    assert last.endswith("(man chanproxy)")
+    # Who has installed it has no pages.
+    assert "docs/" not in output
     assert all("; " in line for line in warnings)
 
 
@@ -395,6 +401,23 @@ def test_withoutKill(alone: TemporaryCgroup) -> None:
     assert run(None, command) == (0, "\n")
     assert process.wait(PATIENCE) == -signal.SIGKILL
     assert not os.path.exists(alone.path)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "line"),
+    [
+        ((), "0 problems, 0 warnings; "),
+        (("problem", "warning"), "1 problem, 1 warning; "),
+        (("problem", "warning", "problem", "warning"), "2 problems, 2 warnings; "),
+    ],
+)
+def test_plural(kinds: Sequence[str], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is one."""
+    found = [Finding(kind, "topic", "is wrong", "mend it") for kind in kinds]
+    monkeypatch.setattr(doctor, "examine", lambda socket: found)
+    done = CliRunner().invoke(doctor.command, [])
+    assert done.output.splitlines()[-1].startswith(line)
+    assert done.exit_code == (1 if kinds else 0)
 
 
 def test_rights() -> None:

@@ -479,6 +479,13 @@ def test_notOurs(tmp_path: Path) -> None:
         (("events", "-n", "-1"), "-1 is not in the range"),
         (("top", "--interval", "0", "--json"), "0.0 is not in the range"),
         (("ps", "--nothing"), "No such option"),
+        (("--nothing", "ps"), "No such option '--nothing'"),
+        (("--socket", "/a", "why", "a"), "stands behind the command: main why --socket PATH"),
+        (("--socket=/a",), "stands behind the command: main ps --socket PATH"),
+        (("--json", "report"), "stands behind the command: main report --json\n"),
+        (("--url", "unix:/a", "hold", "a", "true"), "No such option '--url'."),
+        (("pss",), "No such command 'pss'; did you mean ps?"),
+        (("status",), "No such command 'status'; main --help lists them"),
     ],
 )
 def test_usage(words: tuple[str, ...], says: str) -> None:

@@ -27,8 +27,8 @@ def run(*words: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        (["--linger", "5m"], "it is no number; say --linger 300"),
-        (["--linger", "0.5s"], "it is no number; say --linger 0.5"),
+        (["--linger", "5m"], "'5m' is no time; say --linger 300"),
+        (["--busy-switches", "5s"], "write a number of times a second from 0 to 1000000"),
         (["--busy-cpu", "5%"], "say --busy-cpu 0.05"),
         (["--max-asleep", "5m"], "'5m' is no time; say --max-asleep 300s"),
         (["--max-asleep", "forever"], "say --max-asleep never"),

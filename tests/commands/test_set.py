@@ -46,7 +46,7 @@ def test_set(town: Town) -> None:
     a = town.has("a")
     a.keys["linger"] = 3600
     town.begin()
-    assert said(town, "set", "a", "linger=0.02", "max-asleep=1000") == (
+    assert said(town, "set", "a", "linger=0.02s", "max-asleep=1000") == (
         "a: linger is 0.02, and was 3600\na: max-asleep is 1000s, and was never\n"
     )
     a.fallAsleep()
@@ -78,14 +78,14 @@ def test_set(town: Town) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "sentence"),
     [
-        (("linger=5m",), 1, "containers.a.linger: is a text; write linger = 300"),
+        (("linger=5m",), 1, "containers.a.linger: '5m' is no time; write linger = 300"),
         (("suspend=maybe",), 1, "containers.a.suspend: 'maybe' is not known"),
         (("timeouts=all",), 1, "is for containers that wake by their own sockets"),
         (("freezer=none",), 1, "containers.a.freezer: cannot be set while the container is there"),
         (("wake-on=",), 1, "containers.a.wake-on: cannot be set while the container is there"),
         (("channels.rpc.silence=3",), 1, "containers.a.channels: cannot be set while"),
         (("suspend=dry-run",), 1, "a dry run is made as such"),
-        (("linger=inf",), 1, "containers.a.linger: is a text"),
+        (("linger=inf",), 1, "containers.a.linger: 'inf' is no time"),
         (("lingr=1",), 2, "there is no key 'lingr' that can be set; did you mean linger?"),
         (("linger",), 2, "'linger' is no KEY=VALUE"),
         (("max-asleep=5", "max-asleep="), 2, "max-asleep is said twice"),

@@ -237,13 +237,13 @@ def test_oddKeysStayOnOneLine(key: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["-0.1", "nan", "inf", "-inf", "86400.1", "true", '"1"', "[]", "{}", "1979-05-27", "1e400"],
+    ["-0.1", "nan", "inf", "-inf", "86400.1", "true", '"1m"', "[]", "{}", "1979-05-27", "1e400"],
 )
 def test_badLinger(value: str) -> None:
     """The range, and the type; a truth value is no number."""
     (line,) = problems(f"{MINIMAL}linger = {value}")
     assert line.startswith("containers.a.linger: ")
-    meant = "write linger = 1" if value == '"1"' else "write a number of seconds from 0 to 86400"
+    meant = "write linger = 60" if value == '"1m"' else "write a number of seconds from 0 to 86400"
     assert line.endswith(f"; {meant}")
 
 
@@ -309,8 +309,8 @@ def test_limitsAtTheEnds(key: str, value: int) -> None:
     ("key", "bad", "good"),
     [
         ("freeze-warning", ["0", "86401", "nan", "true"], ["0.001", "86400"]),
-        ("freeze-limit", ["0", "86401", '"1"'], ["0.001", "86400"]),
-        ("signal-interval", ["-1", "86401"], ["0", "0.5"]),
+        ("freeze-limit", ["0", "86401", '"0s"'], ["0.001", '"1"', '"30s"']),
+        ("signal-interval", ["-1", "86401"], ["0", "0.5", '"0.5s"']),
         ("watched-processes", ["-1", "65537", "1.0"], ["0", "65536"]),
     ],
 )

@@ -220,6 +220,21 @@ def test_freezers(spec: str, meant: list[str]) -> None:
         assert "known are cgroup:PATH, and none, which stops nothing" in caught.value.wrong
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        *(("my app", "my-app"), ("a.b", "a.b"), ("a/../..", "a"), ("..", "container")),
+        *(("é", "container"), ("a\nb", "a-b")),
+    ],
+)
+def test_freezerOfName(name: str, meant: str) -> None:
+    """A name that cannot be used gives no path that cannot be, either."""
+    with pytest.raises(ConfigurationError) as caught:
+        config.fromTree({"containers": {name: {"freezer": "cgroup:/"}}})
+    (problem,) = [each for each in caught.value.problems if each.path.endswith(".freezer")]
+    assert problem.remedy == f"write for example freezer = 'cgroup:{meant}'"
+
+
 CONTAINER = '[containers.a]\nfreezer = "none"\n'
 """Two lines: the one that is wrong is the third."""
 
@@ -235,7 +250,7 @@ CONTAINER = '[containers.a]\nfreezer = "none"\n'
         ("linger = ", "write a number of seconds from 0 to 86400"),
         ("linger: 5", "write linger = 5"),
         ("linger 5", "write linger = 5"),
-        ("linger = 5s", "write linger = 5"),
+        ("linger = 5s", "write linger = '5s'"),
         ("linger = 0,5", "write linger = 0.5"),
         ("linger = .5;", "write linger = 0.5"),
         ("max-asleep = 5m", "write max-asleep = '300s'"),

@@ -51,7 +51,7 @@ def test_set() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"linger": "5m"}, "is a text; write linger = 300"),
+        ({"linger": "5m"}, "'5m' is no time; write linger = 300"),
         ({"linger": -1}, "-1 is out of range"),
         ({"suspend": "autto"}, "'autto' is not known; write suspend = 'auto'"),
         ({"max_asleep": "1 hour"}, "write max-asleep = '3600s'"),

@@ -193,7 +193,7 @@ def test_shell(live: Live, tmp_path: Path) -> None:
             "error": "org.chanproxy.Manager.ContainerNotFound",
             "parameters": {
                 "container": "no-such",
-                "message": "there is no container 'no-such'; ListContainers names them all",
+                "message": "there is no container 'no-such'; known are echo",
             },
         }
         assert client.reply() == change("awake")

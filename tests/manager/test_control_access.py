@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from itertools import count as numbers
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from twisted.logger import capturedLogs, formatEvent
 
 from chanproxy.config import AccessEntry
 from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.manager.errors import ContainerNotFound
 from tests.shared.managing import (
     Box,
     Channel,
@@ -31,10 +33,11 @@ from tests.shared.station import SERVICE, Client, Station
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
 
-USER, GROUP, STRANGER = 61001, 61002, 61003
+USER, GROUP, STRANGER, EARLY = 61001, 61002, 61003, 61004
 
 ENTRIES = (
     AccessEntry("user", users=(USER,), containers=("editor",)),
+    AccessEntry("early", users=(EARLY,), containers=("editor", "ghost")),
     AccessEntry("group", groups=(GROUP,), containers=("*",), trusted=True),
 )
 
@@ -97,6 +100,33 @@ async def test_oneContainer(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         user.send("RegisterWakeWatcher", {"container": "editor"}, more=True)
         assert accepted(await user.reply())["state"] == "awake"
         assert not station.containers["shop"].sources.locks.held
+
+
+@asynchronous
+async def test_notThere(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Who asks for one that is not there is told of those alone that it has access to."""
+    async with visited(reactor, tmp_path, EARLY) as (_, root, user, _):
+        ghost = {"container": "ghost"}
+        lock = {**ghost, "name": "lock"}
+        refused(await user.call("AcquireWakeLock", lock), "ContainerNotFound", "known are editor")
+        fields = refused(await user.call("Describe", ghost), "ContainerNotFound")
+        assert fields["message"].endswith("; known are editor")
+        fields = refused(await root.call("Describe", ghost), "ContainerNotFound")
+        assert fields["message"].endswith("; known are editor, shop")
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        ((), "ListContainers names them all"),
+        (("web", "a,b"), "known are web, a\\x2cb"),
+        (map(str, range(5)), "known are 0, 1, 2, 3, 4"),
+        (map(str, numbers()), "known are 0, 1, 2, 3, 4 and more; ListContainers names them all"),
+    ],
+)
+def test_few(there: Iterable[str], says: str) -> None:
+    """However many there are, a few are named."""
+    assert str(ContainerNotFound("x", there)) == f"there is no container 'x'; {says}"
 
 
 @asynchronous

@@ -66,8 +66,11 @@ def command(asJson: bool, socket: str | None) -> None:
         findings = [finding.tree() for finding in found]
         click.echo(json.dumps({"findings": findings, **{f"{k}s": n for k, n in counts.items()}}))
     else:
+        problems, warnings = (
+            f"{n} {kind}" if n == 1 else f"{n} {kind}s" for kind, n in counts.items()
+        )
         click.echo(
-            f"{counts[PROBLEM]} problems, {counts[WARNING]} warnings; when a container does not "
-            "sleep, wakes all the time or does not answer, see docs/trouble.md"
+            f"{problems}, {warnings}; when a container does not sleep, wakes all the time or does "
+            "not answer, ask 'chanproxy why NAME' and 'chanproxy events NAME' (man chanproxy)"
         )
     sys.exit(1 if counts[PROBLEM] else 0)

@@ -184,8 +184,7 @@ def rights() -> Iterator[Finding]:
             "rights",
             f"{who} is without {listed}",
             f"{'' if os.geteuid() == 0 else 'run the service as root, or '}give it those that you "
-            "need (CapabilityBoundingSet= and AmbientCapabilities= of its unit); see "
-            "docs/security.md",
+            "need (in its unit, if systemd runs it: CapabilityBoundingSet=, AmbientCapabilities=)",
         )
     else:
         yield ok("rights", f"{who} has all that a service has a use for")
@@ -246,6 +245,8 @@ def python() -> Iterator[Finding]:
         yield problem("packages", ", ".join(wrong), "'pip install --upgrade chanproxy'")
     elif found:
         yield ok("packages", ", ".join(found))
+    yield _optional("http", "commands with --url", "treq")
+    yield _optional("metrics", "metrics for Prometheus", "prometheus_client")
     yield _optional("tls", "tls: and ssl: addresses", "OpenSSL", "service_identity")
     yield _optional("perfetto", "traces in Perfetto's own format", "perfetto")
 

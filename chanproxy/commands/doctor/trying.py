@@ -35,6 +35,8 @@ from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.kernel import descriptors
 from chanproxy.service import preflight
 
+RIGHTS = "run it as root, or as a user whom a cgroup was handed over to (Delegate=yes)"
+
 PATIENCE = 15.0
 """Seconds for each step, which takes some milliseconds."""
 
@@ -118,7 +120,7 @@ class Trial:
             _say(warning("locks", f"there is no {name}: a cgroup's users can lock it", remedy))
         wrong = self._problems().get("freezer")
         if wrong is not None:
-            raise Failed(problem("freezing", wrong, "see docs/security.md"))
+            raise Failed(problem("freezing", wrong, RIGHTS))
 
     def _mayLook(self) -> bool:
         """If not, others say why."""
@@ -194,7 +196,7 @@ class Trial:
                 Surroundings(recorded=False),
             )
         except FreezerError as error:
-            raise Failed(problem("freezing", str(error), "see docs/security.md")) from error
+            raise Failed(problem("freezing", str(error), RIGHTS)) from error
 
     async def _asleep(self, container: Container, topic: str) -> tuple[Deferred[Resumed], float]:
         """Until it sleeps: fires when it is awake again; and the seconds that the freeze took."""
@@ -212,7 +214,8 @@ class Trial:
                 return suspended, time.monotonic() - begin
             why = failures[-1].value
             if not isinstance(why, SuspendFailure | WakeLocksExist) or time.monotonic() > deadline:
-                raise Failed(problem(topic, f"it is not frozen: {why}", "see docs/trouble.md"))
+                remedy = "see what holds it up, and run this again"
+                raise Failed(problem(topic, f"it is not frozen: {why}", remedy))
             await deferLater(cast(Any, self._reactor), 0.02)
 
     async def _sleeps(self) -> None:
