@@ -17,7 +17,7 @@ from chanproxy.config import Changed, Reloaded, ReloadError
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.service import ChanproxyService
 from support.live import listens
-from tests.shared.sides import asynchronous, turns
+from tests.shared.sides import asynchronous, turns, until
 
 CONTAINER = """
 [containers.{0}]
@@ -68,7 +68,9 @@ async def test_reload(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         # Of what holds as long as it runs, that is in force which it began with.
         assert service.configuration.containers == wanted.containers
         assert service.configuration.watchdog != 7
-        assert [listens(tmp_path / name) for name in "abc"] == [True, False, True]
+        # A process that was just begun has it, too, until it has closed what is not its own.
+        await until(reactor, lambda: not listens(tmp_path / "b"))
+        assert [listens(tmp_path / name) for name in "ac"] == [True, True]
         again = await service.reload(wanted)
         assert again == Reloaded(restart=("watchdog",))
         other = config.load(written(tmp_path, "a", "c", handled="idle"))
