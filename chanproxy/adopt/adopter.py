@@ -168,5 +168,5 @@ class Adopter:
         """Let go of all threads, and look no more."""
         self.stateChanged("")
         self._sampler.stop()
-        self._times.cutShort.stop()
+        self._times.cutShort.close()
         self._inspector.close()

@@ -32,6 +32,10 @@ SOON = 20_000_000
 """Nanoseconds that a thread is given to ask again after a thaw."""
 
 
+RELEASE = 0.005
+"""Seconds between looks whether a thread has stopped that did not in time."""
+
+
 @define
 class Cut:
     """
@@ -74,6 +78,7 @@ class CutShort:
         self._cuts: dict[tuple[int, int], Cut] = {}
         self._foreseen: dict[tuple[int, int], Cut] = {}
         self._call: IDelayedCall | None = None
+        self._releasing: IDelayedCall | None = None
 
     def end(self, pid: int, tid: int, call: str, argument: int, asked: int | None) -> int | None:
         """When a frozen thread's wait would be over, if it is one that was cut short before."""
@@ -168,6 +173,13 @@ class CutShort:
         if call is not None and call.active():
             call.cancel()
 
+    def close(self) -> None:
+        """Likewise, nor to those that have not stopped: whoever has the tracer lets go of them."""
+        self.stop()
+        releasing, self._releasing = self._releasing, None
+        if releasing is not None:
+            releasing.cancel()
+
     def _again(self) -> None:
         self.stop()
         first = min((cut.end for cut in self._cuts.values() if not cut.habit), default=None)
@@ -206,8 +218,16 @@ class CutShort:
         try:
             self._tracer.change(tid, finished)
         except CannotTrace:
-            # It goes on as it is, and its time begins anew.
-            return
+            # If it has just not stopped yet, it is given that as soon as it does.
+            self._releaseLater()
+
+    def _releaseLater(self) -> None:
+        if self._releasing is None and self._tracer.releaseLate():
+            self._releasing = self._clock.callLater(RELEASE, self._releaseAgain)
+
+    def _releaseAgain(self) -> None:
+        self._releasing = None
+        self._releaseLater()
 
     def _asksAgain(self, pid: int, tid: int, cut: Cut) -> bool | None:
         """

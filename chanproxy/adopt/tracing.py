@@ -8,6 +8,7 @@ instruction.  Knows nothing of what a call means.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -45,6 +46,10 @@ def _ptrace(request: int, tid: int, address: int, data: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+Change = Callable[[Sequence[int]], "list[int] | None"]
+"""Gets the registers of a thread, and gives what they are to be, or None to leave them."""
+
+
 class Tracer:
     """
     Looks at one group of threads after another.
@@ -56,6 +61,7 @@ class Tracer:
     def __init__(self) -> None:
         self._words = (ctypes.c_uint64 * 64)()
         self._late: set[int] = set()
+        self._changes: dict[int, Change] = {}
 
     def registers(self, tids: Iterable[int]) -> dict[int, list[int]]:
         """
@@ -86,26 +92,34 @@ class Tracer:
                 self._release(tid)
         return found
 
-    def change(self, tid: int, changed: Callable[[Sequence[int]], list[int] | None]) -> bool:
+    def change(self, tid: int, changed: Change) -> bool:
         """
         Stop a thread that waits, and change its registers.
 
         @param changed: gets them, and gives what they are to be, or None to leave them.
         @return: whether they were changed.
-        @raise CannotTrace: it cannot be looked at.
+        @raise CannotTrace: it cannot be looked at; or not yet: then they are changed as soon as it
+            stops, which is before it does anything else, by L{releaseLate}.
         """
         self.releaseLate()
         if not self._seize(tid):
             return False
         try:
-            if not self._stopped(tid, time.monotonic() + STOP_SECONDS):
-                return False
-            words = changed(self._read(tid))
-            if words is not None:
-                self._write(tid, words)
-            return words is not None
+            stopped = self._stopped(tid, time.monotonic() + STOP_SECONDS)
+        except CannotTrace:
+            self._changes[tid] = changed
+            self._late.add(tid)
+            raise
+        try:
+            return stopped and self._change(tid, changed)
         finally:
             self._release(tid)
+
+    def _change(self, tid: int, changed: Change) -> bool:
+        words = changed(self._read(tid))
+        if words is not None:
+            self._write(tid, words)
+        return words is not None
 
     def _write(self, tid: int, words: Sequence[int]) -> None:
         self._words[: len(words)] = list(words)
@@ -172,6 +186,7 @@ class Tracer:
                 if which is None:
                     continue
                 if which.si_code in (os.CLD_TRAPPED, os.CLD_STOPPED):
+                    self._changeLate(tid)
                     _ptrace(_DETACH, tid, 0, 0)
                 elif _parentOf(tid) != os.getpid():
                     # Its parent hears of the end only after whoever traced it.
@@ -180,7 +195,15 @@ class Tracer:
                 # Somebody else has waited for it.
                 pass
             self._late.discard(tid)
+            self._changes.pop(tid, None)
         return bool(self._late)
+
+    def _changeLate(self, tid: int) -> None:
+        changed = self._changes.get(tid)
+        if changed is not None:
+            # It goes on as it is.
+            with contextlib.suppress(CannotTrace):
+                self._change(tid, changed)
 
 
 def _why(tid: int, error: OSError) -> str:

@@ -16,6 +16,7 @@ import pytest
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
+from chanproxy.adopt import tracing
 from chanproxy.adopt.cutshort import CutShort
 from chanproxy.adopt.processors import X86, Arm, Processor
 from chanproxy.interfaces import ChanproxyReactor
@@ -130,6 +131,28 @@ class TestPrograms:
             assert LENGTH <= at < LENGTH + LATE
 
         await together(one, [*KINDS, "epollrest"])
+
+    @asynchronous
+    async def test_stopsLate(
+        self,
+        reactor: ChanproxyReactor,
+        stack: contextlib.ExitStack,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Asleep at its end, and on a machine that is too busy to have the thread stop in time."""
+
+        async def one(kind: str) -> None:
+            waiting = Waiting(stack, reactor, kind)
+            await waiting.it.sleep()
+            await waiting.at(LENGTH - 0.2)
+            # It is not even waited for.
+            monkeypatch.setattr(tracing, "STOP_SECONDS", -1.0)
+            monkeypatch.setattr(tracing, "_SPINS", 0)
+            what, at = await waiting.heard()
+            assert what == "over"
+            assert LENGTH <= at < LENGTH + LATE
+
+        await together(one, KINDS)
 
     @asynchronous
     async def test_asleepAtTheEnd(
