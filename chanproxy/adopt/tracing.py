@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -208,6 +209,8 @@ class Tracer:
 
 def _why(tid: int, error: OSError) -> str:
     tracer = tracerOf(tid)
+    if tracer == threading.get_native_id():
+        return "has not stopped for the last look yet"
     if tracer:
         return f"is traced by process {tracer}, a debugger perhaps"
     if error.errno == errno.EPERM:
