@@ -60,7 +60,7 @@ def command(
     program has left running then is told to end (SIGTERM), and killed after --grace, or when a
     second signal says so.
     """
-    if ":" not in freezer:
+    if ":" not in freezer and freezer != "none":
         raise click.UsageError(
             f"the first word says which cgroup, as in: chanproxy watch cgroup:{_proposed(freezer)} "
             f"-- PROGRAM; {brief(freezer)} is none"
