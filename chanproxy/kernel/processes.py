@@ -186,6 +186,9 @@ def runtimeIn(pid: int, name: str) -> str:
     found = _RUNTIME.fullmatch(name)
     if found is not None:
         return found[1]
+    if (name in ("runc", "exe") or name.isdigit()) and _read(pid, "cmdline") == b"runc\0init\0":
+        # It has not named itself yet: so it is called by what was run, a link or a descriptor.
+        return "runc"
     try:
         copied = name == "crun" and os.readlink(f"/proc/{pid}/exe").rpartition("/")[2] != name
     except OSError:
