@@ -75,10 +75,11 @@ def childrenOf(pid: int) -> list[int]:
 
 def guardiansOf(pid: int) -> list[int]:
     """Children of a service that guard it."""
-    return [child for child in childrenOf(pid) if _guards(child)]
+    return [child for child in childrenOf(pid) if guards(child)]
 
 
-def _guards(pid: int) -> bool:
+def guards(pid: int) -> bool:
+    """Whether a process is what guards a service."""
     with contextlib.suppress(OSError):
         # Whoever was begun a moment ago has no arguments yet: its parent goes on before exec ends.
         until("a program in it", lambda: _arguments(pid) or _isDead(pid))

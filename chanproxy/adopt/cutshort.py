@@ -24,16 +24,12 @@ from chanproxy.adopt.processors import Processor
 from chanproxy.adopt.reading import Reading
 from chanproxy.adopt.socketlimits import RECEIVING, limitIn
 from chanproxy.adopt.threads import Glance, Gone, isInFreezer, position, switchesOf
-from chanproxy.adopt.tracing import CannotTrace, Tracer
+from chanproxy.adopt.tracing import CannotTrace, Releasing, Tracer
 from chanproxy.adopt.waits import TIMES, NotWaiting
 from chanproxy.kernel.processes import ProcessStatus
 
 SOON = 20_000_000
 """Nanoseconds that a thread is given to ask again after a thaw."""
-
-
-RELEASE = 0.005
-"""Seconds between looks whether a thread has stopped that did not in time."""
 
 
 @define
@@ -78,7 +74,7 @@ class CutShort:
         self._cuts: dict[tuple[int, int], Cut] = {}
         self._foreseen: dict[tuple[int, int], Cut] = {}
         self._call: IDelayedCall | None = None
-        self._releasing: IDelayedCall | None = None
+        self._releasing = Releasing(clock, tracer)
 
     def end(self, pid: int, tid: int, call: str, argument: int, asked: int | None) -> int | None:
         """When a frozen thread's wait would be over, if it is one that was cut short before."""
@@ -176,9 +172,7 @@ class CutShort:
     def close(self) -> None:
         """Likewise, nor to those that have not stopped: whoever has the tracer lets go of them."""
         self.stop()
-        releasing, self._releasing = self._releasing, None
-        if releasing is not None:
-            releasing.cancel()
+        self._releasing.stop()
 
     def _again(self) -> None:
         self.stop()
@@ -219,15 +213,7 @@ class CutShort:
             self._tracer.change(tid, finished)
         except CannotTrace:
             # If it has just not stopped yet, it is given that as soon as it does.
-            self._releaseLater()
-
-    def _releaseLater(self) -> None:
-        if self._releasing is None and self._tracer.releaseLate():
-            self._releasing = self._clock.callLater(RELEASE, self._releaseAgain)
-
-    def _releaseAgain(self) -> None:
-        self._releasing = None
-        self._releaseLater()
+            self._releasing.begin()
 
     def _asksAgain(self, pid: int, tid: int, cut: Cut) -> bool | None:
         """

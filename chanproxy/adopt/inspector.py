@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from chanproxy.adopt.adopted import Adopted, Place
 from chanproxy.adopt.calls import RESTART
@@ -31,7 +31,7 @@ from chanproxy.adopt.threads import (
     position,
 )
 from chanproxy.adopt.times import AT_ONCE, Times
-from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace
+from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace, Releasing
 from chanproxy.adopt.views import Views
 from chanproxy.adopt.waits import NotWaiting, Tables, Wait
 from chanproxy.adopt.watchdogs import shortestWatchdog
@@ -76,7 +76,7 @@ class Inspector:
         self._tracer = times.tracer
         self._views = Views()
         self.signalWaiters: tuple[tuple[int, int], ...] = ()
-        self._releasing: IDelayedCall | None = None
+        self._releasing = Releasing(self._clock, self._tracer)
         self._since = 0
         self._tables = Tables()
 
@@ -102,9 +102,7 @@ class Inspector:
     def close(self) -> None:
         """Let go of all threads, and of what is kept from look to look."""
         self._views.close()
-        if self._releasing is not None:
-            self._releasing.cancel()
-            self._releasing = None
+        self._releasing.stop()
         deadline = time.monotonic() + STOP_SECONDS
         while self._tracer.releaseLate() and time.monotonic() < deadline:
             # It stops within some microseconds, as a rule, and only then can be let go of.
@@ -148,7 +146,7 @@ class Inspector:
         finally:
             for subject in subjects:
                 subject.memory.close()
-            self._releaseLater()
+            self._releasing.begin()
         return adopted
 
     def _waitsOf(self, subject: Subject, tids: Sequence[int]) -> None:
@@ -219,11 +217,3 @@ class Inspector:
         adopted.watchdog = shortestWatchdog(subjects, self._times.reading)
         if first is not None:
             adopted.wakeAt(first)
-
-    def _releaseLater(self) -> None:
-        if self._releasing is None and self._tracer.releaseLate():
-            self._releasing = self._clock.callLater(0.01, self._releaseAgain)
-
-    def _releaseAgain(self) -> None:
-        self._releasing = None
-        self._releaseLater()

@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _libc.ptrace.restype = ctypes.c_long
@@ -25,6 +27,9 @@ _DETACH, _GETREGSET, _SETREGSET, _SEIZE, _INTERRUPT = 17, 0x4204, 0x4205, 0x4206
 _NT_PRSTATUS = 1
 _WALL = 0x40000000
 _LOOK = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL
+
+RELEASE = 0.01
+"""Seconds between looks whether a thread has stopped that did not in time."""
 
 STOP_SECONDS = 0.1
 """How long a frozen thread may take to stop for a look; it takes some 50 microseconds."""
@@ -205,6 +210,30 @@ class Tracer:
             # It goes on as it is.
             with contextlib.suppress(CannotTrace):
                 self._change(tid, changed)
+
+
+class Releasing:
+    """Has a tracer let go of threads that stop late, soon after they do."""
+
+    def __init__(self, clock: IReactorTime, tracer: Tracer) -> None:
+        self._clock = clock
+        self._tracer = tracer
+        self._call: IDelayedCall | None = None
+
+    def begin(self) -> None:
+        """See to those that there are, if there are any.  Idempotent."""
+        if self._call is None and self._tracer.releaseLate():
+            self._call = self._clock.callLater(RELEASE, self._again)
+
+    def _again(self) -> None:
+        self._call = None
+        self.begin()
+
+    def stop(self) -> None:
+        """See to none any more.  Idempotent."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
 
 
 def _why(tid: int, error: OSError) -> str:

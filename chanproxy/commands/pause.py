@@ -5,13 +5,12 @@ otherwise.
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 
 import click
 
 from chanproxy.commands.asking import REFUSED, asking, containerArgument, fail, jsonOption
-from chanproxy.commands.reasons import userName
+from chanproxy.commands.reasons import byCommand
 from chanproxy.commands.showing import jsonLine
 from chanproxy.commands.where import Where, whereOptions
 from chanproxy.guest import SuspendFailure
@@ -32,7 +31,7 @@ def pause(where: Where, asJson: bool, name: str) -> None:
     """
     with (
         asking(where, name) as service,
-        closing(service.begin("PauseContainer", container=name, by=pausedBy())) as pausing,
+        closing(service.begin("PauseContainer", container=name, by=byCommand("pause"))) as pausing,
     ):
         try:
             pausing.answer()
@@ -56,20 +55,12 @@ def unpause(where: Where, asJson: bool, name: str) -> None:
     """
     with (
         asking(where, name) as service,
-        closing(service.begin("UnpauseContainer", container=name, reason=unpauseReason())) as asked,
+        closing(
+            service.begin("UnpauseContainer", container=name, reason=byCommand("unpause"))
+        ) as asked,
     ):
         was = asked.answer()["paused"]
     if asJson:
         jsonLine({"name": name, "paused": False, "was_paused": was})
     else:
         click.echo(safe(f"{name} is awake" if was else f"{name} was not paused"))
-
-
-def pausedBy() -> str:
-    """Who pauses it, for those who look later."""
-    return f"chanproxy pause ({userName(os.getuid())})"
-
-
-def unpauseReason() -> str:
-    """Who wakes it, likewise."""
-    return f"chanproxy unpause ({userName(os.getuid())})"

@@ -6,6 +6,7 @@ Knows what the manager answers, and nothing of how that is printed.
 
 from __future__ import annotations
 
+import os
 import pwd
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -37,6 +38,11 @@ def userName(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def byCommand(verb: str) -> str:
+    """Who does it, by a command of that name, for those who look later."""
+    return f"chanproxy {verb} ({userName(os.getuid())})"
 
 
 def holderOf(holder: Tree) -> str:

@@ -4,7 +4,6 @@ C{chanproxy suspend} and C{chanproxy resume}: have a container sleep, and wake i
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import closing
 from typing import Any
@@ -13,7 +12,7 @@ import click
 
 from chanproxy.commands.asked import PATIENCE, Pending, Service, answered
 from chanproxy.commands.asking import REFUSED, asking, containerArgument, fail, jsonOption
-from chanproxy.commands.reasons import userName
+from chanproxy.commands.reasons import byCommand
 from chanproxy.commands.showing import duration, jsonLine
 from chanproxy.commands.where import Where, whereOptions
 from chanproxy.guest import AlreadySuspended, SuspendFailure, WakeLocksExist
@@ -138,7 +137,7 @@ def resume(where: Where, asJson: bool, reason: str | None, name: str) -> None:
     Returns when it is awake.  It may sleep again as soon as it is idle: see chanproxy hold for
     what keeps it awake.
     """
-    said = reason or resumeReason()
+    said = reason or byCommand("resume")
     with (
         asking(where, name) as service,
         closing(service.begin("ResumeContainer", container=name, reason=said)) as resuming,
@@ -148,8 +147,3 @@ def resume(where: Where, asJson: bool, reason: str | None, name: str) -> None:
         jsonLine({"name": name, "state": "awake"})
     else:
         click.echo(safe(f"{name} is awake"))
-
-
-def resumeReason() -> str:
-    """Who wakes it, for those who look later."""
-    return f"chanproxy resume ({userName(os.getuid())})"

@@ -13,11 +13,9 @@ import click
 
 from chanproxy.commands.asked import Pending, Service
 from chanproxy.commands.asking import asking, jsonOption
-from chanproxy.commands.pause import pausedBy, unpauseReason
-from chanproxy.commands.reasons import Reasons
+from chanproxy.commands.reasons import Reasons, byCommand
 from chanproxy.commands.rows import Row
 from chanproxy.commands.showing import Moment, duration, jsonLine
-from chanproxy.commands.sleep import resumeReason
 from chanproxy.commands.where import Where, whereOptions
 from chanproxy.guest import AlreadySuspended, CallRefused, GuestError, ServiceGone
 from chanproxy.words import listed
@@ -112,12 +110,12 @@ class _Top:
         elif key == "s" and name is not None:
             self._begin("SuspendContainer", name)
         elif key == "r" and name is not None:
-            self._begin("ResumeContainer", name, reason=resumeReason())
+            self._begin("ResumeContainer", name, reason=byCommand("resume"))
         elif key == "z" and name is not None:
             if self._board.isPaused(name):
-                self._begin("UnpauseContainer", name, reason=unpauseReason())
+                self._begin("UnpauseContainer", name, reason=byCommand("unpause"))
             else:
-                self._begin("PauseContainer", name, by=pausedBy())
+                self._begin("PauseContainer", name, by=byCommand("pause"))
         elif key == "enter" and name is not None:
             self._opened = name
             self._look()

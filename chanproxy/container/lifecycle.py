@@ -160,8 +160,7 @@ def _beginPause(inputs: LifeCycle, core: Core, by: str) -> None:
 @pausing.upon(LifeCycle.frozen).to(paused)
 def _pause(inputs: LifeCycle, core: Core) -> None:
     # As it is: nobody looks into it, for nothing in there is to wake it.
-    core.sleep = core.fallAsleep()
-    core.sleep.stopTimers()
+    core.fallAsleep()
     _paused(core)
     seeDisturbed(inputs, core)
 

@@ -58,8 +58,7 @@ def resumeContainer(request: Request) -> Deferred[Reply]:
     container = request.container()
     reason = request.parameters.text("reason", "ResumeContainer")
     request.end()
-    resuming = container.resume(reason)
-    return resuming.addCallbacks(lambda _: Reply(), lambda failure: _refused(container, failure))
+    return _answered(container, container.resume(reason))
 
 
 def pauseContainer(request: Request) -> Deferred[Reply]:
@@ -67,12 +66,16 @@ def pauseContainer(request: Request) -> Deferred[Reply]:
     container = request.container()
     by = request.parameters.text("by", "PauseContainer")
     request.end()
-    pausing = container.pause(by)
-    return pausing.addCallbacks(lambda _: Reply(), lambda failure: _refused(container, failure))
+    return _answered(container, container.pause(by))
 
 
-def _refused(container: Container, failure: Failure) -> Reply:
-    raise suspendError(container, failure) from failure.value
+def _answered(container: Container, done: Deferred[None]) -> Deferred[Reply]:
+    """When it is done, or why it cannot be."""
+
+    def refused(failure: Failure) -> Reply:
+        raise suspendError(container, failure) from failure.value
+
+    return done.addCallbacks(lambda _: Reply(), refused)
 
 
 def unpauseContainer(request: Request) -> Deferred[Reply]:

@@ -15,7 +15,7 @@ import pytest
 
 from chanproxy.freezers.guardian import MARK
 from support.cgroups import TemporaryCgroup, unusable
-from support.live import guardiansOf
+from support.live import guardiansOf, guards
 from support.places import ROOT
 from tests.shared.frozen import until
 
@@ -84,13 +84,6 @@ class Service:
         return found
 
 
-def _guards(pid: int) -> bool:
-    try:
-        return b"freezers/guardian.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
 @pytest.fixture
 def cgroup() -> Iterator[TemporaryCgroup]:
     with TemporaryCgroup() as made:
@@ -115,7 +108,7 @@ def test_killed(service: Service) -> None:
     began = time.monotonic()
     until(lambda: not service.wanted, 1)
     assert time.monotonic() - began < 0.5
-    until(lambda: not _guards(guardian))
+    until(lambda: not guards(guardian))
     until(lambda: "thawed: it has ended" in service.said.read_text())
     # Or a pause of somebody else's, who comes now, would be taken for ours by the next start.
     assert os.listxattr(f"{service.cgroup.path}/cgroup.freeze") == []
@@ -160,7 +153,7 @@ def test_starved(service: Service) -> None:
     time.sleep(2 * SECONDS)
     assert service.asleep
     assert "has not turned" not in service.said.read_text()
-    assert _guards(guardian)
+    assert guards(guardian)
 
 
 def test_loops(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
@@ -182,7 +175,7 @@ def test_stopped(service: Service) -> None:
     service.process.terminate()
     # A signal ends the program in the end, as it should.
     assert service.process.wait(10) in (0, -signal.SIGTERM)
-    until(lambda: not _guards(guardian))
+    until(lambda: not guards(guardian))
     assert not service.wanted
     assert "chanproxy: " not in service.said.read_text()
 
