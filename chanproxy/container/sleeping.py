@@ -101,19 +101,20 @@ class SleepWatch:
         self._signals.taken()
         self._comers.beforeFreeze()
 
-    def start(self, waiting: Iterable[tuple[int, int]] = ()) -> None:
+    def start(self, waiting: Iterable[tuple[int, int]] = (), found: str = "") -> None:
         """
         The container is frozen: begin to watch.  Idempotent.
 
         @param waiting: processes and threads that wait for signals which they block: nothing but a
             look at such a thread tells that one has come.
+        @param found: a reason to wake that is known already; empty: none is.
         """
         if self._running:
             return
         self._running = self._usePidfds = True
         apart = {tid: pid for pid, tid in waiting if tid != pid}
         self._looks.since = self._reactor.seconds()
-        found, pids = self._comers.start(), self._processes()
+        found, pids = self._comers.start() or found, self._processes()
         self._signals.began(pids)
         # Both before they are looked at: nothing comes in between unseen.
         told = self._told

@@ -25,12 +25,12 @@ from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.core import Sleeper
 from chanproxy.container.freezing import FreezeWatch
 from chanproxy.container.idle import IdleWatch, Signs
-from chanproxy.container.outcomes import NotIdle, Resumed
+from chanproxy.container.outcomes import Resumed
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.container.suspension import Suspension
-from chanproxy.interfaces import ChanproxyReactor, FreezerError, IFreezer
-from chanproxy.kernel.processes import commandOf, runtimeIn
+from chanproxy.container.visitors import Visitors
+from chanproxy.interfaces import ChanproxyReactor, IFreezer
 from chanproxy.wake.sources import WakeSources
 
 ADOPTED_FREEZE = 0.05
@@ -38,12 +38,6 @@ ADOPTED_FREEZE = 0.05
 Seconds that a freeze may take of a container that wakes by its own sockets: until it is frozen,
 nobody knows what it waits for.  It takes some 80 microseconds.
 """
-
-STARTS = 0.25
-"""Seconds until it is looked again whether a runtime is done; for a container it takes 0.2."""
-
-YOUNGEST = 16
-"""Processes of which it is seen before a freeze whether they start only now; afterwards, of all."""
 
 CHANGED = "reconfigured"
 """The resume reason when it is to sleep in another way than it does."""
@@ -107,6 +101,7 @@ class Watches:
         self._paused = False
         self._idle: IdleWatch | None = None
         self._adopter = self._adopts()
+        self._visitors = Visitors(looked.freezer, holds=adoption is None)
         self._make()
 
     def _adopts(self) -> Adopter | None:
@@ -178,9 +173,9 @@ class Watches:
         @return: see L{Suspension.suspend}.
         """
         suspension = self._looked.suspension
-        starting = self._starting() if suspension.state == "awake" else ""
-        if starting:
-            return fail(NotIdle(f"busy: {starting} is about to start a program", STARTS))
+        refusal = self._visitors.refusal() if suspension.state == "awake" else None
+        if refusal is not None:
+            return fail(refusal)
         # What is held for it, and what has come, is said before what it does itself.
         sources = self._looked.sources
         known = suspension.state != "awake" or sources.closed or sources.signalled()
@@ -188,17 +183,6 @@ class Watches:
             return suspension.suspend(timeout)
         foreseen = self._adopter.foresee().addErrback(_refused)
         return foreseen.addCallback(lambda _: suspension.suspend(timeout))
-
-    def _starting(self) -> str:
-        """A process for which a runtime waits that has begun it, and would wait for ever."""
-        try:
-            # Ids are given away in order, but for those who have had all of them.
-            youngest = sorted(self._looked.freezer.processes())[-YOUNGEST:]
-        except (FreezerError, OSError):
-            # That will be said where it matters.
-            return ""
-        runtimes = ((runtimeIn(pid, commandOf(pid)), pid) for pid in youngest)
-        return next((f"{name}[{pid}]" for name, pid in runtimes if name), "")
 
     def change(self, mode: str, bounds: Bounds, adoption: Adoption | None) -> None:
         """
@@ -244,7 +228,9 @@ class Watches:
         else:
             self._freezeWatch.stop()
         if state == "asleep":
-            self._sleepWatch.start(() if self._adopter is None else self._adopter.signalWaiters)
+            waiting = () if self._adopter is None else self._adopter.signalWaiters
+            # Once more: some may have come in since it was seen that there is none.
+            self._sleepWatch.start(waiting, self._visitors.sent())
         else:
             self._sleepWatch.stop()
         if state == "awake":

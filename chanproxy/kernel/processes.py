@@ -36,7 +36,7 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
     return b"\n" if found[1] == b"n" else found[1]
 
 
-def _read(pid: int | str, name: str) -> bytes:
+def contents(pid: int | str, name: str) -> bytes:
     """A file of the process; empty, when there is no such process."""
     # Half of what a file object takes.  To keep the descriptor open would save a third of the
     # rest, and each process and thread would need one.
@@ -84,7 +84,7 @@ class ProcessStatus(NamedTuple):
         @return: None, when there is none, or C{/proc} hides it from us.
         @raise OSError: it could not be read.
         """
-        text = _read(pid, "status")
+        text = contents(pid, "status")
         return cls._parse(text, pid, shared=True) if text else None
 
     @classmethod
@@ -95,7 +95,7 @@ class ProcessStatus(NamedTuple):
         @return: None, when there is none, or no signal waits for it alone.
         @raise OSError: it could not be read.
         """
-        text = _read(pid, f"task/{tid}/status")
+        text = contents(pid, f"task/{tid}/status")
         # Nearly always nothing waits; to find that out takes a tenth of the rest.
         _, _, pending = text.partition(b"\nSigPnd:\t")
         if not text or pending.startswith(_NONE):
@@ -143,7 +143,7 @@ def timerSignals(pid: int) -> int:
 
     @raise OSError: they cannot be read.
     """
-    return maskOf(*map(int, _TIMER.findall(_read(pid, "timers"))))
+    return maskOf(*map(int, _TIMER.findall(contents(pid, "timers"))))
 
 
 def startTime(pid: int) -> int:
@@ -168,7 +168,7 @@ def parentOf(pid: int) -> int:
 def commandOf(pid: int) -> str:
     """A process's own name, quoted; empty, when it has ended or is hidden."""
     try:
-        return named(_read(pid, "comm").removesuffix(b"\n"))
+        return named(contents(pid, "comm").removesuffix(b"\n"))
     except OSError:
         return ""
 
@@ -186,7 +186,7 @@ def runtimeIn(pid: int, name: str) -> str:
     found = _RUNTIME.fullmatch(name)
     if found is not None:
         return found[1]
-    if (name in ("runc", "exe") or name.isdigit()) and _read(pid, "cmdline") == b"runc\0init\0":
+    if (name in ("runc", "exe") or name.isdigit()) and contents(pid, "cmdline") == b"runc\0init\0":
         # It has not named itself yet: so it is called by what was run, a link or a descriptor.
         return "runc"
     try:
@@ -199,7 +199,7 @@ def runtimeIn(pid: int, name: str) -> str:
 def isRunnable(pid: int) -> bool:
     """Whether a process's main thread would run, if there were a processor for it."""
     try:
-        return _read(pid, "stat").rpartition(b") ")[2].startswith(b"R")
+        return contents(pid, "stat").rpartition(b") ")[2].startswith(b"R")
     except OSError:
         return False
 
@@ -207,14 +207,14 @@ def isRunnable(pid: int) -> bool:
 def waitsIn(pid: int) -> str:
     """Where in the kernel a process's main thread waits; empty: it does not, or it has ended."""
     try:
-        return _read(pid, "wchan").decode(errors="replace").removeprefix("0")
+        return contents(pid, "wchan").decode(errors="replace").removeprefix("0")
     except OSError:
         return ""
 
 
 def _stat(pid: int, index: int) -> int:
     # The name may contain anything, so the fields are counted from its closing parenthesis.
-    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    fields = contents(pid, "stat").rpartition(b")")[2].split()
     return int(fields[index]) if len(fields) > index else 0
 
 

@@ -602,7 +602,7 @@ class TestProcesses:
 
     def test_unknownFormat(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A kernel that does not tell of signals is an error, not a process without any."""
-        monkeypatch.setattr("chanproxy.kernel.processes._read", lambda pid, name: b"Name:\tx\n")
+        monkeypatch.setattr("chanproxy.kernel.processes.contents", lambda pid, name: b"Name:\tx\n")
         with pytest.raises(OSError, match="does not tell of signals"):
             ProcessStatus.read(1)
 

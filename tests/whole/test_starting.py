@@ -161,13 +161,29 @@ def test_serviceFirst(box: Runc) -> None:
 
 @needs("runc")
 def test_exec(box: Runc) -> None:
-    """What is run in it with runc while it sleeps is done."""
+    """What is run in it with runc is done, asleep, awake, and while it falls asleep."""
     box.create()
     box.do("start", "box")
     box.start()
-    for number in range(10):
-        until("asleep", box.cgroup.frozen, 60)
+    for number in range(30):
+        if number % 3 == 0:
+            until("asleep", box.cgroup.frozen, 60)
         assert box.do("exec", "box", "echo", str(number)) == f"{number}\n"
+        # The linger time, and some more of it from one to the next.
+        time.sleep(0.0 if number % 3 else number / 1000)
+    box.end()
+
+
+@needs("runc")
+def test_execAtWork(box: Runc) -> None:
+    """What works in it for somebody outside is not frozen, whether it says anything or not."""
+    box.create()
+    box.do("start", "box")
+    box.start()
+    until("asleep", box.cgroup.frozen, 60)
+    work = "n=0; while test $n -lt 400000; do n=$((n+1)); done; echo $n"
+    assert box.do("exec", "box", "sh", "-c", work) == "400000\n"
+    until("asleep", box.cgroup.frozen, 60)
     box.end()
 
 
