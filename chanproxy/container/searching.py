@@ -87,8 +87,27 @@ class Search:
         self._stirred = self._stirred or bool(stirred)
         return found or self._lookFurther(now)
 
+    def lookIf(self, hasRun: bool | None) -> str:
+        """
+        Look at all where something has run that may not have been told of; see L{look}.
+
+        @param hasRun: see L{hasRun}.
+        """
+        self._stirred = self._stirred or bool(hasRun)
+        return self._lookWhereRun() if self._stirred or self._round else ""
+
     def _lookFurther(self, now: float) -> str:
         """Look where something has stirred, and in turn at all else, as far as there is time."""
+        due = not self._round and now - self._roundAt >= self._interval
+        if due and not (self._stirred and self._cadence.canAfford()):
+            # What no thread has noticed; and who knows how exactly a freezer counts.
+            self._roundAt = now
+            processes = ((each, each.pid) for each in self._watched)
+            self._round = [*processes, *self._looks.othersOf(self._watched)]
+        return self._lookWhereRun()
+
+    def _lookWhereRun(self) -> str:
+        """Look where something has stirred, and go on with the round, as far as there is time."""
         cadence, found = self._cadence, ""
         stirred = self._stirred and cadence.canAfford()
         if stirred:
@@ -98,11 +117,6 @@ class Search:
                 found = self._looks.process(process) or found
             self._round = self._looks.othersOf(self._watched)
             cadence.endExtra()
-        elif not self._round and now - self._roundAt >= self._interval:
-            # What no thread has noticed; and who knows how exactly a freezer counts.
-            self._roundAt = now
-            processes = ((each, each.pid) for each in self._watched)
-            self._round = [*processes, *self._looks.othersOf(self._watched)]
         while self._round and not found and (stirred or cadence.canAfford(RESERVE)):
             cadence.begin()
             found = self._looks.threads(self._round[:AT_ONCE])

@@ -31,6 +31,15 @@ from chanproxy.kernel.processes import ProcessStatus, runtimeIn
 
 __all__ = ["TIMERS", "SleepWatch"]
 
+CHECKS = 1.0
+"""
+Seconds between looks whether a container has run at all, at the most, where signals are told of.
+A process may be born in it, and there are kernels that run no program of ours at some interrupts.
+"""
+
+LISTS = 5
+"""After so many times C{signal-interval} the processes are listed though nothing has run."""
+
 
 class SleepWatch:
     """One container's watch, used for one sleep after another."""
@@ -120,7 +129,7 @@ class SleepWatch:
         told = self._told
         if told is None or not pids or not told.begin(pids):
             told = None
-            self._search.hasRun()
+        self._search.hasRun()
         for pid in pids:
             # Look at each, also after a reason was found: what is pending has to be remembered.
             reason = self._begin(pid)
@@ -133,7 +142,8 @@ class SleepWatch:
             self._call = self._reactor.callLater(0, self._wake, found)
         elif told is not None:
             told.start(self._watched, apart.items())
-            self._againList()
+            self._search.start(self._watched, apart)
+            self._againTold()
         elif self._interval > 0:
             self._cadence.start()
             self._search.start(self._watched, apart)
@@ -245,17 +255,23 @@ class SleepWatch:
     def _ended(self, process: Watched, _: int) -> None:
         self._wake(f"{process} ended")
 
-    def _againList(self) -> None:
-        self._call = self._reactor.callLater(self._interval, self._listAgain)
+    def _againTold(self) -> None:
+        interval, now = min(self._interval, CHECKS), self._reactor.seconds()
+        # All at the same moments, as the clock has them: see Cadence.delay.
+        self._call = self._reactor.callLater(interval - now % interval, self._lookTold)
 
-    def _listAgain(self) -> None:
-        """List the processes: one that is born there changes no C{cgroup.events}."""
+    def _lookTold(self) -> None:
+        """Look at what may not have been told of."""
         self._call = None
-        found = self._comers.look()
+        hasRun = self._search.hasRun()
+        lists = self._interval * (LISTS if hasRun is False else 1)
+        late = self._reactor.seconds() - self._comers.listedAt >= lists
+        found = self._comers.look() if hasRun or late else ""
+        found = found or self._search.lookIf(hasRun)
         if found:
             self._wake(found)
         else:
-            self._againList()
+            self._againTold()
 
     def _look(self) -> None:
         """Look whether signals have come."""

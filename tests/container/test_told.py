@@ -8,17 +8,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from chanproxy.container import Bounds
-from chanproxy.container.cadence import SHARE, SHORTEST
+from chanproxy.container.cadence import EXTRA, SAVED, SHARE, SHORTEST
 from chanproxy.container.comers import STIRS
 from chanproxy.container.pendingsignals import BRIEF, TICKS, _Memory
 from chanproxy.container.signaltrace import SignalTrace
-from chanproxy.container.sleeping import SleepWatch
+from chanproxy.container.sleeping import CHECKS, LISTS, SleepWatch
 from chanproxy.container.told import AT_ONCE, FORGETS
+from chanproxy.interfaces import FreezerError
 from chanproxy.kernel.processes import ProcessStatus, startTime
 from chanproxy.testing.freezers import FakeFreezer
 from chanproxy.testing.reactor import FakeReactor
@@ -132,25 +133,93 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+def _counted(function: Callable[[], object], called: list[str]) -> Callable[[], object]:
+    def count() -> object:
+        called.append(function.__name__)
+        return function()
+
+    return count
+
+
 class TestQuiet:
     """While nothing happens."""
 
     def test_nothing(self, told: Told, looked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-        """No timer runs but that of the list of processes, and nothing is looked at again."""
-        monkeypatch.setattr(told.freezer, "cpuTime", lambda: pytest.fail("it is not asked"))
+        """One timer runs; it is looked whether it has run, and at nothing again."""
+        called: list[str] = []
+        for name in ("cpuTime", "processes"):
+            monkeypatch.setattr(told.freezer, name, _counted(getattr(told.freezer, name), called))
         sleepers = [told.sleeper(), told.sleeper()]
         told.watch.start()
+        called.clear()
         pids = [each.pid for each in sleepers]
         assert told.program.processes == set(pids)
         assert looked == pids
-        assert told.timers == [INTERVAL]
+        assert told.timers == [CHECKS]
         told.reactor.run(10 * INTERVAL)
         assert looked == pids
-        assert told.timers == [INTERVAL]
+        assert len(told.timers) == 1
+        assert 0 < called.count("cpuTime") <= 10 * INTERVAL / CHECKS
+        assert called.count("processes") <= 10 / LISTS
         assert told.watch.notices == "told"
         told.watch.stop()
         assert told.timers == []
         assert told.program.processes == set()
+
+    def test_untold(self, told: Told, looked: list[int]) -> None:
+        """It has run, and nothing was told: all is looked at, and what is there is found."""
+        sleeper = told.sleeper(threads=3)
+        told.watch.start()
+        told.reactor.advance(CHECKS)
+        looked.clear()
+        told.freezer.cpu += 1
+        told.reactor.advance(CHECKS)
+        assert looked == [sleeper.pid, *sleeper.threads]
+        assert told.reasons == []
+        told.reactor.advance(CHECKS)
+        assert looked == [sleeper.pid, *sleeper.threads]
+        sleeper.send(signal.SIGUSR1, sleeper.threads[1])
+        told.freezer.cpu += 1
+        told.reactor.advance(CHECKS)
+        (reason,) = told.reasons
+        assert reason.startswith(f"SIGUSR1 is pending for thread {sleeper.threads[1]} of ")
+        assert told.timers == []
+
+    def test_runsAllTheTime(self, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What ticks and is passed over costs no more than a look now and then."""
+        used = [0.0]
+        told.watch._cadence._processor = lambda: used[0]
+        told.sleeper()
+        told.watch.start()
+        read = ProcessStatus.read
+
+        def costly(pid: int) -> ProcessStatus | None:
+            used[0] += 0.002
+            return read(pid)
+
+        monkeypatch.setattr(ProcessStatus, "read", costly)
+        seconds = 200
+        for _ in range(seconds):
+            told.freezer.cpu += 1
+            told.reactor.advance(CHECKS)
+        assert 0 < used[0] <= 1.1 * (SAVED + EXTRA * seconds)
+
+    def test_notKnown(self, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A freezer that does not know whether it has run: all is as told, and listed."""
+        sleeper = told.sleeper()
+
+        def unknown() -> int:
+            raise FreezerError("it is not known")
+
+        monkeypatch.setattr(told.freezer, "cpuTime", unknown)
+        told.watch.beforeFreeze()
+        told.watch.start()
+        told.reactor.run(INTERVAL - 1)
+        assert told.reasons == []
+        comer = told.sleeper()
+        told.reactor.run(CHECKS + 1)
+        assert [text.partition("[")[2] for text in told.reasons] == [f"{comer.pid}] came in"]
+        assert sleeper.process.poll() is None
 
     def test_beforeTheLook(self, told: Told, looked: list[int]) -> None:
         """It is told of a process before that is looked at: nothing comes in between."""
@@ -173,10 +242,10 @@ class TestQuiet:
         """Threads are looked at once in a sleep, for what came before it was told of any."""
         sleeper = told.sleeper(threads=2 * AT_ONCE)
         told.watch.start()
-        assert told.timers == [SHORTEST, INTERVAL]
+        assert told.timers == [SHORTEST, CHECKS]
         told.reactor.advance(SHORTEST)
         assert sorted(looked) == sorted([sleeper.pid, *sleeper.threads])
-        assert told.timers == [round(INTERVAL - SHORTEST, 6)]
+        assert told.timers == [round(CHECKS - SHORTEST, 6)]
 
     def test_manyThreads(self, told: Told, looked: list[int]) -> None:
         """As many at a time as there is time for; those that wait for signals are the first."""
@@ -210,7 +279,7 @@ class TestQuiet:
         ticks = {int(signal.SIGALRM): TICKS}
         known[sleeper.pid] = _Memory(sleeper.pid, startTime(sleeper.pid), ticks=ticks)
         told.watch.start()
-        assert told.timers == [FORGETS, INTERVAL]
+        assert told.timers == [CHECKS, FORGETS]
         looked.clear()
         told.reactor.advance(2 * BRIEF - 0.01)
         assert len(told.watch.ticking) == 1
@@ -218,7 +287,7 @@ class TestQuiet:
         told.reactor.advance(0.02)
         assert told.watch.ticking == []
         assert looked == [sleeper.pid]
-        assert told.timers == [round(INTERVAL - FORGETS, 6)]
+        assert told.timers == [round(3 * CHECKS - FORGETS, 6)]
         sleeper.send(signal.SIGALRM)
         told.program.signal(sleeper.pid, sleeper.pid)
         told.reactor.turn()
@@ -300,10 +369,10 @@ class TestSignals:
                 told.program.signal(each.pid, each.pid)
             told.reactor.turn()
         assert looked == [sleepers[0].pid]
-        assert told.timers == [STIRS, INTERVAL]
+        assert told.timers == [STIRS, CHECKS]
         told.reactor.advance(STIRS)
         assert sorted(looked[1:]) == sorted(each.pid for each in sleepers)
-        assert told.timers == [round(INTERVAL - STIRS, 6)]
+        assert told.timers == [round(CHECKS - STIRS, 6)]
 
     def test_flood(self, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
         """Signals without end that are no reason take a thousandth of a processor, no more."""
@@ -403,15 +472,17 @@ class TestElse:
         assert told.program.processes == set()
         assert told.timers == [INTERVAL]
 
-    def test_comers(self, told: Told) -> None:
-        """Who is born in the container is found by the list, each interval."""
+    @pytest.mark.parametrize("runs", [True, False])
+    def test_comers(self, told: Told, runs: bool) -> None:
+        """Who is born in the container has run there; the list is read now and then as well."""
         told.sleeper()
         told.watch.beforeFreeze()
         told.watch.start()
-        told.reactor.advance(INTERVAL)
+        told.reactor.run(INTERVAL)
         assert told.reasons == []
         comer = told.sleeper()
-        told.reactor.advance(INTERVAL)
+        told.freezer.cpu += runs
+        told.reactor.run(CHECKS if runs else LISTS * INTERVAL)
         assert [text.partition("[")[2] for text in told.reasons] == [f"{comer.pid}] came in"]
         assert told.timers == []
 
