@@ -9,9 +9,7 @@ Knows nothing of how a container is resumed.
 
 from __future__ import annotations
 
-import functools
 import os
-import select
 from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IDelayedCall
@@ -20,13 +18,13 @@ from twisted.logger import Logger
 from chanproxy.container.bounds import Bounds
 from chanproxy.container.cadence import Cadence
 from chanproxy.container.comers import Comers
+from chanproxy.container.deaths import Deaths
 from chanproxy.container.looks import Looks, Watched
 from chanproxy.container.pendingsignals import TIMERS, PendingSignals
 from chanproxy.container.searching import Search
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.told import Told
 from chanproxy.interfaces import IFreezer, PollingReactor
-from chanproxy.kernel.poller import Poller
 from chanproxy.kernel.processes import ProcessStatus, runtimeIn
 
 __all__ = ["TIMERS", "SleepWatch"]
@@ -77,9 +75,8 @@ class SleepWatch:
         self._told: Told | None = None
         if self._trace is not None:
             self._told = Told(reactor, self._trace, *parts, self._wake)
-        self._poller = Poller(reactor)
+        self._deaths = Deaths(reactor, self._ended, self._withoutPidfds)
         self._running = False
-        self._usePidfds = True
         self._watched: list[Watched] = []
         self._comers = Comers(reactor, freezer, self._wake, self._unlisted)
         self._search = Search(reactor.seconds, interval, freezer, self._comers, *parts)
@@ -120,7 +117,8 @@ class SleepWatch:
         """
         if self._running:
             return
-        self._running = self._usePidfds = True
+        self._running = True
+        self._deaths.start()
         apart = {tid: pid for pid, tid in waiting if tid != pid}
         self._looks.since = self._reactor.seconds()
         found, pids = self._comers.start() or found, self._processes()
@@ -134,7 +132,7 @@ class SleepWatch:
             # Look at each, also after a reason was found: what is pending has to be remembered.
             reason = self._begin(pid)
             found = found or reason
-        if told is not None and (found or not self._usePidfds):
+        if told is not None and (found or not self._deaths.told):
             # Who has died has to be looked for as well.
             told.stop()
             told = None
@@ -161,7 +159,7 @@ class SleepWatch:
         call, self._call = self._call, None
         if call is not None and call.active():
             call.cancel()
-        self._closePidfds()
+        self._deaths.stop()
         self._watched.clear()
         self._search.stop()
 
@@ -188,7 +186,7 @@ class SleepWatch:
         """Watch a process; return a reason to wake, or nothing."""
         # The pidfd comes first: it holds on to the process that is looked at next.
         try:
-            pidfd = self._openPidfd(pid)
+            pidfd = self._deaths.open(pid)
         except ProcessLookupError:
             return "a process ended"
         try:
@@ -208,12 +206,7 @@ class SleepWatch:
         process = Watched(pid, "?" if status is None else status.name, pidfd)
         process.stopped = status is not None and status.state == "T"
         self._watched.append(process)
-        if pidfd >= 0:
-            try:
-                ended = functools.partial(self._ended, process)
-                self._poller.watch(pidfd, select.EPOLLIN, ended)
-            except OSError as error:
-                self._withoutPidfds(error)
+        self._deaths.watch(process)
         if status is None:
             return ""
         runtime = runtimeIn(pid, status.name)
@@ -222,21 +215,7 @@ class SleepWatch:
             return f"{runtime}[{pid}] is about to start a program"
         return self._looks.signalled(process, status)
 
-    def _openPidfd(self, pid: int) -> int:
-        if self._usePidfds:
-            try:
-                # Python sets O_CLOEXEC.
-                return os.pidfd_open(pid)
-            except ProcessLookupError:
-                raise
-            except OSError as error:
-                self._withoutPidfds(error)
-        return -1
-
     def _withoutPidfds(self, error: OSError) -> None:
-        # All are given back: others of this service are in more need of them.
-        self._usePidfds = False
-        self._closePidfds()
         self._warnOnce(
             "pidfds",
             "{name}: its processes cannot be watched while it sleeps ({error}): one that ends is"
@@ -245,14 +224,7 @@ class SleepWatch:
             when=f"within {self._interval} s" if self._interval > 0 else "only when it wakes",
         )
 
-    def _closePidfds(self) -> None:
-        for process in self._watched:
-            if process.pidfd >= 0:
-                self._poller.unwatch(process.pidfd)
-                os.close(process.pidfd)
-                process.pidfd = -1
-
-    def _ended(self, process: Watched, _: int) -> None:
+    def _ended(self, process: Watched) -> None:
         self._wake(f"{process} ended")
 
     def _againTold(self) -> None:
