@@ -160,7 +160,9 @@ class Reasons:
 
     def _whyAsleep(self) -> Iterator[str]:
         wakers = list(self._wakers())
-        if wakers:
+        if self._its.get("breathing"):
+            yield "It breathes: it runs for a moment, and what wakes it is seen again after that."
+        elif wakers:
             yield "It wakes as soon as one of these is ready:"
             yield from (f"  {waker}" for waker in wakers[:SHOWN])
             if len(wakers) > SHOWN:
@@ -198,7 +200,7 @@ class Reasons:
                 yield f"It breathes next {when}."
             else:
                 yield f"It runs for a moment {when}, for a time of its own: {reason}."
-        if not self._its["times"]:
+        if not self._its["times"] and not self._its.get("breathing"):
             yield "No time wakes it but alarms." if self._its["alarms"] else "No time wakes it."
 
     def _past(self) -> Iterator[str]:
@@ -234,6 +236,7 @@ class Reasons:
             "name": its["name"],
             "state": its["state"],
             "paused_by": paused,
+            "breathing": its.get("breathing", False),
             "mode": its["mode"],
             "since": self._moment.unixOf(its["since"]),
             "seconds": max(self._moment.ago(its["since"]), 0.0),

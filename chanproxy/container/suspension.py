@@ -55,6 +55,11 @@ class Suspension:
         """C{awake}, C{suspending}, C{asleep} or C{resuming}: what was told last."""
         return HIDDEN.get(self._core.shown, self._core.shown)
 
+    @property
+    def breathing(self) -> bool:
+        """Whether it runs for a moment in its sleep, and it is not known what wakes it."""
+        return self._core.shown in ("breathing", "refreezing")
+
     def sleepBy(self, sleeper: Sleeper) -> None:
         """Sleep in another way, from the next sleep on; to be called while it is awake."""
         self._core.sleeper = sleeper

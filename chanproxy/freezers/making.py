@@ -58,7 +58,10 @@ def _maker(spec: str) -> _Make:
     others = freezerFactories()
     if argument and kind in others:
         return lambda argument, reactor, breadth: makeFreezer(others[kind], argument, reactor)
-    there = ("cgroup:PATH", *(f"{prefix}:ARGUMENT" for prefix in others))
+    there = (
+        "cgroup:PATH",
+        *(f"{name}:{getattr(each, 'argument', 'ARGUMENT')}" for name, each in others.items()),
+    )
     raise Wrong(
         f"{brief(spec)} is no freezer; known are {', '.join(there)}, and none, which stops nothing",
         *filter(_isFreezer, _meant(spec.strip(), [*_OURS, *others])),
@@ -78,6 +81,8 @@ def _meant(spec: str, kinds: Sequence[str]) -> Iterator[str]:
     kind, colon, argument = (part.strip() for part in spec.partition(":"))
     if kind.lower() in _NONE and not argument:
         yield NullFreezer.spec
+    elif not colon and spec.endswith(_UNITS) and "/" not in spec:
+        yield f"systemd:{spec}"
     elif not colon and (spec.startswith("/") or spec.endswith(_UNITS)):
         # Relative to where cgroups are mounted here, wherever that is.
         name = _MOUNTED.sub("", spec)

@@ -118,6 +118,7 @@ def description(container: Container, first: int, takers: bool = True) -> dict[s
     reply: dict[str, Any] = {
         "description": {
             **summary(container),
+            **({"breathing": True} if container.suspension.breathing else {}),
             "now": bootNanoseconds(),
             "since": container.suspension.since,
             "why_awake": shortened(container.why),

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from chanproxy.commands.reasons import Reasons
 from support.cgroups import unusable
 from support.live import PATIENCE, until
 from support.processes import processState
@@ -40,6 +41,9 @@ def test_asleep(stage: Stage) -> None:
     """It is said what will wake it: sockets by their addresses, its next breath; and what did."""
     until("asleep", lambda: stage.isAsleep("web"))
     said = stage.ask("why", "web")
+    while "It breathes: " in said:
+        # It does that first after a second.
+        said = stage.ask("why", "web")
     assert "web has been asleep for " in said
     address = f"tcp 127.0.0.1:{stage.port} listening"
     assert re.search(rf"(?m)^  python\S*\[\d+\] epoll: {address}$", said), said
@@ -266,3 +270,17 @@ def test_terminal(stage: Stage) -> None:
         assert screen.ended() == 0
         assert all(len(line) <= 80 for line in screen.frame())
     assert "\x1b" not in stage.ask("ps") + stage.ask("why", "editor") + stage.ask("events")
+
+
+def test_breathing(stage: Stage) -> None:
+    """While it breathes, nothing is said of what wakes it, which is not known then."""
+    until("asleep", lambda: stage.isAsleep("web"))
+    its = json.loads(stage.ask("call", "Describe", "container=web"))["description"]
+    # As it is in those moments.
+    why = Reasons({**its, "state": "asleep", "breathing": True, "sources": [], "times": []})
+    said = "\n".join(why.sentences())
+    assert "\nIt breathes: it runs for a moment, and " in said
+    assert "waits for no socket" not in said
+    assert "No time wakes it" not in said
+    assert why.fields()["breathing"]
+    assert not Reasons({**its, "breathing": False}).fields()["breathing"]

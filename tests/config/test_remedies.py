@@ -207,8 +207,8 @@ def test_anyText(text: str, head: str) -> None:
             ("/sys/fs/cgroup/x", ["cgroup:x"]),
             ("/x/y/", ["cgroup:x/y"]),
         ),
-        *(("/sys/fs/cgroup/unified/x", ["cgroup:x"]), ("a.slice", ["cgroup:a.slice"])),
-        *(("cgroup: x", ["cgroup:x"]), ("pgrp:1", []), ("docker:x", []), ("cgroup:/", [])),
+        *(("/sys/fs/cgroup/unified/x", ["cgroup:x"]), ("a.slice", ["systemd:a.slice"])),
+        *(("cgroup: x", ["cgroup:x"]), ("pgrp:1", []), ("docker:", []), ("cgroup:/", [])),
     ],
 )
 def test_freezers(spec: str, meant: list[str]) -> None:
@@ -217,7 +217,8 @@ def test_freezers(spec: str, meant: list[str]) -> None:
         checkedSpec(spec)
     assert list(caught.value.better) == meant
     if "is no freezer" in str(caught.value):
-        assert "known are cgroup:PATH, and none, which stops nothing" in caught.value.wrong
+        assert "known are cgroup:PATH, docker:NAME, " in caught.value.wrong
+        assert ", lxc:NAME, and none, which stops nothing" in caught.value.wrong
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.interfaces import ChanproxyReactor
 from support.cgroups import TemporaryCgroup
+from support.live import PATIENCE
 from tests.shared.sides import turns, until
 
 
@@ -117,9 +119,15 @@ class Box:
 
 
 def hear(process: subprocess.Popen[bytes]) -> str:
-    """The next line that a program says."""
+    """The next line that a program says; nothing, if it says none."""
     assert process.stdout is not None
-    return process.stdout.readline().decode().strip()
+    end = threading.Timer(PATIENCE, process.kill)
+    end.start()
+    try:
+        return process.stdout.readline().decode().strip()
+    finally:
+        end.cancel()
+        end.join()
 
 
 def makeBoxes(

@@ -209,9 +209,11 @@ class TestBreaths:
         assert world.owners == []
         world.reactor.run(2e-6)
         assert (world.inner, world.state) == ("breathing", "asleep")
+        assert world.suspension.breathing
         assert not world.freezer.frozen
         world.reactor.run(TURN)
         assert (world.inner, world.state) == ("asleep", "asleep")
+        assert not world.suspension.breathing
         assert world.freezer.frozen
         assert [each.state for each in world.owners] == ["breathing", "refreezing", "asleep"]
         assert world.owners[0].reason == BREATH

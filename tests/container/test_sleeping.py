@@ -45,7 +45,9 @@ for number in signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGRTMIN:
     signal.signal(number, handle)
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 print("ready", flush=True)
-while True: signal.pause()
+# Python's handlers run between two of its steps: one that comes right before a call waits for the
+# end of that.
+while True: signal.sigtimedwait([], 0.1)
 """
 
 BLOCKS = """

@@ -48,15 +48,18 @@ while True: signal.pause()
 """
 
 TICKER = """
-import signal, sys
+import select, signal, sys
 def handle(number, frame): print(signal.Signals(number).name, flush=True)
 signal.signal(signal.SIGALRM, handle)
 signal.signal(signal.SIGHUP, handle)
 {start}
 print("ready", flush=True)
-for line in sys.stdin:
-    exec(line)
-    print("done", flush=True)
+while True:
+    # Python's handlers run between two of its steps: one that comes right before a call waits for
+    # the end of that.
+    if select.select([sys.stdin], [], [], 0.1)[0]:
+        exec(sys.stdin.readline())
+        print("done", flush=True)
 """
 
 POSIX = """

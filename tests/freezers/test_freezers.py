@@ -793,10 +793,12 @@ class TestMakeFreezer:
         assert freezer.thaw().called
         assert [bool(reason.check(CancelledError)) for reason in reasons] == [True, True]
 
-    @pytest.mark.parametrize("spec", ["", "docker:x", "none:x", "/sys/fs/cgroup/x"])
+    @pytest.mark.parametrize("spec", ["", "docker:", "none:x", "/sys/fs/cgroup/x"])
     def test_unknown(self, spec: str) -> None:
         """The error names the known kinds."""
-        with pytest.raises(ValueError, match="is no freezer; known are cgroup:PATH, and none"):
+        with pytest.raises(
+            ValueError, match=r"is no freezer; known are cgroup:PATH, docker:NAME, .*, and none"
+        ):
             makeFreezer(spec, theReactor())
 
     def test_noPath(self) -> None:

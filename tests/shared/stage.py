@@ -83,6 +83,8 @@ class Stage(LiveService):
         file.write_text("\n".join(lines) + "\n")
         self.service = self.run("--config", str(file))
         self.waitFor("listening", lambda: listens(self.control))
+        if self.remote:
+            self.waitFor("http", lambda: listens(self.directory / "http.sock"))
 
     @property
     def environment(self) -> dict[str, str]:

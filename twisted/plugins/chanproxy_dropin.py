@@ -1,4 +1,4 @@
-"""What Twisted finds of chanproxy: the service and the endpoint prefix."""
+"""What Twisted finds of chanproxy: the service, the endpoint prefix, and containers by name."""
 
 from twisted.application.service import ServiceMaker
 from twisted.internet.interfaces import (
@@ -9,6 +9,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from chanproxy.endpoints.seqpacket import SeqpacketParser
+from chanproxy.freezers.runtimes.factories import FACTORIES
 
 chanproxy = ServiceMaker(
     "chanproxy",
@@ -26,3 +27,6 @@ class _Seqpacket(SeqpacketParser):
 
 
 seqpacket = _Seqpacket()
+
+# Each under a name of its own: so they are found.
+docker, podman, systemd, runc, crun, lxc = FACTORIES

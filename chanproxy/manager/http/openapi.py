@@ -104,6 +104,7 @@ SCHEMAS: dict[str, Any] = {
                     "sources": {"type": "array", "items": _ref("Source")},
                 },
                 paused=_ref("Pause"),
+                breathing={"type": "boolean"},
             )
         },
         next_source=_COUNT,

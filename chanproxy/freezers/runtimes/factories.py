@@ -1,0 +1,101 @@
+"""
+What a configuration names containers by: C{docker:web}, C{systemd:app.service}; as plugins.
+
+Each is loaded when the first of its kind is made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from attrs import frozen
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from chanproxy.interfaces import ChanproxyReactor, IFreezer, IFreezerFactory
+from chanproxy.interfaces.locators import ILocator
+from chanproxy.words import Wrong, brief
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+"""Of containers, as Docker and Podman check it."""
+
+
+@implementer(IPlugin, IFreezerFactory)
+@frozen
+class RuntimeFactory:
+    """
+    Makes freezers of one kind of container.
+
+    @ivar argument: what stands behind the prefix, for who has to write it.
+    """
+
+    prefix: str
+    argument: str
+    _locator: Callable[[str, ChanproxyReactor], ILocator]
+
+    def makeFreezer(self, argument: str, reactor: ChanproxyReactor) -> IFreezer:
+        """See L{IFreezerFactory.makeFreezer}."""
+        from chanproxy.freezers.runtimes.located import LocatedFreezer
+
+        return LocatedFreezer(self._locator(argument, reactor), reactor)
+
+
+def _expectName(name: str, what: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise Wrong(f"{brief(name)} is no name of {what}")
+
+
+def docker(name: str, reactor: ChanproxyReactor) -> ILocator:
+    """A container of Docker's."""
+    from chanproxy.freezers.runtimes.containers import EngineLocator
+    from chanproxy.freezers.runtimes.hosts import dockerHost
+
+    _expectName(name, "a container")
+    return EngineLocator("docker", name, dockerHost(), reactor)
+
+
+def podman(name: str, reactor: ChanproxyReactor) -> ILocator:
+    """A container of Podman's, whose service has to run."""
+    from chanproxy.freezers.runtimes.containers import EngineLocator
+    from chanproxy.freezers.runtimes.hosts import podmanHost
+
+    _expectName(name, "a container")
+    return EngineLocator("podman", name, podmanHost(), reactor)
+
+
+def runc(name: str, reactor: ChanproxyReactor) -> ILocator:
+    """A container of runc's."""
+    from chanproxy.freezers.runtimes.bundles import RUNC, BundleLocator
+
+    return BundleLocator(RUNC, name, reactor)
+
+
+def crun(name: str, reactor: ChanproxyReactor) -> ILocator:
+    """A container of crun's."""
+    from chanproxy.freezers.runtimes.bundles import CRUN, BundleLocator
+
+    return BundleLocator(CRUN, name, reactor)
+
+
+def lxc(name: str, reactor: ChanproxyReactor) -> ILocator:
+    """A container of LXC's."""
+    from chanproxy.freezers.runtimes.lxc import LxcLocator
+
+    return LxcLocator(name, reactor)
+
+
+def systemd(name: str, reactor: ChanproxyReactor) -> ILocator:
+    """A unit of systemd's."""
+    from chanproxy.freezers.runtimes.units import UnitLocator
+
+    return UnitLocator(name, reactor)
+
+
+FACTORIES = [
+    RuntimeFactory(make.__name__, argument, make)
+    for make, argument in (
+        *((docker, "NAME"), (podman, "NAME"), (systemd, "UNIT")),
+        *((runc, "ID"), (crun, "ID"), (lxc, "NAME")),
+    )
+]

@@ -1,0 +1,7 @@
+"""What is in C{inside} is run by C{test_runtimes.py}, in an arena of its own."""
+
+from __future__ import annotations
+
+import os
+
+collect_ignore = [] if "CHANPROXY_TEST_ARENA" in os.environ else ["inside"]

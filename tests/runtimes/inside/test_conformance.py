@@ -1,0 +1,88 @@
+"""The suite for all freezers, on a container of a real runtime, by its name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted  # type: ignore[import-untyped]  # it has no annotations
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import deferLater
+
+from chanproxy.freezers import makeFreezer
+from chanproxy.freezers.runtimes.located import LocatedFreezer
+from chanproxy.testing.freezers import FreezerConformance, FreezerSubject
+from support.runtimes import PATIENCE, Runtime
+from tests.runtimes.inside.programs import KIND, asleep, cgroups, program
+
+pytestmark = pytest.mark.skipif(KIND == "systemd", reason="it is seen only from inside of its own")
+
+
+async def _untilQuiet(reactor: Any) -> None:
+    deadline = reactor.seconds() + PATIENCE
+    while reactor.getDelayedCalls():
+        assert reactor.seconds() < deadline
+        await deferLater(reactor, 0)
+
+
+def turns(reactor: Any) -> Deferred[None]:
+    """Until nothing is due any more."""
+    return ensureDeferred(_untilQuiet(reactor))
+
+
+class TestLocated(FreezerConformance):
+    """One of each kind."""
+
+    @pytest.fixture
+    def subject(
+        self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[FreezerSubject]:
+        """There is no container yet."""
+        from twisted.internet import reactor
+
+        for name, value in runtime.variables.items():
+            monkeypatch.setenv(name, value)
+        freezer = makeFreezer(runtime.spec, reactor)
+        assert isinstance(freezer, LocatedFreezer)
+        moved: list[subprocess.Popen[bytes]] = []
+
+        def start() -> None:
+            runtime.start()
+            # It would hear of that in a moment.
+            freezer.find()
+
+        def thaw() -> None:
+            (cgroups()[0] / "cgroup.freeze").write_text("0")
+
+        def processes() -> set[int]:
+            text = (cgroups()[0] / "cgroup.procs").read_text()
+            return {int(line) for line in text.split()}
+
+        def moveIn() -> None:
+            moved.append(subprocess.Popen(["sleep", "1000"]))
+            (cgroups()[0] / "cgroup.procs").write_text(str(moved[-1].pid))
+
+        try:
+            yield FreezerSubject(freezer, asleep, runtime.spec, start, thaw, processes, moveIn)
+        finally:
+            if program():
+                freezer.thawNow()
+            freezer.release()
+            # What was asked for over a connection ends with that, in the reactor's next turns.
+            pytest_twisted.blockon(turns(reactor))
+            for each in moved:
+                each.kill()
+                each.wait()
+            with contextlib.suppress(AssertionError, subprocess.SubprocessError):
+                runtime.remove()
+
+
+def test_nothingIsLeft() -> None:
+    """Neither a program, nor a cgroup of it."""
+    assert not program()
+    assert not Path(f"/proc/{os.getpid()}/cgroup").read_text().endswith("web\n")
