@@ -97,6 +97,7 @@ class CgroupFreezer:
     def release(self) -> None:
         """See L{IExclusiveFreezer.release}."""
         self._claiming.release()
+        self._following.forgetWrites()
 
     def thawLeft(self) -> bool:
         """See L{IExclusiveFreezer.thawLeft}."""
@@ -152,7 +153,10 @@ class CgroupFreezer:
             mark(kept.freeze)
             if self._told is not None:
                 self._told(kept.freeze)
+            # Where it is frozen already: this is ourselves.
+            self._following.ignoreWrites()
             os.pwrite(kept.freeze, b"1", 0)
+            self._following.watchWrites()
             return self._following.whenFrozen()
         except FreezerError:
             self._forget()
@@ -182,10 +186,15 @@ class CgroupFreezer:
         kept = self._following.kept
         done = self._thawByPath() if kept is None else self._thawKept(kept)
         self._claiming.forget()
-        self._following.thawed()
+        self._following.thawed(self._claiming.stays)
         return done
 
     def _thawKept(self, kept: Kept) -> Deferred[None]:
+        if self._following.taken:
+            # It is theirs now, which is seen without our mark.
+            unmark(kept.freeze)
+            self._tellThawed()
+            return succeed(None)
         try:
             os.pwrite(kept.freeze, b"0", 0)
         except OSError as error:

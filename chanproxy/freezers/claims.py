@@ -212,13 +212,14 @@ class Claiming:
     The claim of one freezer: for a freeze, or from L{claim} to L{release}.
 
     @ivar current: what it has now.
+    @ivar stays: it is had for more than a freeze.
     """
 
     def __init__(self, spec: str, find: Callable[[], tuple[str, CgroupMount]]) -> None:
         """@param find: where its cgroup is; raises L{FreezerError}."""
         self._spec = spec
         self._find = find
-        self._stays = False
+        self.stays = False
         self._above: list[int] = []
         self.current: Claim | None = None
 
@@ -229,7 +230,7 @@ class Claiming:
         @raise OSError: it cannot be had.
         @raise FreezerError: it is in other hands.
         """
-        self._stays = True
+        self.stays = True
         try:
             try:
                 self.now()
@@ -240,7 +241,7 @@ class Claiming:
                 _closeAll(self._above)
                 self._above = _lockAbove(self._spec, *self._find())
         except (OSError, FreezerError):
-            self._stays = False
+            self.stays = False
             raise
 
     def now(self) -> Claim:
@@ -271,12 +272,12 @@ class Claiming:
 
     def forget(self) -> None:
         """A freeze is over; what was claimed for more than that stays."""
-        if not self._stays:
+        if not self.stays:
             self._drop()
 
     def release(self) -> None:
         """Idempotent."""
-        self._stays = False
+        self.stays = False
         _closeAll(self._above)
         self._drop()
 

@@ -11,12 +11,15 @@ import contextlib
 import select
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFDSet
 
 from chanproxy.freezers.files import Events, Kept
+from chanproxy.freezers.writes import writesOf
 from chanproxy.interfaces import FreezeInterrupted, FreezerNotReady
 from chanproxy.kernel.poller import Poller
+
+_TAKEN = "paused by somebody else"
 
 
 class Following:
@@ -24,12 +27,16 @@ class Following:
     One freeze after the other of one cgroup, and who waits for what becomes of it.
 
     @ivar kept: what is frozen, or about to be; None: nothing is.
+    @ivar taken: somebody else has frozen it as well, since that.
     """
 
     def __init__(self, spec: str, reactor: IReactorFDSet) -> None:
         self._spec = spec
+        self._reactor = reactor
+        self._watch = 0
         self._poller = Poller(reactor)
         self.kept: Kept | None = None
+        self.taken = False
         self._pending: Deferred[None] | None = None
         self._disturbed: list[Deferred[str]] = []
         self._stirred: Callable[[], None] | None = None
@@ -68,6 +75,8 @@ class Following:
         """
         if self.kept is None:
             return fail(FreezerNotReady(f"{self._spec}: is not frozen"))
+        if self.taken:
+            return succeed(_TAKEN)
         waiting: Deferred[str] = Deferred(self._disturbedCancelled)
         self._disturbed.append(waiting)
         try:
@@ -128,6 +137,34 @@ class Following:
             elif not events.frozen and not kept.wanted():
                 self._disturb("thawed by somebody else")
 
+    def watchWrites(self) -> None:
+        """What is kept was told to freeze: see whether others tell it so as well."""
+        # Without a watch, a pause of what sleeps is not seen, and ends with that.
+        with contextlib.suppress(OSError):
+            if self.kept is not None:
+                watch = writesOf(self._reactor).watch(self.kept.freeze, self._written)
+                if watch != self._watch:
+                    # Of a cgroup that was made anew.
+                    self.forgetWrites()
+                    self._watch = watch
+
+    def ignoreWrites(self) -> None:
+        """Those from now on are our own, and so are those that are not told of yet."""
+        if self._watch and self.kept is not None:
+            writesOf(self._reactor).hush(self._watch, self.kept.freeze)
+
+    def forgetWrites(self) -> None:
+        """Give the watch back.  Idempotent."""
+        watch, self._watch = self._watch, 0
+        if watch:
+            writesOf(self._reactor).unwatch(watch)
+
+    def _written(self) -> None:
+        """Somebody has written to C{cgroup.freeze}; a thaw is told of by C{cgroup.events}."""
+        if self.kept is not None and self.kept.wanted():
+            self.taken = True
+            self._disturb(_TAKEN)
+
     def _disturb(self, reason: str) -> None:
         disturbed, self._disturbed = self._disturbed, []
         self._rewatch()
@@ -148,8 +185,15 @@ class Following:
         pending.errback(FreezeInterrupted(f"{self._spec}: thawed by somebody else meanwhile"))
         return True
 
-    def thawed(self) -> None:
-        """It was thawed by us: nobody has to wait any more."""
+    def thawed(self, again: bool) -> None:
+        """
+        It was thawed by us: nobody has to wait any more.
+
+        @param again: it will be frozen again.
+        """
+        self.ignoreWrites()
+        if not again:
+            self.forgetWrites()
         pending, self._pending = self._pending, None
         disturbed, self._disturbed = self._disturbed, []
         self.drop()
@@ -161,6 +205,7 @@ class Following:
     def drop(self) -> None:
         """Give back the descriptors.  Idempotent."""
         kept, self.kept = self.kept, None
+        self.taken = False
         if kept is not None:
             self._poller.unwatch(kept.events)
             kept.close()

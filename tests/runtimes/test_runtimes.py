@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,19 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_located(kind: str, tmp_path: Path) -> None:
-    """See C{inside/test_located.py}."""
+def test_inside(kind: str) -> None:
+    """See C{inside}."""
     for each in ("tini", *NEEDS[kind]):
         get(each)
+    # A short name: paths of sockets are below it.
+    with tempfile.TemporaryDirectory(prefix="arena-") as directory:
+        _run(kind, directory)
+
+
+def _run(kind: str, directory: str) -> None:
     argv = [
         *(str(HERE / "arena"), sys.executable, "-m", "pytest", str(HERE / "inside")),
-        *("-p", "no:cacheprovider", "--numprocesses=0", "-q", f"--basetemp={tmp_path}/inside"),
+        *("-p", "no:cacheprovider", "--numprocesses=0", "-q", f"--basetemp={directory}/in"),
     ]
     done = subprocess.run(
         argv,

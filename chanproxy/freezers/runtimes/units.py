@@ -1,5 +1,5 @@
 """
-Units of systemd, its own or a user's manager's, by their names.
+Units of systemd, by their names.
 
 A unit's cgroup has the same path each time that it is started; so the manager is asked for that,
 and again after each change of the unit.  Knows the bus, and nothing of freezing.
@@ -29,30 +29,23 @@ AWAY = (0.2, 10.0)
 SYSTEM = "/run/dbus/system_bus_socket"
 """Of the D-Bus specification."""
 
-USER = "user:"
-"""Before a unit of the manager of the user that we run as."""
-
 _NAME, _PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
 _MANAGER, _PROPERTIES = f"{_NAME}.Manager", "org.freedesktop.DBus.Properties"
 
 _KINDS = (".service", ".scope", ".slice", ".socket", ".mount")
 
 
-def busOf(user: bool) -> str:
+def busOf() -> str:
     """
-    Where a manager's bus listens.
+    Where the bus of the system listens.
 
     @raise Wrong: it listens at nothing that can be used.
     """
-    variable = "DBUS_SESSION_BUS_ADDRESS" if user else "DBUS_SYSTEM_BUS_ADDRESS"
-    address = os.environ.get(variable, "")
+    address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", "")
     if address.startswith("unix:path="):
         return address.partition("=")[2].partition(",")[0]
     if address:
-        raise Wrong(f"{variable} is {brief(address)}: it has to be unix:path=PATH")
-    if user:
-        run = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-        return os.path.join(run, "bus")
+        raise Wrong(f"DBUS_SYSTEM_BUS_ADDRESS is {brief(address)}: it has to be unix:path=PATH")
     return SYSTEM
 
 
@@ -73,15 +66,14 @@ class UnitLocator:
 
     _log = Logger()
 
-    def __init__(self, name: str, reactor: ChanproxyReactor) -> None:
+    def __init__(self, unit: str, reactor: ChanproxyReactor) -> None:
         """
-        @param name: of a unit; C{user:} before it if it is of the user's manager.
+        @param unit: its name.
         @raise Wrong: it is none.
         """
-        self.spec = f"systemd:{name}"
-        unit = name.removeprefix(USER)
+        self.spec = f"systemd:{unit}"
         if not unit.endswith(_KINDS):
-            better = f"systemd:{name}.service"
+            better = f"systemd:{unit}.service"
             raise Wrong(
                 f"{brief(unit)} is no unit with a cgroup; those end with {', '.join(_KINDS)}",
                 *([better] if unit and "." not in unit else []),
@@ -89,7 +81,7 @@ class UnitLocator:
         if unit == "-.slice" or "/" in unit:
             raise Wrong(f"{brief(unit)} holds others as well, or is no unit")
         self._unit = unit
-        self._path = busOf(name.startswith(USER))
+        self._path = busOf()
         self._reactor = reactor
         self._follower: IFollower | None = None
         self._said: Location | None = None

@@ -174,3 +174,23 @@ def test_paused(runtime: Runtime, service: Service) -> None:
     assert ask() == b"hello"
     until("asleep", asleep)
     assert ask() == b"hello"
+
+
+@pytest.mark.skipif(KIND == "systemd", reason="it finds it frozen, and writes nothing")
+def test_pausedAsleep(runtime: Runtime, service: Service) -> None:
+    """Likewise what they pause while it sleeps; or they are told at once that they cannot."""
+    runtime.start()
+    until("asleep", asleep)
+    pause, unpause = PAUSES[KIND]
+    if KIND in ("docker", "podman", "runc"):
+        with pytest.raises(AssertionError, match="container not running"):
+            runtime.command(*pause.split())
+    else:
+        runtime.command(*pause.split())
+        with pytest.raises(TimeoutError):
+            ask(patience=0.5)
+        assert asleep()
+        runtime.command(*unpause.split())
+    assert ask() == b"hello"
+    until("asleep", asleep)
+    assert ask() == b"hello"

@@ -1,0 +1,106 @@
+"""
+What people do with a container, while it sleeps: as if it were awake, or refused at once and in
+words, as C{docs/howto-containers.md} has it.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from support.runtimes import Runtime, answers, ask, until
+from tests.runtimes.inside.programs import KIND, asleep
+from tests.runtimes.inside.test_located import Service, service
+
+__all__ = ["service"]
+
+SOON = 3.0
+"""Seconds that each may take; its program takes 0.3 to end, and a runtime up to one to be run."""
+
+ENGINE = {
+    "exec": "exec web echo said",
+    "top": "top web",
+    "logs": "logs web",
+    "inspect": "inspect web",
+    "stats": "stats --no-stream web",
+    "cp": "cp web:/etc/passwd {directory}/passwd",
+    "cp into": "cp {directory}/given web:/tmp/given",
+    "diff": "diff web",
+    "commit": "commit web copy",
+    "export": "export --output={directory}/export.tar web",
+    "rename": "rename web web2; rename web2 web",
+    "update": "update --memory-reservation=0 web",
+    "kill": "kill --signal=CONT web",
+    "pause": "pause web; unpause web",
+    "restart": "restart --time=5 web",
+    "stop": "stop --time=5 web",
+}
+
+OCI = {
+    "exec": "exec web echo said",
+    "ps": "ps web",
+    "state": "state web",
+    "list": "list",
+    "kill": "kill web CONT",
+    "pause": "pause web; resume web",
+}
+
+DOES = {
+    "docker": {
+        name: f"docker {words}".replace("; ", "; docker ") for name, words in ENGINE.items()
+    },
+    "podman": ENGINE,
+    "runc": OCI,
+    "crun": OCI,
+    "lxc": {
+        "attach": "attach -- echo said",
+        "info": "info",
+        "freeze": "freeze; unfreeze",
+        "stop": "stop --timeout=5",
+    },
+    "systemd": {
+        "status": "status web",
+        "kill": "kill --signal=CONT web",
+        "daemon-reload": "daemon-reload",
+        "freeze": "freeze web; thaw web",
+        "restart": "restart web",
+        "stop": "stop web",
+    },
+}
+
+NOT_RUNNING = {"pause": "container not running"}
+
+REFUSED = {
+    "docker": NOT_RUNNING,
+    "podman": {**NOT_RUNNING, "exec": "cannot exec in a paused container"},
+    "runc": {**NOT_RUNNING, "exec": "cannot exec in a paused container"},
+    "crun": {"exec": "is paused"},
+    "lxc": {},
+    "systemd": {},
+}
+"""What a runtime says that refuses it, because it asks its own cgroup whether that is frozen."""
+
+ENDS = ("stop",)
+
+
+@pytest.mark.parametrize("what", DOES.get(KIND, {}))
+def test_does(runtime: Runtime, service: Service, what: str) -> None:
+    """It is done, soon; and what comes afterwards is answered."""
+    runtime.start()
+    until("asleep", asleep)
+    (runtime.directory / "given").write_text("given")
+    began = time.monotonic()
+    steps = DOES[KIND][what].format(directory=runtime.directory).split("; ")
+    if what in REFUSED[KIND]:
+        with pytest.raises(AssertionError, match=REFUSED[KIND][what]):
+            runtime.command(*steps[0].split())
+    else:
+        for step in steps:
+            runtime.command(*step.split())
+    assert time.monotonic() - began < SOON
+    if what not in ENDS:
+        until("its program", answers)
+        assert ask() == b"hello"
+        until("asleep", asleep)
+        assert ask() == b"hello"
