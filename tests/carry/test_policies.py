@@ -186,7 +186,7 @@ initial = 2
 """
         )
     text = str(wrong.value)
-    assert "'vm:a' is no freezer; known are cgroup:PATH, and none" in text
+    assert "'vm:a' is no freezer; known are cgroup:PATH, docker:NAME, " in text
     assert "'x' is not known; write one of 'answered', 'consumed', 'idle', 'explicit'" in text
     assert "initial: 2 is out of range; write a whole number from 0 to 1" in text
 

@@ -35,7 +35,7 @@ def run(*words: str) -> tuple[int, str]:
         (["--timeouts", "1h"], "say --timeouts 3600s"),
         (["--timeouts", "soon"], "say for example --timeouts 10s"),
         (["--freezer", "cgroup=a b"], "say --freezer 'cgroup:a b'"),
-        (["--freezer", "docker:x"], "say for example --freezer cgroup:container"),
+        (["--freezer", "vm:x"], "say for example --freezer cgroup:container"),
         (
             ["--ignore", "tcp:80", "--ignore", "timer"],
             "say --ignore 'tcp:*:80' --ignore timerfd",
