@@ -129,6 +129,7 @@ class Engine:
     _connected: bool = False
     _why: str = "is not found yet"
     _delay: float = AWAY[0]
+    _logged: str = ""
     _rest: bytes = b""
 
     _log = Logger()
@@ -180,6 +181,7 @@ class Engine:
         if response.code != 200:
             raise EngineError(f"it answers {response.code} when asked for its events")
         self._connected = True
+        self._logged = ""
         self._delay = AWAY[0]
         for followed in list(self._followed):
             self._ask(followed)
@@ -193,9 +195,10 @@ class Engine:
         was, self._connected = self._connected, False
         failure = result if isinstance(result, Failure) else None
         why = "it has ended" if was else _reason(failure)
-        self._log.info(
-            "{host}: {why}; next try in {delay} s", host=self._host, why=why, delay=self._delay
-        )
+        if why != self._logged:
+            # Once, however often it is tried.
+            self._logged = why
+            self._log.info("{host} is not there: {why}; tried again", host=self._host, why=why)
         if not was:
             self._why = f"its engine at {self._host} cannot be asked: {why}"
             for followed in list(self._followed):

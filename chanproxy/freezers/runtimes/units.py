@@ -90,6 +90,7 @@ class UnitLocator:
         self._call: IDelayedCall | None = None
         self._delay = AWAY[0]
         self._asking = self._again = False
+        self._logged = ""
 
     def check(self) -> None:
         """See L{ILocator.check}."""
@@ -154,7 +155,7 @@ class UnitLocator:
         return subscribed.addCallback(self._isSubscribed)
 
     def _isSubscribed(self, _: object) -> None:
-        self._delay = AWAY[0]
+        self._delay, self._logged = AWAY[0], ""
         self._ask()
 
     def _unusable(self, failure: Failure, bus: Any) -> None:
@@ -178,7 +179,10 @@ class UnitLocator:
         why = f"systemd cannot be asked at {self._path}: {failure.getErrorMessage()}"
         if self._said is None:
             self._say(Location(why=why))
-        self._log.info("{spec}: {why}", spec=self.spec, why=why)
+        if why != self._logged:
+            # Once, however often it is tried.
+            self._logged = why
+            self._log.info("{spec}: {why}", spec=self.spec, why=why)
 
     def _later(self) -> None:
         self._call = self._reactor.callLater(self._delay, self._connect)
