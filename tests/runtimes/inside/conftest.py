@@ -10,6 +10,13 @@ from support.runtimes import ALL, Runtime
 from tests.runtimes.inside.programs import KIND
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is not of this runtime is no test here, and not one that is skipped."""
+    items[:] = [
+        item for item in items if all(KIND in mark.args for mark in item.iter_markers("runtimes"))
+    ]
+
+
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     """It is served, and has no container."""

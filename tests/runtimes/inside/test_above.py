@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from support.runtimes import PROGRAM, Docker, Runtime, answers, ask, until
-from tests.runtimes.inside.programs import KIND, cgroups
+from tests.runtimes.inside.programs import cgroups
 from tests.runtimes.inside.test_located import Service
 
-pytestmark = pytest.mark.skipif(KIND != "docker", reason="the others have no key for it")
+# The others have no key for it.
+pytestmark = pytest.mark.runtimes("docker")
 
 
 class _Above(Docker):

@@ -18,9 +18,10 @@ from chanproxy.freezers import makeFreezer
 from chanproxy.freezers.runtimes.located import LocatedFreezer
 from chanproxy.testing.freezers import FreezerConformance, FreezerSubject
 from support.runtimes import PATIENCE, Runtime
-from tests.runtimes.inside.programs import KIND, asleep, cgroups, program
+from tests.runtimes.inside.programs import asleep, cgroups, program
 
-pytestmark = pytest.mark.skipif(KIND == "systemd", reason="it is seen only from inside of its own")
+# A unit is seen only from inside of its own.
+pytestmark = pytest.mark.runtimes("docker", "podman", "runc", "crun", "lxc")
 
 
 async def _untilQuiet(reactor: Any) -> None:

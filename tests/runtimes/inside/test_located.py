@@ -114,7 +114,7 @@ def test_comesAndGoes(runtime: Runtime, service: Service) -> None:
         assert ask() == b"hello"
 
 
-@pytest.mark.skipif(KIND == "systemd", reason="nothing is run in a unit")
+@pytest.mark.runtimes("docker", "podman", "runc", "crun", "lxc")
 def test_execute(runtime: Runtime, service: Service) -> None:
     """What is run in one that sleeps is done; or it is said at once that it is not."""
     runtime.start()
@@ -132,7 +132,7 @@ def test_execute(runtime: Runtime, service: Service) -> None:
     assert "awake" in runtime.execute("echo", "awake")
 
 
-@pytest.mark.skipif(KIND not in ("docker", "podman"), reason="nothing serves it")
+@pytest.mark.runtimes("docker", "podman")
 def test_killed(runtime: Runtime, service: Service) -> None:
     """Its engine is killed while it sleeps: it wakes, and is followed when that is there again."""
     assert isinstance(runtime, (Docker, Podman))
@@ -176,7 +176,8 @@ def test_paused(runtime: Runtime, service: Service) -> None:
     assert ask() == b"hello"
 
 
-@pytest.mark.skipif(KIND == "systemd", reason="it finds it frozen, and writes nothing")
+# systemd finds it frozen, and writes nothing.
+@pytest.mark.runtimes("docker", "podman", "runc", "crun", "lxc")
 def test_pausedAsleep(runtime: Runtime, service: Service) -> None:
     """Likewise what they pause while it sleeps; or they are told at once that they cannot."""
     runtime.start()
