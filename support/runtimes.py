@@ -44,7 +44,7 @@ PROGRAM = ["/usr/bin/python3", "-c", ANSWERS]
 
 
 def until(what: str, condition: Callable[[], object], patience: float = PATIENCE) -> None:
-    """Poll, with a bound, for what gives no event."""
+    """Poll, with a bound, for what gives no event; seldom, for many look at all processes."""
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {patience} s"
@@ -83,6 +83,13 @@ def image() -> bytes:
             if os.path.exists(f"/etc/{name}"):
                 tar.add(os.path.realpath(f"/etc/{name}"), f"etc/{name}")
     return text.getvalue()
+
+
+def unpack(root: Path) -> None:
+    """The same, as a directory."""
+    root.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(image())) as tar:
+        tar.extractall(root, filter="fully_trusted")
 
 
 class Runtime:
@@ -201,7 +208,7 @@ class Docker(Runtime):
 
     def command(self, *words: str) -> str:
         """See L{Runtime}."""
-        return self.do(*words)
+        return self.do("docker", *words)
 
     def start(self) -> None:
         """See L{Runtime}."""
@@ -292,9 +299,7 @@ class Runc(Runtime):
         """See L{Runtime}."""
         self.spec = f"{self.name}:{self.directory}/state/web"
         bundle = self.directory / "bundle"
-        (bundle / "rootfs").mkdir(parents=True)
-        with tarfile.open(fileobj=io.BytesIO(image())) as tar:
-            tar.extractall(bundle / "rootfs", filter="fully_trusted")
+        unpack(bundle / "rootfs")
         usr = {"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"]}
         proc = {"destination": "/proc", "type": "proc", "source": "proc"}
         written = {
@@ -364,9 +369,7 @@ class Lxc(Runtime):
         """See L{Runtime}."""
         (self.directory / "lxc" / "web").mkdir(parents=True)
         root = self.directory / "root"
-        root.mkdir()
-        with tarfile.open(fileobj=io.BytesIO(image())) as tar:
-            tar.extractall(root, filter="fully_trusted")
+        unpack(root)
         (root / "answers.py").write_text(ANSWERS)
         lines = {
             "lxc.uts.name": "web",
@@ -416,9 +419,7 @@ class Systemd(Runtime):
     def prepare(self) -> None:
         """See L{Runtime}."""
         root = self.directory / "root"
-        root.mkdir()
-        with tarfile.open(fileobj=io.BytesIO(image())) as tar:
-            tar.extractall(root, filter="fully_trusted")
+        unpack(root)
         units = root / "etc/systemd/system"
         units.mkdir(parents=True)
         # Without one, all that is installed would be started.

@@ -41,12 +41,14 @@ class Visitors:
         # What cannot be seen will be said where it matters.
         with contextlib.suppress(FreezerError, OSError):
             # Ids are given away in order, but for those who have had all of them.
-            for pid in sorted(self._freezer.processes())[-YOUNGEST:]:
+            pids = sorted(self._freezer.processes())
+            for pid in pids[-YOUNGEST:]:
                 runtime = runtimeIn(pid, commandOf(pid))
                 if runtime:
                     return NotIdle(f"busy: {runtime}[{pid}] is about to start a program", STARTS)
-        sent = self.sent()
-        return NotIdle(f"busy: {sent}", STAYS) if sent else None
+            sent = self._sentAmong(pids) if self._holds else ""
+            return NotIdle(f"busy: {sent}", STAYS) if sent else None
+        return None
 
     def sent(self) -> str:
         """Who was sent in, and runs its own program, in words; empty: nobody."""

@@ -18,6 +18,7 @@ from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
 from chanproxy.freezers.runtimes.places import byProcess, expectAlone
+from chanproxy.freezers.runtimes.telling import Telling
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.interfaces.locators import IFollower, ILocator, Location
 
@@ -66,22 +67,20 @@ class BundleLocator:
         self._kind = kind
         self._directory = os.path.normpath(os.path.join(rootOf(kind), name))
         self._reactor = reactor
-        self._follower: IFollower | None = None
+        self._telling = Telling()
         self._inotify: Any = None
-        self._said: Location | None = None
 
     def check(self) -> None:
         """See L{ILocator.check}."""
 
     def follow(self, follower: IFollower) -> None:
         """See L{ILocator.follow}."""
-        self._follower = follower
-        self._said = None
+        self._telling.begin(follower)
         self._look()
 
     def leave(self) -> None:
         """See L{ILocator.leave}."""
-        self._follower = None
+        self._telling.end()
         self._unwatch()
 
     def locate(self) -> Location:
@@ -111,10 +110,7 @@ class BundleLocator:
             location = self.locate()
         except FreezerError as error:
             location = Location(why=str(error).removeprefix(f"{self.spec}: "))
-        follower = self._follower
-        if follower is not None and location != self._said:
-            self._said = location
-            follower.moved(location)
+        self._telling.say(location)
 
     def _watch(self) -> None:
         """Its directory and the next one above that is there."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
@@ -48,14 +48,10 @@ class Found:
 
     @ivar id: of 64 hexadecimal digits.
     @ivar running: it has processes, paused or not.
-    @ivar addresses: by the names of its networks.
     """
 
     id: str
     running: bool
-    pid: int
-    addresses: Mapping[str, str]
-    labels: Mapping[str, str]
 
 
 class Follower(Protocol):
@@ -127,7 +123,6 @@ class Engine:
     _stream: Deferred[Any] | None = None
     _call: IDelayedCall | None = None
     _connected: bool = False
-    _why: str = "is not found yet"
     _delay: float = AWAY[0]
     _logged: str = ""
     _rest: bytes = b""
@@ -200,10 +195,10 @@ class Engine:
             self._logged = why
             self._log.info("{host} is not there: {why}; tried again", host=self._host, why=why)
         if not was:
-            self._why = f"its engine at {self._host} cannot be asked: {why}"
+            unasked = f"its engine at {self._host} cannot be asked: {why}"
             for followed in list(self._followed):
                 if not followed.id:
-                    followed.follower.found(None, self._why)
+                    followed.follower.found(None, unasked)
         self._call = self._reactor.callLater(self._delay, self._connect)
         self._delay = min(self._delay * 2, AWAY[1])
 
@@ -314,14 +309,7 @@ class EngineError(Exception):
 
 def _parsed(described: Any) -> Found:
     state = described.get("State") or {}
-    networks = (described.get("NetworkSettings") or {}).get("Networks") or {}
-    return Found(
-        str(described["Id"]),
-        bool(state.get("Running") or state.get("Paused")),
-        int(state.get("Pid") or 0),
-        {name: each["IPAddress"] for name, each in networks.items() if each.get("IPAddress")},
-        dict((described.get("Config") or {}).get("Labels") or {}),
-    )
+    return Found(str(described["Id"]), bool(state.get("Running") or state.get("Paused")))
 
 
 def _reason(failure: Failure | None) -> str:

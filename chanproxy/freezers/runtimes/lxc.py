@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from chanproxy.freezers.runtimes.places import byName
+from chanproxy.freezers.runtimes.telling import Telling
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.interfaces.locators import IFollower, ILocator, Location
 
@@ -29,22 +30,20 @@ class LxcLocator:
         # Of one that is started while its old cgroup is still there, the second one is C{NAME-1}.
         self._pattern = re.compile(rf"lxc\.payload\.{re.escape(name)}(?:-\d+)?")
         self._reactor = reactor
-        self._follower: IFollower | None = None
+        self._telling = Telling()
         self._call: IDelayedCall | None = None
-        self._said: Location | None = None
 
     def check(self) -> None:
         """See L{ILocator.check}."""
 
     def follow(self, follower: IFollower) -> None:
         """See L{ILocator.follow}."""
-        self._follower = follower
-        self._said = None
+        self._telling.begin(follower)
         self._look()
 
     def leave(self) -> None:
         """See L{ILocator.leave}."""
-        self._follower = None
+        self._telling.end()
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
@@ -56,15 +55,13 @@ class LxcLocator:
 
     def _look(self) -> None:
         self._call = None
-        said, follower = self._said, self._follower
-        if follower is None:
-            return
+        said = self._telling.said
         if said is None or not said.cgroup or not os.path.isdir(said.cgroup):
             try:
                 location = self.locate()
             except FreezerError as error:
                 location = Location(why=str(error))
-            if location != said:
-                self._said = location
-                follower.moved(location)
-        self._call = self._reactor.callLater(LOOKS, self._look)
+            self._telling.say(location)
+        if self._telling.goes:
+            # Whoever was told may have left.
+            self._call = self._reactor.callLater(LOOKS, self._look)

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy.freezers.runtimes.places import below
+from chanproxy.freezers.runtimes.telling import Telling
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.interfaces.locators import IFollower, ILocator, Location
 from chanproxy.words import Wrong, brief
@@ -83,8 +84,7 @@ class UnitLocator:
         self._unit = unit
         self._path = busOf()
         self._reactor = reactor
-        self._follower: IFollower | None = None
-        self._said: Location | None = None
+        self._telling = Telling()
         self._connecting: Deferred[Any] | None = None
         self._bus: Any = None
         self._call: IDelayedCall | None = None
@@ -104,13 +104,12 @@ class UnitLocator:
 
     def follow(self, follower: IFollower) -> None:
         """See L{ILocator.follow}."""
-        self._follower = follower
-        self._said = None
+        self._telling.begin(follower)
         self._connect()
 
     def leave(self) -> None:
         """See L{ILocator.leave}."""
-        self._follower = None
+        self._telling.end()
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
@@ -120,11 +119,6 @@ class UnitLocator:
         bus, self._bus = self._bus, None
         if bus is not None:
             bus.transport.abortConnection()
-
-    def _say(self, location: Location) -> None:
-        if self._follower is not None and location != self._said:
-            self._said = location
-            self._follower.moved(location)
 
     # The bus.
 
@@ -165,7 +159,7 @@ class UnitLocator:
 
     def _failed(self, failure: Failure) -> None:
         self._connecting = None
-        if self._follower is not None:
+        if self._telling.goes:
             self._tell(failure)
             self._later()
 
@@ -177,8 +171,8 @@ class UnitLocator:
 
     def _tell(self, failure: Failure) -> None:
         why = f"systemd cannot be asked at {self._path}: {failure.getErrorMessage()}"
-        if self._said is None:
-            self._say(Location(why=why))
+        if self._telling.said is None:
+            self._telling.say(Location(why=why))
         if why != self._logged:
             # Once, however often it is tried.
             self._logged = why
@@ -234,7 +228,7 @@ class UnitLocator:
             if self._bus is not None:
                 self._ask()
             return
-        self._say(location)
+        self._telling.say(location)
 
     def _unanswered(self, failure: Failure) -> None:
         self._asking = self._again = False

@@ -43,13 +43,13 @@ def test_above(runtime: Runtime, above: Service) -> None:
     until("asleep", asleep)
     assert runtime.execute("echo", "said") == "said\n"
     until("asleep", asleep)
-    runtime.command("docker", "pause", "web")
+    runtime.command("pause", "web")
     with pytest.raises(TimeoutError):
         ask(patience=0.5)
-    runtime.command("docker", "unpause", "web")
+    runtime.command("unpause", "web")
     assert ask() == b"hello"
     until("asleep", asleep)
-    runtime.command("docker", "restart", "--time=5", "web")
+    runtime.command("restart", "--time=5", "web")
     until("its program", answers)
     until("asleep", asleep)
     assert ask() == b"hello"

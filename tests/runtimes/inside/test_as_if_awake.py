@@ -47,9 +47,7 @@ OCI = {
 }
 
 DOES = {
-    "docker": {
-        name: f"docker {words}".replace("; ", "; docker ") for name, words in ENGINE.items()
-    },
+    "docker": ENGINE,
     "podman": ENGINE,
     "runc": OCI,
     "crun": OCI,
