@@ -190,9 +190,7 @@ class CgroupFreezer:
         return done
 
     def _thawKept(self, kept: Kept) -> Deferred[None]:
-        if self._following.taken:
-            # It is theirs now, which is seen without our mark.
-            unmark(kept.freeze)
+        if self._following.isTaken():
             self._tellThawed()
             return succeed(None)
         try:

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFDSet
 
 from chanproxy.freezers.files import Events, Kept
+from chanproxy.freezers.marks import unmark
 from chanproxy.freezers.writes import writesOf
 from chanproxy.interfaces import FreezeInterrupted, FreezerNotReady
 from chanproxy.kernel.poller import Poller
@@ -148,6 +149,13 @@ class Following:
                     self.forgetWrites()
                     self._watch = watch
 
+    def isTaken(self) -> bool:
+        """Whether somebody else has frozen it as well, until now."""
+        # What comes at the same time as the reason of a thaw may not be read yet.
+        if self._watch and not self.taken:
+            writesOf(self._reactor).look()
+        return self.taken
+
     def ignoreWrites(self) -> None:
         """Those from now on are our own, and so are those that are not told of yet."""
         if self._watch and self.kept is not None:
@@ -163,6 +171,7 @@ class Following:
         """Somebody has written to C{cgroup.freeze}; a thaw is told of by C{cgroup.events}."""
         if self.kept is not None and self.kept.wanted():
             self.taken = True
+            unmark(self.kept.freeze)
             self._disturb(_TAKEN)
 
     def _disturb(self, reason: str) -> None:

@@ -89,6 +89,11 @@ class Writes:
             with contextlib.suppress(OSError):
                 self._set(fd, _NEVER)
 
+    def look(self) -> None:
+        """Tell now of what was written until now.  Harmless when nothing is watched."""
+        if self._fd >= 0:
+            self._readable(select.EPOLLIN)
+
     def unwatch(self, watch: int) -> None:
         """
         Forget it, as has to be done also when the file is gone.  Harmless for one that is

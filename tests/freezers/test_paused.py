@@ -50,6 +50,8 @@ async def test_paused(reactor: ChanproxyReactor, cgroup: TemporaryCgroup, claime
         disturbed = freezer.whenDisturbed()
         write(cgroup, "1")
         assert await disturbed == "paused by somebody else"
+        CgroupFreezer(cgroup.path, reactor).thawNow()
+        assert cgroup.frozen()
         await freezer.thaw()
         assert cgroup.frozen()
         assert freezer.paused()
@@ -74,6 +76,17 @@ async def test_atOnce(reactor: ChanproxyReactor, cgroup: TemporaryCgroup) -> Non
     assert await freezer.whenDisturbed() == "paused by somebody else"
     await freezer.thaw()
     assert cgroup.frozen()
+
+
+@asynchronous
+async def test_unread(reactor: ChanproxyReactor, cgroup: TemporaryCgroup) -> None:
+    """Also when the reason of our thaw is heard of before their pause is."""
+    freezer = CgroupFreezer(cgroup.path, reactor)
+    await freezer.freeze()
+    write(cgroup, "1")
+    await freezer.thaw()
+    assert cgroup.frozen()
+    assert freezer.paused()
 
 
 @asynchronous
