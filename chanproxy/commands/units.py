@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from chanproxy.service.confining import KEPT
+from chanproxy.service.confining import BEFORE, KEPT
 
 NAME = "chanproxy.service"
 
@@ -50,7 +50,7 @@ LimitNOFILE=65536
 """
 
 _RIGHTS = """
-# What it keeps itself, and no more.
+# What it keeps itself, and the first two, which it gives up when it starts.
 CapabilityBoundingSet={rights}
 """
 
@@ -97,7 +97,7 @@ def unit(
         "twistd": quoted(twistd),
         "chanproxy": quoted(chanproxy),
         "config": quoted(config),
-        "rights": " ".join(KEPT),
+        "rights": " ".join([*BEFORE, *KEPT]),
         "target": "default.target" if user else "multi-user.target",
     }
     return "".join(part.format(**values) for part in _parts(user, confined))

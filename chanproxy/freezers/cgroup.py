@@ -64,6 +64,10 @@ class CgroupFreezer:
         """See L{IThawedByDescriptor.tellFreezes}."""
         self._told = told
 
+    def thawedFor(self, why: str) -> None:
+        """See L{IThawedByDescriptor.thawedFor}."""
+        self._following.undo(why)
+
     def _find(self) -> tuple[str, CgroupMount]:
         if self._place is None:
             self._place = findCgroup(self._path, cgroupMounts())
@@ -190,17 +194,13 @@ class CgroupFreezer:
         return done
 
     def _thawKept(self, kept: Kept) -> Deferred[None]:
-        if self._following.isTaken():
-            self._tellThawed()
-            return succeed(None)
         try:
-            os.pwrite(kept.freeze, b"0", 0)
-        except OSError as error:
-            if error.errno not in GONE:
-                return self._thawByPath()
-            self._tellThawed()
-            return succeed(None)
+            ours = self._following.thawOurs()
+        except OSError:
+            return self._thawByPath()
         self._tellThawed()
+        if not ours:
+            return succeed(None)
         unmark(kept.freeze)
         above = self._frozenAbove()
         return succeed(None) if above is None else fail(above)

@@ -8,13 +8,14 @@ a freeze is made nor how it is undone.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorFDSet
 
-from chanproxy.freezers.files import Events, Kept
+from chanproxy.freezers.files import GONE, Events, Kept
 from chanproxy.freezers.marks import unmark
 from chanproxy.freezers.writes import writesOf
 from chanproxy.interfaces import FreezeInterrupted, FreezerNotReady
@@ -29,6 +30,7 @@ class Following:
 
     @ivar kept: what is frozen, or about to be; None: nothing is.
     @ivar taken: somebody else has frozen it as well, since that.
+    @ivar undone: somebody else has thawed it, since that.
     """
 
     def __init__(self, spec: str, reactor: IReactorFDSet) -> None:
@@ -37,7 +39,7 @@ class Following:
         self._watch = 0
         self._poller = Poller(reactor)
         self.kept: Kept | None = None
-        self.taken = False
+        self.taken = self.undone = False
         self._pending: Deferred[None] | None = None
         self._disturbed: list[Deferred[str]] = []
         self._stirred: Callable[[], None] | None = None
@@ -135,8 +137,16 @@ class Following:
         elif pending is None and self._disturbed:
             if not events.populated:
                 self._disturb("its last process ended")
-            elif not events.frozen and not kept.wanted():
-                self._disturb("thawed by somebody else")
+            elif not events.frozen:
+                self.undo("thawed by somebody else")
+
+    def undo(self, why: str) -> None:
+        """Whoever waits is told why it is thawed, if it is, and not by us."""
+        if self.kept is None or self.kept.wanted():
+            return
+        self.undone = True
+        if not self.givenUp():
+            self._disturb(why)
 
     def watchWrites(self) -> None:
         """What is kept was told to freeze: see whether others tell it so as well."""
@@ -155,6 +165,26 @@ class Following:
         if self._watch and not self.taken:
             writesOf(self._reactor).look()
         return self.taken
+
+    def thawOurs(self) -> bool:
+        """
+        Thaw what is kept.
+
+        @return: whether it was ours to thaw: or it is gone, or somebody else has frozen it as well,
+            and it is theirs.
+        @raise OSError: it cannot be written to.
+        """
+        if self.kept is None or self.isTaken():
+            return False
+        try:
+            # Who has thawed it may have a use for it frozen by now.
+            if not self.undone:
+                os.pwrite(self.kept.freeze, b"0", 0)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return False
+        return True
 
     def ignoreWrites(self) -> None:
         """Those from now on are our own, and so are those that are not told of yet."""
@@ -214,7 +244,7 @@ class Following:
     def drop(self) -> None:
         """Give back the descriptors.  Idempotent."""
         kept, self.kept = self.kept, None
-        self.taken = False
+        self.taken = self.undone = False
         if kept is not None:
             self._poller.unwatch(kept.events)
             kept.close()

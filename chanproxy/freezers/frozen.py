@@ -252,10 +252,7 @@ def leftMarked(enough: Callable[[], bool]) -> Iterator[str]:
     @param enough: asked before each of them: whether to look no further.
     @return: directories.
     """
-    for directory in markedCgroups(enough=enough):
-        with contextlib.suppress(OSError):
-            if not inHands(directory):
-                yield directory
+    return markedCgroups(enough=enough, spared=inHands)
 
 
 def thawMarked(
@@ -274,13 +271,12 @@ def thawMarked(
     """
     thawed: list[str] = []
     failed: list[str] = []
-    for directory in markedCgroups(below):
+    spared = (lambda directory: False) if everything else inHands
+    for directory in markedCgroups(below, spared=spared):
         spec = f"cgroup:{directory}"
         try:
-            if not everything and inHands(directory):
-                continue
             thawNow(spec)
             thawed.append(spec)
-        except (FreezerError, OSError) as error:
+        except FreezerError as error:
             failed.append(f"{spec}: {error}")
     return thawed, failed

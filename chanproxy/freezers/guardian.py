@@ -3,7 +3,11 @@ A program that thaws what a service has frozen, when that hangs or has died: see
 L{chanproxy.freezers.guarding}.  It is run by its path, imports next to nothing, and ends with its
 service.
 
-Descriptor 0 is a socket to the service, 1 the table that both have, 2 where to say what was done.
+It also thaws for whoever is about to look whether something is frozen, or to freeze it as well: who
+opens its C{cgroup.freeze} waits until we let him, and finds it thawed.
+
+Descriptor 0 is a socket to the service, 1 the table that both have, 2 where to say what was done,
+and 3, if it is there, tells who opens what.
 """
 
 import _socket
@@ -14,11 +18,16 @@ import sys
 import time
 
 TABLE = 65536
-"""Bytes of the table: the first is set while we watch, each other while its container sleeps."""
+"""Bytes of the table: the first is set while we watch, each other while its container sleeps, to
+another number for each sleep."""
 
-ASK, ANSWER, LOOK, NEW = b"?", b"!", b"l", b"n"
+ASK, ANSWER, LOOK, NEW, OPENED = b"?", b"!", b"l", b"n", b"o"
 """What is said: by us; by the service; that something sleeps; a container's number, its name after
-it, and the descriptor that thaws it beside it, or without one, that it is gone."""
+it, and the descriptor that thaws it beside it, or without one, that it is gone; by us again, that
+a container, by its number, is thawed because a process, by its own, has opened its file."""
+
+GROUP = 3
+"""The descriptor of C{fanotify(7)}."""
 
 MARK = "user.chanproxy.frozen"
 """What is taken off when the service cannot any more: see L{chanproxy.freezers.marks}."""
@@ -41,10 +50,49 @@ the compiler inlined.  A kernel without names shows 0.
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
+_EVENTS = 4096
+
+
+def openings(group: int) -> list[tuple[int, int]]:
+    """Files that are about to be opened, each a descriptor of it, and the process that waits."""
+    try:
+        data = os.read(group, _EVENTS)
+    except OSError:
+        return []
+    found, at = [], 0
+    while at < len(data):
+        # struct fanotify_event_metadata
+        length, descriptor, pid = (
+            int.from_bytes(data[at + begin : at + begin + 4], sys.byteorder, signed=True)
+            for begin in (0, 16, 20)
+        )
+        at += length
+        # Without one, events were lost, and who waited was let.
+        if descriptor >= 0:
+            found.append((descriptor, pid))
+    return found
+
+
+def allow(group: int, descriptor: int) -> None:
+    """Whoever waits may open it."""
+    # struct fanotify_response, FAN_ALLOW
+    answer = descriptor.to_bytes(4, sys.byteorder) + (1).to_bytes(4, sys.byteorder)
+    try:
+        os.write(group, answer)
+    except OSError:
+        # It does not wait any more.
+        pass
+    finally:
+        os.close(descriptor)
+
 
 class _Guardian:
-    def __init__(self, seconds: float, thread: int) -> None:
-        self._files = f"/proc/{os.getppid()}/task/{thread}"
+    def __init__(self, seconds: float, thread: int, grouped: bool) -> None:
+        self._parent = os.getppid()
+        self._files = f"/proc/{self._parent}/task/{thread}"
+        self._grouped = grouped
+        # The sleeps in which somebody has opened a container's file.
+        self._opened: dict[int, int] = {}
         self._service = _socket.socket(fileno=0)
         self._table = mmap.mmap(1, TABLE)
         # Twice in the time: to ask, and to wait for the answer.
@@ -59,6 +107,8 @@ class _Guardian:
         """Until the service has ended."""
         poller = select.poll()
         poller.register(0, select.POLLIN)
+        if self._grouped:
+            poller.register(GROUP, select.POLLIN)
         due = None
         while True:
             if not self._asleep():
@@ -66,25 +116,63 @@ class _Guardian:
             if self._asleep() and due is None:
                 self._table[0], due = 1, time.monotonic() + self._pause
             left = None if due is None else max(due - time.monotonic(), 0) * 1000
-            if poller.poll(left):
-                if not self._hear():
-                    self._thaw("it has ended", True)
-                    return
-            elif due is not None:
+            ready = [descriptor for descriptor, _ in poller.poll(left)]
+            # First: what sleeps is told before it can be opened.
+            if ready and not self._hear():
+                self._thaw("it has ended", True)
+                return
+            if GROUP in ready:
+                self._let()
+            if due is not None and time.monotonic() >= due:
                 self._tick()
                 due = time.monotonic() + self._pause
+
+    def _let(self) -> None:
+        for descriptor, pid in openings(GROUP):
+            try:
+                if pid != self._parent and _mayFreeze(pid, descriptor):
+                    self._open(os.fstat(descriptor).st_ino, pid)
+            finally:
+                allow(GROUP, descriptor)
+
+    def _open(self, inode: int, pid: int) -> None:
+        for number in self._asleep():
+            # Once in a sleep: what is frozen after that is frozen by somebody else.
+            sleep, file = self._table[number], self._freezers[number][0]
+            if os.fstat(file).st_ino != inode or self._opened.get(number) == sleep:
+                continue
+            self._opened[number] = sleep
+            if self._write(file):
+                try:
+                    said = OPENED + f"{number} {pid}".encode()
+                    self._service.send(said, _socket.MSG_DONTWAIT)
+                except OSError:
+                    # It sees by itself that it is thawed.
+                    continue
 
     def _asleep(self) -> list[int]:
         return [number for number in self._freezers if self._table[number]]
 
     def _hear(self) -> bool:
-        """@return: False when the service is gone."""
-        try:
-            said, rights, _, _ = self._service.recvmsg(_MSG, _socket.CMSG_SPACE(4))
-        except OSError:
-            return False
-        if not said:
-            return False
+        """
+        All that the service has said until now.
+
+        @return: False when the service is gone.
+        """
+        while True:
+            try:
+                said, rights, _, _ = self._service.recvmsg(
+                    _MSG, _socket.CMSG_SPACE(4), _socket.MSG_DONTWAIT
+                )
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not said:
+                return False
+            self._heard(said, rights)
+
+    def _heard(self, said: bytes, rights: list[tuple[int, int, bytes]]) -> None:
         if said == ANSWER:
             self._asked = self._told = False
         elif said[:1] == NEW:
@@ -95,7 +183,6 @@ class _Guardian:
             for _, _, packed in rights:
                 descriptor = int.from_bytes(packed[:4], sys.byteorder)
                 self._freezers[int(number)] = descriptor, name.decode(errors="backslashreplace")
-        return True
 
     def _tick(self) -> None:
         if not self._asked:
@@ -161,6 +248,20 @@ class _Guardian:
             return False
 
 
+def _mayFreeze(pid: int, descriptor: int) -> bool:
+    """Whether a process could do harm to what sleeps anyway; others may look, and wake nothing."""
+    if not pid:
+        # Of a machine, or a container, that cannot be seen from here.
+        return True
+    try:
+        with open(f"/proc/{pid}/status", "rb", 0) as file:
+            lines = file.read(_EVENTS).splitlines()
+    except OSError:
+        return True
+    users = [line.split()[2] for line in lines if line.startswith(b"Uid:")]
+    return users[:1] in ([b"0"], [str(os.fstat(descriptor).st_uid).encode()])
+
+
 def _unmark(descriptor: int) -> None:
     try:
         os.removexattr(descriptor, MARK)
@@ -171,8 +272,9 @@ def _unmark(descriptor: int) -> None:
 
 def main() -> None:
     """Guard until the service has ended, or has ended the guard."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    _Guardian(float(sys.argv[1]), int(sys.argv[2])).run()
+    grouped = sys.argv[3] == "1"
+    os.closerange(GROUP + 1 if grouped else GROUP, os.sysconf("SC_OPEN_MAX"))
+    _Guardian(float(sys.argv[1]), int(sys.argv[2]), grouped).run()
 
 
 if __name__ == "__main__":

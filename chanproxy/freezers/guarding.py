@@ -3,7 +3,11 @@ Guarding: a process beside the service thaws what that has frozen, when it hangs
 
 Nothing in the service can do that: a thread needs the interpreter, and ends with it.  What sleeps
 stands in memory that both have, so a freeze costs no call; the guardian asks only while something
-sleeps.  Knows freezers by their descriptors.
+sleeps.
+
+Where the kernel lets us, whoever opens C{cgroup.freeze} of what sleeps finds it thawed by the
+guardian, before it is opened: so a runtime that would refuse to do something with what is frozen
+never sees it frozen, however late the service is.  Knows freezers by their descriptors.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from attrs import define
@@ -24,7 +29,9 @@ from twisted.logger import Logger
 
 from chanproxy.freezers import guardian
 from chanproxy.interfaces import IFreezer, IThawedByDescriptor
+from chanproxy.kernel import fanotify
 from chanproxy.kernel.poller import Poller
+from chanproxy.kernel.processes import commandOf
 
 SECONDS = 2.0
 """
@@ -39,10 +46,23 @@ class _Place:
     A container's in the table.
 
     @ivar inode: of the file that its guardian has; 0 for none.
+    @ivar file: the same file, open, where it is to be told who opens it; -1: it is not.
+    @ivar sleep: the number of its last sleep, from 1 to 255.
+    @ivar stays: whether it is to stay frozen for now, whoever opens that file.
     """
 
     number: int
+    stays: Callable[[], bool]
     inode: int = 0
+    file: int = -1
+    sleep: int = 0
+
+    def forget(self) -> None:
+        """Close what is kept of it."""
+        self.inode = 0
+        file, self.file = self.file, -1
+        if file >= 0:
+            os.close(file)
 
 
 class Guard:
@@ -56,18 +76,38 @@ class Guard:
         self._poller = Poller(reactor)
         self._socket: socket.socket | None = None
         self._table: mmap.mmap | None = None
+        self._group = -1
         self._pid = 0
         self._places: dict[IFreezer, _Place] = {}
 
-    def add(self, freezer: IFreezer) -> None:
-        """Guard what a freezer freezes, if that can be thawed by a descriptor."""
+    def prepare(self) -> None:
+        """
+        Have what takes a right that may be given up afterwards.  Idempotent, and nothing where it
+        may not be had: then who looks finds frozen what is.
+        """
+        if self._seconds and self._group < 0:
+            with contextlib.suppress(OSError):
+                self._group = fanotify.makeGroup()
+
+    def add(self, freezer: IFreezer, stays: Callable[[], bool] = lambda: False) -> None:
+        """
+        Guard what a freezer freezes, if that can be thawed by a descriptor.
+
+        @param stays: whether nobody who merely looks is to find it thawed; see L{look}.
+        """
         if not self._seconds or not IThawedByDescriptor.providedBy(freezer):
             return
         used = {place.number for place in self._places.values()}
         free = next((each for each in range(1, guardian.TABLE) if each not in used), None)
         if free is not None:
-            self._places[freezer] = _Place(free)
+            self._places[freezer] = _Place(free, stays)
             freezer.tellFreezes(partial(self._changed, freezer))
+
+    def look(self, freezer: IFreezer) -> None:
+        """It may be to stay frozen from now on."""
+        place = self._places.get(freezer)
+        if place is not None and place.file >= 0 and place.stays():
+            fanotify.unmark(self._group, place.file)
 
     def remove(self, freezer: IFreezer) -> None:
         """Guard it no more; it is thawed.  Idempotent."""
@@ -75,17 +115,22 @@ class Guard:
         if place is None:
             return
         freezer.tellFreezes(None)  # type: ignore[attr-defined]  # it was checked when it came
-        if self._table is not None:
-            self._table[place.number] = 0
+        self._thawed(place)
         if place.inode:
             self._say(guardian.NEW + f"{place.number} ".encode())
+        place.forget()
+
+    def _thawed(self, place: _Place) -> None:
+        if self._table is not None:
+            self._table[place.number] = 0
+        if place.file >= 0:
+            fanotify.unmark(self._group, place.file)
 
     def _changed(self, freezer: IFreezer, descriptor: int | None) -> None:
         """It is about to freeze, or has thawed."""
         place = self._places[freezer]
         if descriptor is None:
-            if self._table is not None:
-                self._table[place.number] = 0
+            self._thawed(place)
             return
         if self._socket is None:
             self._start()
@@ -97,8 +142,16 @@ class Guard:
             words = guardian.NEW + f"{place.number} {freezer.spec}".encode(errors="replace")[:1024]
             if not self._say(words, descriptor):
                 return
+            place.forget()
             place.inode = inode
-        table[place.number] = 1
+            if self._group >= 0:
+                # Without one more descriptor, it is as where this may not be had.
+                with contextlib.suppress(OSError):
+                    place.file = os.dup(descriptor)
+        place.sleep = place.sleep % 255 + 1
+        table[place.number] = place.sleep
+        if place.file >= 0 and not place.stays():
+            fanotify.mark(self._group, place.file)
         if not table[0]:
             self._say(guardian.LOOK)
 
@@ -108,16 +161,21 @@ class Guard:
         try:
             os.ftruncate(memory, guardian.TABLE)
             self._table = mmap.mmap(memory, guardian.TABLE)
-            thread = str(threading.get_native_id())
+            self.prepare()
+            thread, grouped = threading.get_native_id(), self._group >= 0
+            words = [str(self._seconds), str(thread), str(int(grouped))]
+            # None is in the way of another.
+            actions = [
+                (os.POSIX_SPAWN_DUP2, memory, 1),
+                (os.POSIX_SPAWN_DUP2, its.fileno(), 0),
+            ]
+            if grouped:
+                actions.append((os.POSIX_SPAWN_DUP2, self._group, guardian.GROUP))
             self._pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-I", "-S", guardian.__file__, str(self._seconds), thread],
+                [sys.executable, "-I", "-S", guardian.__file__, *words],
                 os.environ,
-                file_actions=[
-                    # Neither is in the way of the other.
-                    (os.POSIX_SPAWN_DUP2, memory, 1),
-                    (os.POSIX_SPAWN_DUP2, its.fileno(), 0),
-                ],
+                file_actions=actions,
                 setpgroup=0,
                 # A signal for all processes of the service is the service's to handle.
                 setsigmask=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
@@ -141,11 +199,20 @@ class Guard:
             return
         except OSError:
             said = b""
-        if said:
+        if said.startswith(guardian.OPENED):
+            self._opened(*map(int, said[1:].split()))
+        elif said:
             self._say(guardian.ANSWER)
         else:
             self._log.warn("the guardian of what is frozen was killed; there will be another one")
             self._end()
+
+    def _opened(self, number: int, pid: int) -> None:
+        """It is thawed because a process has opened its file."""
+        for freezer, place in list(self._places.items()):
+            if place.number == number and self._table is not None and self._table[number]:
+                who = f"{commandOf(pid) or 'a process'}[{pid}]"
+                freezer.thawedFor(f"{who} asks for its state")  # type: ignore[attr-defined]
 
     def _say(self, words: bytes, descriptor: int | None = None) -> bool:
         if self._socket is None:
@@ -165,7 +232,12 @@ class Guard:
         self._poller.unwatch(ended.fileno())
         ended.close()
         for place in self._places.values():
-            place.inode = 0
+            self._thawed(place)
+            place.forget()
+        if self._group >= 0:
+            # Nobody else would let them now.
+            for descriptor, _ in guardian.openings(self._group):
+                guardian.allow(self._group, descriptor)
         with contextlib.suppress(ChildProcessError):
             # It ends by itself; its parent may be gone before that.
             os.waitpid(self._pid, os.WNOHANG)
@@ -175,3 +247,10 @@ class Guard:
         for freezer in list(self._places):
             self.remove(freezer)
         self._end()
+
+    def close(self) -> None:
+        """Likewise, and give back what L{prepare} has got.  Idempotent."""
+        self.stop()
+        group, self._group = self._group, -1
+        if group >= 0:
+            os.close(group)

@@ -14,6 +14,7 @@ from chanproxy.freezers.cgroup import CgroupFreezer
 from chanproxy.freezers.files import Breadth
 from chanproxy.freezers.mounts import expectCgroup
 from chanproxy.freezers.null import NullFreezer
+from chanproxy.freezers.runtimes import RUNTIMES
 from chanproxy.interfaces import AnyReactor, ChanproxyReactor, IFreezer, expectReactor
 from chanproxy.words import Wrong, brief
 
@@ -27,8 +28,8 @@ _OURS: Mapping[str, _Make] = {
 
 
 def isOurs(spec: str) -> bool:
-    """Whether a freezer is not a plugin's."""
-    return spec.partition(":")[0] in _OURS
+    """Whether a freezer is not a plugin's of somebody else."""
+    return spec.partition(":")[0] in (*_OURS, *RUNTIMES)
 
 
 def stops(spec: str) -> bool:

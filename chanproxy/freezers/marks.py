@@ -69,17 +69,23 @@ def isPaused(directory: str) -> bool:
     """Whether a cgroup is frozen, and not by us; False where that is not known."""
     freeze = os.path.join(directory, "cgroup.freeze")
     try:
-        return readOnce(freeze).strip() == b"1" and marked(freeze) is False
+        # Of one that sleeps it must not be opened, which would wake it.
+        return marked(freeze) is False and readOnce(freeze).strip() == b"1"
     except OSError:
         return False
 
 
-def markedCgroups(below: str = "", enough: Callable[[], bool] = lambda: False) -> Iterator[str]:
+def markedCgroups(
+    below: str = "",
+    enough: Callable[[], bool] = lambda: False,
+    spared: Callable[[str], bool] = lambda directory: False,
+) -> Iterator[str]:
     """
     The directories of all cgroups that can be seen, are frozen, and have our mark.
 
     @param below: a cgroup, as a configuration names it: it, and those inside it only.
     @param enough: asked before each is looked at: whether to look no further.
+    @param spared: whether one that has it is left out, and not woken by being opened.
     @raise FreezerError: it cannot be one.
     """
     seen: set[tuple[int, int]] = set()
@@ -89,7 +95,7 @@ def markedCgroups(below: str = "", enough: Callable[[], bool] = lambda: False) -
         for directory in cgroupsFrom(top, skip=lambda directory: enough()):
             freeze = os.path.join(directory, "cgroup.freeze")
             try:
-                if not marked(freeze) or readOnce(freeze).strip() != b"1":
+                if not marked(freeze) or spared(directory) or readOnce(freeze).strip() != b"1":
                     continue
                 found = os.stat(directory)
             except OSError:

@@ -182,6 +182,12 @@ class IThawedByDescriptor(Interface):
         @param told: must not raise; None: nobody is told.
         """
 
+    def thawedFor(why: str) -> None:
+        """
+        Somebody has thawed it by the descriptor, for this reason.  Harmless, and nothing, where it
+        is not frozen by now, or still is.
+        """
+
 
 class IFreezerFactory(Interface):
     """Makes freezers of one prefix; a Twisted plugin of another package."""

@@ -30,6 +30,9 @@ KEPT = {
 }
 """Capabilities that it has a use for, C{linux/capability.h}."""
 
+BEFORE = {"CAP_SETPCAP": 8, "CAP_SYS_ADMIN": 21}
+"""What it uses before it gives up what is not kept: for that, and L{chanproxy.kernel.fanotify}."""
+
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38
 """C{linux/prctl.h}"""
 

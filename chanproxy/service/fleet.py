@@ -131,7 +131,8 @@ class Fleet:
         except Exception as error:
             problems.append(Problem(path, whyFailed(container.freezer, error)))
             return False
-        self._guard.add(made.freezer)
+        self._guard.add(made.freezer, lambda: made.suspension.paused is not None)
+        made.suspension.addWatcher(lambda state, reasons: self._guard.look(made.freezer))
         self.containers[container.name] = made
         self.summary.add(made)
         self.tables[container.name] = self.written[container.name] = container

@@ -70,7 +70,8 @@ class ChanproxyService(Service):
         Service.setName(self, "chanproxy")
         self._reactor = reactor
         self._signals = SignalTrace(reactor)
-        self._fleet = Fleet(reactor, self._signals, Guard(reactor, configuration.watchdog))
+        self._guard = Guard(reactor, configuration.watchdog)
+        self._fleet = Fleet(reactor, self._signals, self._guard)
         self._reloading = Reloading(reactor, self._fleet, configuration)
         self._keeping = Keeping(reactor, configuration.history, lambda: self.containers)
         self._calls: CallPorts | None = None
@@ -278,5 +279,6 @@ class ChanproxyService(Service):
             control += self._calls.stop()
             self._calls = None
         stopped = self._fleet.stopAll(control)
+        self._guard.close()
         self._signals.close()
         return stopped.addBoth(lambda _: self._keeping.stop()).addBoth(_closed)

@@ -189,6 +189,8 @@ class _Command(ChanproxyService):
 
     def startService(self) -> None:
         """Start, or exit with status 1 and a sentence per problem."""
+        # What it takes rights for that it gives up.
+        self._guard.prepare()
         # First: who has it read its file again may do so before it listens.
         Ending(self._reactor, None if self.source is None else self.rereadSoon).install()
         self._confine()

@@ -24,7 +24,7 @@ from chanproxy.commands.doctor import command as doctor
 from chanproxy.commands.doctor import machine
 from chanproxy.commands.doctor.findings import Finding
 from chanproxy.freezers.frozen import FrozenRecord
-from chanproxy.service.confining import KEPT
+from chanproxy.service.confining import BEFORE, KEPT
 from support.cgroups import TemporaryCgroup, unifiedMount, unusable
 from support.live import Live, childrenOf, until
 from support.places import DOCS
@@ -157,7 +157,7 @@ def test_user(alone: TemporaryCgroup) -> None:
     assert "waking" not in said.kinds
     assert said.kinds["rights"] == "warning"
     # Each right, once.
-    assert sorted(re.findall(r"\bCAP_[A-Z_]+\b", said.says["rights"])) == sorted(KEPT)
+    assert sorted(re.findall(r"\bCAP_[A-Z_]+\b", said.says["rights"])) == sorted([*KEPT, *BEFORE])
     assert said.kinds["signals"] == "warning"
 
 
@@ -421,8 +421,8 @@ def test_plural(kinds: Sequence[str], line: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_rights() -> None:
-    """What each right is for is said of all that a service keeps."""
-    assert set(machine.FOR) == set(KEPT)
+    """What each right is for is said of all that a service uses."""
+    assert set(machine.FOR) == {*KEPT, *BEFORE}
     page = (DOCS / "security.md").read_text()
     assert all(f"`{name}`" in page for name in machine.FOR)
 

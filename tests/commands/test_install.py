@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chanproxy.commands.units import quoted, unit
-from chanproxy.service.confining import KEPT
+from chanproxy.service.confining import BEFORE, KEPT
 from support.programs import find
 
 ANALYZE = find("systemd-analyze")
@@ -81,7 +81,7 @@ def test_system(tmp_path: Path) -> None:
     command = start.removeprefix("ExecStart=").split(" ", 1)
     assert os.access(command[0], os.X_OK)
     assert command[1] == f'-n --pidfile= chanproxy --config "{tmp_path}/my conf.toml"'
-    assert f"CapabilityBoundingSet={' '.join(KEPT)}" in lines
+    assert f"CapabilityBoundingSet={' '.join([*BEFORE, *KEPT])}" in lines
     assert "WantedBy=multi-user.target" in lines
     # What it works with.
     for name in ("ProtectControlGroups", "PrivateUsers", "ProcSubset", "PrivateTmp", "ProtectHome"):

@@ -53,6 +53,8 @@ class Service:
             f'connect = "seqpacket:{directory}/in"\n'
         )
         cgroup.spawn(["sleep", "1000"])
+        # Opened later, it would be thawed for that.
+        self._freeze = os.open(f"{cgroup.path}/cgroup.freeze", os.O_RDONLY)
         argv = ["-c", program, "chanproxy", "--config", str(configuration)]
         with self.said.open("w") as said:
             self.process = subprocess.Popen(
@@ -70,7 +72,13 @@ class Service:
     @property
     def wanted(self) -> bool:
         """Whether it is to be frozen."""
-        return self.cgroup.read("cgroup.freeze").strip() == "1"
+        return os.pread(self._freeze, 16, 0).strip() == b"1"
+
+    def kill(self) -> None:
+        """Be done with it."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self._freeze)
 
     @property
     def guardians(self) -> list[int]:
@@ -97,8 +105,7 @@ def service(cgroup: TemporaryCgroup, tmp_path: Path) -> Iterator[Service]:
         until(lambda: made.asleep, 20)
         yield made
     finally:
-        made.process.kill()
-        made.process.wait()
+        made.kill()
 
 
 def test_killed(service: Service) -> None:
@@ -165,8 +172,7 @@ def test_loops(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
         until(lambda: not made.wanted, 3 * SECONDS)
         until(lambda: "it has not turned for 1 s" in made.said.read_text())
     finally:
-        made.process.kill()
-        made.process.wait()
+        made.kill()
 
 
 def test_stopped(service: Service) -> None:
@@ -220,6 +226,86 @@ def test_cost(service: Service) -> None:
     assert resident < 12000
 
 
+def opened(service: Service, user: int = 0) -> str:
+    """What another process reads that looks whether it is frozen."""
+    done = subprocess.run(
+        ["cat", f"{service.cgroup.path}/cgroup.freeze"],
+        stdout=subprocess.PIPE,
+        timeout=10,
+        check=True,
+        user=user or None,
+    )
+    return done.stdout.decode().strip()
+
+
+root = pytest.mark.skipif(os.geteuid() != 0, reason="only root is told who opens files")
+
+
+@root
+def test_opened(service: Service) -> None:
+    """Whoever looks whether it is frozen finds it thawed; the next sleep is as the one before."""
+    for _ in range(20):
+        until(lambda: service.asleep, 10)
+        assert opened(service) == "0"
+    until(lambda: service.asleep, 10)
+    assert not set(service.said.read_text().split()) & {"Traceback", "thawed:"}
+
+
+@root
+def test_openedByOthers(service: Service) -> None:
+    """Those who may not freeze it see what is, and wake nobody."""
+    assert opened(service, 65534) == "1"
+    assert service.asleep
+
+
+@root
+@pytest.mark.parametrize("stopped", [False, True])
+def test_openedToPause(service: Service, stopped: bool) -> None:
+    """Who freezes it as well has it frozen, though the service hears of nothing."""
+    if stopped:
+        service.process.send_signal(signal.SIGSTOP)
+    for text in ("1", "1"):
+        Path(service.cgroup.path, "cgroup.freeze").write_text(text)
+    assert opened(service) == "1"
+    if stopped:
+        # Longer than until it is known to hang, and thawed for that.
+        time.sleep(SECONDS * 1.5)
+        service.process.send_signal(signal.SIGCONT)
+    else:
+        time.sleep(0.5)
+        assert service.asleep
+        assert opened(service) == "1"
+        Path(service.cgroup.path, "cgroup.freeze").write_text("0")
+    until(lambda: service.asleep, 10)
+
+
+@root
+def test_openedWithoutGuardian(service: Service) -> None:
+    """Nobody waits for one that is not there."""
+    guardian = service.guardian()
+    os.kill(guardian, signal.SIGSTOP)
+    path = f"{service.cgroup.path}/cgroup.freeze"
+    reading = subprocess.Popen(["cat", path], stdout=subprocess.PIPE, text=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        reading.wait(0.2)
+    os.kill(guardian, signal.SIGKILL)
+    assert reading.communicate(timeout=5)[0].strip() in ("0", "1")
+
+
+@root
+def test_openedAtTheEnd(service: Service) -> None:
+    """Nor for a service that is killed with it."""
+    guardian = service.guardian()
+    os.kill(guardian, signal.SIGSTOP)
+    path = f"{service.cgroup.path}/cgroup.freeze"
+    reading = subprocess.Popen(["cat", path], stdout=subprocess.PIPE, text=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        reading.wait(0.2)
+    service.process.kill()
+    os.kill(guardian, signal.SIGKILL)
+    assert reading.communicate(timeout=5)[0].strip() == "1"
+
+
 def test_nobody(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     """With C{watchdog = 0} there is none."""
     made = Service(cgroup, tmp_path, 0)
@@ -229,3 +315,4 @@ def test_nobody(cgroup: TemporaryCgroup, tmp_path: Path) -> None:
     finally:
         made.process.terminate()
         made.process.wait(10)
+        made.kill()

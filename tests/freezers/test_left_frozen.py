@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -200,6 +201,33 @@ def test_pausedAtStart(live: Live) -> None:
         assert guest.call("Describe")["description"]["state"] == "asleep"
     live.end()
     assert not live.cgroup.frozen()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is told who opens files")
+@pytest.mark.parametrize("asleep", [True, False])
+def test_pausedByUs(live: Live, asleep: bool) -> None:
+    """What is paused through the service stays so, whoever looks; what sleeps does not."""
+    live.linger = 0.05 if asleep else 3600
+    live.start()
+    live.waitFor("taking calls", lambda: listens(live.control))
+    path = Path(live.cgroup.path, "cgroup.freeze")
+    with Guest("echo", str(live.control)) as guest:
+        if asleep:
+            live.waitFrozen()
+        guest.call("PauseContainer", {"by": "us"})
+        live.waitFrozen()
+        for _ in range(3):
+            assert path.read_text() == "1\n"
+        guest.call("UnpauseContainer")
+        live.linger = 0.05
+        if asleep:
+            live.waitFrozen()
+            assert path.read_text() == "0\n"
+            live.waitFrozen()
+            told = guest.call("Describe")["description"]
+            why = told["statistics"]["last_wake_reason"]
+            assert re.fullmatch(r"\S+\[\d+\] asks for its state", why)
+    live.end()
 
 
 def test_pausedAfterAKill(live: Live) -> None:

@@ -131,13 +131,13 @@ class Undisturbed:
         return *counts, described["events"], described["proxy_count"], *sockets
 
     def __enter__(self) -> None:
-        assert self._echo.wanted == "1"
+        assert self._echo.cgroup.frozen()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 assert self._poller.poll(0) == [], "it was thawed"
-                assert self._echo.wanted == "1"
+                assert self._echo.cgroup.frozen()
                 assert self._seen() == self._before
         finally:
             os.close(self._events)

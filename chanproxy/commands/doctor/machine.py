@@ -25,7 +25,7 @@ from chanproxy.freezers.mounts import cgroupMounts, ourCgroup
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
 from chanproxy.service import preflight
-from chanproxy.service.confining import KEPT
+from chanproxy.service.confining import BEFORE, KEPT
 
 ENGINES = (
     *("docker", "podman", "containerd", "nerdctl", "crio", "runc", "crun", "incus", "lxc-start"),
@@ -43,6 +43,8 @@ FOR = {
     "CAP_NET_ADMIN": "packets larger than net.core.wmem_max",
     "CAP_IPC_LOCK": "a few pages that are not to be paged out",
     "CAP_SYS_PTRACE": 'wake-on = "sockets" for other users\' processes',
+    "CAP_SETPCAP": "giving up rights",
+    "CAP_SYS_ADMIN": "docker exec and its like into what sleeps",
     "CAP_SYS_NICE": "[scheduling]",
     "CAP_SYS_RESOURCE": "very many descriptors that are on their way in messages",
     "CAP_PERFMON": "being told of signals",
@@ -168,7 +170,7 @@ def _effective() -> int:
 
 
 def _may(name: str) -> bool:
-    return bool(_effective() >> KEPT[name] & 1)
+    return bool(_effective() >> {**KEPT, **BEFORE}[name] & 1)
 
 
 def rights() -> Iterator[Finding]:

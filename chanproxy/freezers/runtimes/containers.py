@@ -21,7 +21,7 @@ from chanproxy.interfaces import ChanproxyReactor, FreezerError
 from chanproxy.interfaces.locators import IFollower, ILocator, Location
 
 if TYPE_CHECKING:
-    from chanproxy.freezers.runtimes.engine import Found
+    from chanproxy.freezers.runtimes.followed import Found
 
 NEEDS = frozenset({"exec_create", "exec_start", "kill", "stop", "attach", "restart", "resize"})
 """
@@ -52,7 +52,7 @@ class EngineLocator:
     def check(self) -> None:
         """See L{ILocator.check}."""
         try:
-            from chanproxy.freezers.runtimes import engine  # noqa: F401
+            from chanproxy.freezers.runtimes import followed  # noqa: F401
         except ImportError as error:
             raise FreezerError(
                 f"{self.spec}: needs treq ({error}); install it with "
@@ -62,9 +62,10 @@ class EngineLocator:
     def follow(self, follower: IFollower) -> None:
         """See L{ILocator.follow}."""
         from chanproxy.freezers.runtimes.engine import engineAt
+        from chanproxy.freezers.runtimes.followed import follow
 
         self._follower = follower
-        self._leave = engineAt(self._reactor, self._host).follow(self._name, self)
+        self._leave = follow(engineAt(self._reactor, self._host), self._name, self)
 
     def leave(self) -> None:
         """See L{ILocator.leave}."""

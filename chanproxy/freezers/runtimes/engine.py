@@ -1,10 +1,9 @@
 """
 Engine: Docker's API, which Podman's service speaks as well, over HTTP by treq.
 
-One for each address, however many containers are followed.  Its stream of events comes first, then
-each is asked after; and again, after any event of it.  While the engine is away, what is known
-stays.
-Knows nothing of cgroups.  Loaded only with a container of an engine.
+One for each address, however many follow something there.  It is connected while somebody does, by
+its stream of events; and again, when that has ended.
+Knows neither containers nor cgroups.  Loaded only with a container of an engine.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
-import treq
 import treq.client
 from attrs import define, field, frozen
+from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
@@ -37,41 +36,62 @@ AWAY = (0.1, 5.0)
 PATIENCE = 10.0
 """Seconds for an answer; a container that starts keeps its engine from answering for 0.2."""
 
-LONGEST = 1 << 20
-"""Bytes of an event, or of a container's description; those are of some kilobytes."""
+LONGEST = 16 << 20
+"""Bytes of an event, or of an answer; a container is described in some kilobytes."""
+
+
+class EngineError(Exception):
+    """An engine does not answer as it should; the text says how."""
 
 
 @frozen
-class Found:
+class Event:
     """
-    What an engine says of a container.
+    What has happened to a container.
 
-    @ivar id: of 64 hexadecimal digits.
-    @ivar running: it has processes, paused or not.
+    @ivar action: C{exec_create}, C{kill}, C{start}.
+    @ivar id: the container's, of 64 hexadecimal digits.
+    @ivar names: what it is called, and was called before, if that has changed.
     """
 
+    action: str
     id: str
-    running: bool
+    names: frozenset[str]
 
 
-class Follower(Protocol):
-    """Who is told of one container."""
+class Watcher(Protocol):
+    """Who follows an engine."""
 
-    def found(self, what: Found | None, why: str) -> None:
-        """What it is now; None: there is none, or it is not known, and why."""
+    def connected(self) -> None:
+        """Events come from now on; what has been before is to be asked for."""
 
-    def happens(self, action: str) -> None:
-        """Of an event: C{exec_create}, C{kill}, C{start}."""
+    def away(self, why: str) -> None:
+        """It cannot be reached now; tried again."""
+
+    def happens(self, event: Event) -> None:
+        """To any container."""
 
 
-@define(eq=False)
-class _Followed:
-    name: str
-    follower: Follower
-    id: str = ""
-    asking: Deferred[None] | None = None
-    again: bool = False
-    call: IDelayedCall | None = None
+@frozen
+class Answer:
+    """What is said to a request."""
+
+    code: int
+    body: bytes
+
+    def parsed(self) -> Any:
+        """
+        What it holds.
+
+        @raise EngineError: it is no good news.
+        """
+        if self.code >= 300:
+            text = self.body[:200].decode(errors="replace").strip()
+            raise EngineError(f"it answers {self.code}: {text}")
+        try:
+            return json.loads(self.body) if self.body.strip() else None
+        except ValueError as error:
+            raise EngineError(f"it answers what is no JSON: {error}") from error
 
 
 @implementer(IAgentEndpointFactory)
@@ -113,74 +133,134 @@ def _options(host: Host) -> Any:
     )
 
 
+class _Body(protocol.Protocol):
+    """What an engine sends, until that has ended, or somebody does not want it any more."""
+
+    def __init__(self, heard: Callable[[bytes], object]) -> None:
+        self._heard = heard
+        self.done: Deferred[None] = Deferred(lambda _: self._end())
+
+    def _end(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """See L{protocol.Protocol}."""
+        try:
+            self._heard(data)
+        except Exception:
+            self._end()
+            if not self.done.called:
+                self.done.errback(Failure())
+
+    def connectionLost(self, reason: Failure = protocol.connectionDone) -> None:
+        """See L{protocol.Protocol}."""
+        if self.done.called:
+            return
+        if reason.check(ResponseDone):
+            self.done.callback(None)
+        else:
+            self.done.errback(reason)
+
+
+class _Lines:
+    """Pieces of a stream, line by line."""
+
+    def __init__(self, heard: Callable[[bytes], object]) -> None:
+        self._heard = heard
+        self._rest = b""
+
+    def take(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST:
+            raise EngineError(f"a line is longer than {LONGEST} bytes")
+        for line in lines:
+            if line.strip():
+                self._heard(line)
+
+
 @define(eq=False)
 class Engine:
-    """One engine."""
+    """
+    One engine.
+
+    @ivar host: where it listens.
+    """
 
     _reactor: ChanproxyReactor
-    _host: Host
-    _followed: list[_Followed] = field(factory=list)
+    host: Host
+    _watchers: list[Watcher] = field(factory=list)
     _stream: Deferred[Any] | None = None
     _call: IDelayedCall | None = None
     _connected: bool = False
     _delay: float = AWAY[0]
     _logged: str = ""
-    _rest: bytes = b""
 
     _log = Logger()
 
-    def follow(self, name: str, follower: Follower) -> Callable[[], None]:
-        """
-        Tell of a container from now on.
+    @property
+    def reactor(self) -> ChanproxyReactor:
+        """Where it is asked."""
+        return self._reactor
 
-        @param name: its name, or an id.
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """
+        Tell of its containers from now on.
+
         @return: to be called when it is to tell no more; idempotent.
         """
-        followed = _Followed(name, follower)
-        self._followed.append(followed)
+        self._watchers.append(watcher)
         if self._connected:
-            self._ask(followed)
+            watcher.connected()
         elif self._stream is None and self._call is None:
             self._connect()
 
         def leave() -> None:
-            if followed in self._followed:
-                self._followed.remove(followed)
-                self._forget(followed)
-                if not self._followed:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+                if not self._watchers:
                     self._disconnect()
 
         return leave
 
-    def _client(self) -> Any:
-        # Kept connections would outlive whoever is served, in delayed calls.
-        pool = HTTPConnectionPool(self._reactor, persistent=False)
-        where = _There(self._reactor, self._host)
-        return treq.client.HTTPClient(Agent.usingEndpointFactory(self._reactor, where, pool))
+    def ask(self, path: str, method: str = "GET") -> Deferred[Answer]:
+        """
+        Ask it something.
 
-    def _get(self, path: str, **more: Any) -> Any:
+        @param path: with the query.
+        @return: fails when it does not answer in time; L{reasonOf} says why.  Cancellable.
+        """
+        asking = self._request(method, path, timeout=PATIENCE)
+        return cast("Deferred[Answer]", asking.addCallback(_whole))
+
+    def _request(self, method: str, path: str, **more: Any) -> Any:
+        # Kept connections would outlive whoever is served, in delayed calls.
+        reactor: Any = self._reactor
+        pool = HTTPConnectionPool(reactor, persistent=False)
+        where = _There(reactor, self.host)
+        client = treq.client.HTTPClient(Agent.usingEndpointFactory(reactor, where, pool))
         url = f"http://engine{path}"
-        return self._client().get(url, reactor=self._reactor, **more)
+        # What is kept of an answer is ours to say.
+        return client.request(method, url, reactor=reactor, unbuffered=True, **more)
 
     # Its events.
 
     def _connect(self) -> None:
         self._call = None
-        self._rest = b""
         filters = quote(json.dumps({"type": ["container"]}))
-        self._stream = stream = self._get(f"/events?filters={filters}", unbuffered=True)
+        self._stream = stream = self._request("GET", f"/events?filters={filters}")
         stream.addCallback(self._listen)
         stream.addBoth(self._ended, stream)
 
     def _listen(self, response: Any) -> Any:
         if response.code != 200:
-            raise EngineError(f"it answers {response.code} when asked for its events")
+            return _whole(response).addCallback(Answer.parsed)
         self._connected = True
         self._logged = ""
         self._delay = AWAY[0]
-        for followed in list(self._followed):
-            self._ask(followed)
-        return response.collect(self._heard)
+        for watcher in list(self._watchers):
+            watcher.connected()
+        return _collect(response, _Lines(self._heard).take)
 
     def _ended(self, result: object, stream: Deferred[Any]) -> None:
         if self._stream is not stream:
@@ -189,18 +269,18 @@ class Engine:
         self._stream = None
         was, self._connected = self._connected, False
         failure = result if isinstance(result, Failure) else None
-        why = "it has ended" if was else _reason(failure)
+        wrong = failure is not None and failure.check(EngineError)
+        why = "it has ended" if was and not wrong else reasonOf(failure)
         if why != self._logged:
             # Once, however often it is tried.
             self._logged = why
-            self._log.info("{host} is not there: {why}; tried again", host=self._host, why=why)
+            self._log.info("{host} is not there: {why}; tried again", host=self.host, why=why)
         if not was:
-            unasked = f"its engine at {self._host} cannot be asked: {why}"
-            for followed in list(self._followed):
-                if not followed.id:
-                    followed.follower.found(None, unasked)
-        self._call = self._reactor.callLater(self._delay, self._connect)
-        self._delay = min(self._delay * 2, AWAY[1])
+            for watcher in list(self._watchers):
+                watcher.away(f"its engine at {self.host} cannot be asked: {why}")
+        if self._watchers:
+            self._call = self._reactor.callLater(self._delay, self._connect)
+            self._delay = min(self._delay * 2, AWAY[1])
 
     def _disconnect(self) -> None:
         self._connected = False
@@ -211,109 +291,46 @@ class Engine:
         if stream is not None:
             stream.cancel()
 
-    def _heard(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LONGEST:
-            raise EngineError("an event is longer than a megabyte")
-        for line in lines:
-            if line.strip():
-                self._event(json.loads(line))
-
-    def _event(self, event: Any) -> None:
-        actor = event.get("Actor") or {}
-        attributes = actor.get("Attributes") or {}
-        names = {str(attributes.get(each, "")).lstrip("/") for each in ("name", "oldName")}
-        # C{exec_create: COMMAND} of Docker.
-        action = str(event.get("Action") or event.get("status") or "").partition(":")[0]
-        for followed in list(self._followed):
-            ours = followed.id and followed.id == actor.get("ID")
-            if not ours and followed.name not in names:
-                continue
-            if ours:
-                followed.follower.happens(action)
-            if followed in self._followed and not action.startswith("exec_"):
-                self._ask(followed)
-
-    # One container.
-
-    def _ask(self, followed: _Followed) -> None:
-        """After whatever is known of it by now; one question at a time."""
-        if followed.asking is not None:
-            followed.again = True
-            return
-        if followed.call is not None:
-            followed.call.cancel()
-            followed.call = None
-        name = quote(followed.name, safe="")
-        asking = self._get(f"/containers/{name}/json", timeout=PATIENCE)
-        followed.asking = asking
-        asking.addCallback(self._answered)
-        asking.addCallbacks(
-            self._told, self._failed, callbackArgs=[followed], errbackArgs=[followed]
-        )
-        asking.addErrback(lambda failure: self._log.failure("an engine's answer", failure))
-
-    @staticmethod
-    def _answered(response: Any) -> Any:
-        def parsed(body: bytes) -> Found | None:
-            if response.code == 404 or (response.code == 500 and b"no such container" in body):
-                # The second is Podman's, for one that goes just now.
-                return None
-            if response.code != 200:
-                raise EngineError(
-                    f"it answers {response.code}: {body[:200].decode(errors='replace')}"
-                )
-            return _parsed(json.loads(body))
-
-        return treq.content(response).addCallback(parsed)
-
-    def _told(self, found: Found | None, followed: _Followed) -> None:
-        followed.asking = None
-        if followed not in self._followed:
-            return
-        followed.id = "" if found is None else found.id
-        if followed.again:
-            followed.again = False
-            self._ask(followed)
-            return
-        followed.follower.found(found, "there is no such container" if found is None else "")
-
-    def _failed(self, failure: Failure, followed: _Followed) -> None:
-        followed.asking = None
-        if followed not in self._followed:
-            return
-        followed.again = False
-        self._log.info(
-            "{name} cannot be asked after at {host}: {why}",
-            name=followed.name,
-            host=self._host,
-            why=_reason(failure),
-        )
-        followed.call = self._reactor.callLater(AWAY[1], self._askAgain, followed)
-
-    def _askAgain(self, followed: _Followed) -> None:
-        followed.call = None
-        self._ask(followed)
-
-    def _forget(self, followed: _Followed) -> None:
-        if followed.call is not None:
-            followed.call.cancel()
-            followed.call = None
-        if followed.asking is not None:
-            followed.asking.cancel()
+    def _heard(self, line: bytes) -> None:
+        try:
+            event = _event(json.loads(line))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise EngineError(f"it tells what is no event: {error}") from error
+        for watcher in list(self._watchers):
+            if watcher in self._watchers:
+                watcher.happens(event)
 
 
-class EngineError(Exception):
-    """An engine does not answer as it should; the text says how."""
+def _event(told: Any) -> Event:
+    actor = told.get("Actor") or {}
+    attributes = actor.get("Attributes") or {}
+    names = (str(attributes.get(each, "")).lstrip("/") for each in ("name", "oldName"))
+    # C{exec_create: COMMAND} of Docker.
+    action = str(told.get("Action") or told.get("status") or "").partition(":")[0]
+    return Event(action, str(actor.get("ID", "")), frozenset(filter(None, names)))
 
 
-def _parsed(described: Any) -> Found:
-    state = described.get("State") or {}
-    return Found(str(described["Id"]), bool(state.get("Running") or state.get("Paused")))
+def _collect(response: Any, heard: Callable[[bytes], object]) -> Deferred[None]:
+    body = _Body(heard)
+    response.deliverBody(body)
+    return body.done
 
 
-def _reason(failure: Failure | None) -> str:
-    """Of a request that failed; Twisted keeps it inside."""
+def _whole(response: Any) -> Deferred[Answer]:
+    """All that is answered."""
+    body = bytearray()
+
+    def heard(data: bytes) -> None:
+        body.extend(data)
+        if len(body) > LONGEST:
+            raise EngineError(f"it answers with more than {LONGEST} bytes")
+
+    done = _collect(response, heard)
+    return done.addCallback(lambda _: Answer(response.code, bytes(body)))
+
+
+def reasonOf(failure: Failure | None) -> str:
+    """Why a request has failed; Twisted keeps it inside."""
     if failure is None:
         return "it has ended"
     reasons = getattr(failure.value, "reasons", None)

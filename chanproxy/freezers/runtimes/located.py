@@ -255,3 +255,7 @@ class LocatedFreezer:
     def tellFreezes(self, told: Callable[[int | None], None] | None) -> None:
         """See L{IThawedByDescriptor.tellFreezes}."""
         self._placed.tellFreezes(told)
+
+    def thawedFor(self, why: str) -> None:
+        """See L{IThawedByDescriptor.thawedFor}: somebody is about to do something with it."""
+        self.expected(why)

@@ -22,10 +22,7 @@ from tests.runtimes.inside.programs import KIND, asleep, program
 
 WAKES = int(os.environ.get("CHANPROXY_TEST_WAKES", "20"))
 
-REFUSED = ("podman", "runc", "crun")
-"""
-Those that look for themselves whether the cgroup is frozen that they have made, and tell nobody.
-"""
+EXECUTIONS = int(os.environ.get("CHANPROXY_TEST_EXECUTIONS", "5"))
 
 
 class Service(LiveService):
@@ -116,16 +113,11 @@ def test_comesAndGoes(runtime: Runtime, service: Service) -> None:
 
 @pytest.mark.runtimes("docker", "podman", "runc", "crun", "lxc")
 def test_execute(runtime: Runtime, service: Service) -> None:
-    """What is run in one that sleeps is done; or it is said at once that it is not."""
+    """What is run in one that sleeps is done."""
     runtime.start()
-    for number in range(3):
+    for number in range(EXECUTIONS):
         until("asleep", asleep)
-        if KIND in REFUSED:
-            with pytest.raises(AssertionError, match="paused"):
-                runtime.execute("echo", str(number))
-            assert asleep()
-        else:
-            assert str(number) in runtime.execute("echo", str(number))
+        assert str(number) in runtime.execute("echo", str(number))
     until("asleep", asleep)
     assert ask() == b"hello"
     service.end()
@@ -181,16 +173,11 @@ def test_paused(runtime: Runtime, service: Service) -> None:
 # systemd finds it frozen, and writes nothing.
 @pytest.mark.runtimes("docker", "podman", "runc", "crun", "lxc")
 def test_pausedAsleep(runtime: Runtime, service: Service) -> None:
-    """Likewise what they pause while it sleeps; or they are told at once that they cannot."""
+    """Likewise what they pause while it sleeps."""
     runtime.start()
     until("asleep", asleep)
-    pause, _ = PAUSES[KIND]
-    if KIND in ("docker", "podman", "runc"):
-        with pytest.raises(AssertionError, match="container not running"):
-            runtime.command(*pause.split())
-    else:
-        runtime.command(*pause.split())
-        staysPaused(runtime)
+    runtime.command(*PAUSES[KIND][0].split())
+    staysPaused(runtime)
     assert ask() == b"hello"
     until("asleep", asleep)
     assert ask() == b"hello"
