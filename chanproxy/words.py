@@ -201,6 +201,14 @@ def numberMeant(text: str) -> float | None:
     return number / 100 if share else number
 
 
+_CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+def isContainerName(text: str) -> bool:
+    """Whether a container can have that name, as Docker and Podman check it."""
+    return _CONTAINER.fullmatch(text) is not None
+
+
 def plainPath(path: str) -> str:
     """The same file by the same text; C{..} stays, for symbolic links give it a meaning."""
     if path.startswith("@"):

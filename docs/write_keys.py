@@ -12,7 +12,16 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from chanproxy.config import access, adoption, channels, containers, history, limits, scheduling
+from chanproxy.config import (
+    access,
+    adoption,
+    channels,
+    containers,
+    discovery,
+    history,
+    limits,
+    scheduling,
+)
 from chanproxy.config.keys import Key
 from chanproxy.config.setting import SETTABLE
 
@@ -24,6 +33,7 @@ TABLES: Mapping[str, Sequence[Sequence[Key]]] = {
     "`[limits]`": [list(limits.KEYS.values())],
     "`[scheduling]`": [list(scheduling.KEYS.values())],
     "`[history]`": [list(history.KEYS.values())],
+    "`[discovery.NAME]`": [list(discovery.KEYS.values())],
     "`[containers.NAME]`": [
         [*containers.KEYS.values(), adoption.WAKE_ON],
         list(adoption.KEYS.values()),

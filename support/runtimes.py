@@ -177,7 +177,7 @@ class Runtime:
 
 
 class Docker(Runtime):
-    """The daemon, without a network of its own."""
+    """The daemon; its networks are in that of the arena."""
 
     spec = "docker:web"
 
@@ -196,7 +196,7 @@ class Docker(Runtime):
         places = [f"--{each}-root={here}/{each}" for each in ("data", "exec")]
         self.daemon(
             *("dockerd", f"--host=unix://{here}/docker.sock", f"--pidfile={here}/docker.pid"),
-            *(*places, "--bridge=none", "--iptables=false", "--live-restore"),
+            *(*places, "--live-restore"),
         )
         until("dockerd", lambda: self._knows("info"))
 

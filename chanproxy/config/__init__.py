@@ -8,6 +8,7 @@ from chanproxy.config.access import AccessEntry
 from chanproxy.config.changes import Changed, Reloaded
 from chanproxy.config.channels import Channel
 from chanproxy.config.containers import Container
+from chanproxy.config.discovery import Discovery
 from chanproxy.config.history import History
 from chanproxy.config.limits import Limits
 from chanproxy.config.problems import ConfigurationError, Problem, ReloadError, StartError
@@ -27,6 +28,7 @@ __all__ = [
     "Configuration",
     "ConfigurationError",
     "Container",
+    "Discovery",
     "History",
     "Limits",
     "Problem",

@@ -26,7 +26,7 @@ from chanproxy.endpoints.paths import SeqpacketAddressSpec
 
 FIXED = (
     *("control", "varlink", "http", "httpTokenFile", "log"),
-    *("scheduling", "history", "watchdog", "confine"),
+    *("scheduling", "history", "watchdog", "confine", "discovery"),
 )
 """Keys and tables of the file that hold as long as the service runs, by attributes."""
 

@@ -18,6 +18,8 @@ from chanproxy.config.channels import KEEPALIVE, Channel, checkEnds
 from chanproxy.config.channels import KEYS as CHANNEL
 from chanproxy.config.containers import KEYS as CONTAINER
 from chanproxy.config.containers import Container, checkTogether
+from chanproxy.config.discovery import KEYS as DISCOVERY
+from chanproxy.config.discovery import Discovery
 from chanproxy.config.history import KEYS as HISTORY
 from chanproxy.config.history import History
 from chanproxy.config.keys import Key
@@ -43,6 +45,8 @@ def problemsOf(configuration: Configuration) -> list[Problem]:
     ):
         if _is(made, cls, path, problems):
             _values(made, keys, path, problems)
+    for engine in _all(configuration.discovery, Discovery, "discovery", problems):
+        _values(engine, DISCOVERY, join("discovery", engine.name), problems)
     for entry in _all(configuration.access, AccessEntry, "access", problems):
         _values(entry, ACCESS, join("access", entry.name), problems)
     containers = _all(configuration.containers, Container, "containers", problems)

@@ -22,6 +22,8 @@ from chanproxy.config.access import AccessEntry, readAccess
 from chanproxy.config.channels import ALL as CHANNEL
 from chanproxy.config.containers import ALL as CONTAINER
 from chanproxy.config.containers import Container, checkTogether, readContainer, toControl
+from chanproxy.config.discovery import KEYS as DISCOVERY
+from chanproxy.config.discovery import Discovery, readDiscovery
 from chanproxy.config.file import File, onOneLine
 from chanproxy.config.history import KEYS as HISTORY
 from chanproxy.config.history import History, readHistory
@@ -128,6 +130,7 @@ class Configuration:
     access: tuple[AccessEntry, ...] = ()
     scheduling: Scheduling = Factory(Scheduling)
     history: History = Factory(History)
+    discovery: tuple[Discovery, ...] = ()
     watchdog: float = key(
         SECONDS, Number(0, LONGEST, "seconds"), "Seconds after which the service hangs."
     )
@@ -159,6 +162,7 @@ _TABLES: Mapping[str, Collection[Key]] = {
     "into the table [scheduling]": SCHEDULING.values(),
     "into the table [limits]": LIMITS.values(),
     "into the table [history]": HISTORY.values(),
+    "into a table [discovery.NAME]": DISCOVERY.values(),
     "into a table [containers.NAME.channels.NAME]": CHANNEL,
     "into a table [containers.NAME]": CONTAINER,
 }
@@ -166,7 +170,7 @@ _TABLES: Mapping[str, Collection[Key]] = {
 _PLACES = {key.name: place for place, keys in _TABLES.items() for key in keys}
 _PLACES["channels"] = "as a table [containers.NAME.channels.NAME]"
 _PLACES |= {name: f"as a table [{name}]" for name in ("history", "limits", "scheduling")}
-_PLACES |= {name: f"as a table [{name}.NAME]" for name in ("containers", "access")}
+_PLACES |= {name: f"as a table [{name}.NAME]" for name in ("containers", "access", "discovery")}
 """Where each key stands."""
 
 _KINDS = {
@@ -258,9 +262,10 @@ def fromTree(tree: Any) -> Configuration:
         checkHttp(top.note, own["http"], own["httpTokenFile"])
     scheduling = readScheduling(top.table("scheduling"))
     history = readHistory(top.table("history"))
+    discovery = readDiscovery(top)
     top.end()
-    # With a control socket they can be added later.
-    alone = not any(map(top.has, SOCKETS))
+    # With these they can be added later.
+    alone = not any(map(top.has, (*SOCKETS, "discovery")))
     if isinstance(tree, dict) and tree.get("containers", {}) == {} and alone:
         remedy = "write at least one table, [containers.NAME], or control, to add them later"
         top.note("containers", "has no container", remedy)
@@ -269,6 +274,7 @@ def fromTree(tree: Any) -> Configuration:
     if problems:
         raise ConfigurationError(problems)
     own |= {"access": access, "scheduling": scheduling, "history": history}
+    own["discovery"] = discovery
     return Configuration(limits, containers, **own)
 
 

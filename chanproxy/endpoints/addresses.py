@@ -89,6 +89,11 @@ class Address(ABC):
         return False
 
     @property
+    def engine(self) -> str:
+        """The engine of containers that says where it is, each time; empty: none does."""
+        return ""
+
+    @property
     def file(self) -> str:
         """The file that stands for what listens there; empty: none does."""
         return ""

@@ -11,22 +11,18 @@ import itertools
 import os
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from attrs import frozen
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
-    IHostResolution,
     IProtocol,
     IProtocolFactory,
-    IReactorPluggableNameResolver,
-    IResolutionReceiver,
     IStreamClientEndpoint,
 )
 from twisted.python.failure import Failure
@@ -35,6 +31,7 @@ from zope.interface import implementer
 from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.endpoints.addresses import CLOEXEC, SocketAddress, Target
 from chanproxy.endpoints.ports import addressOf, serve
+from chanproxy.endpoints.resolving import resolve
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel.foreign import closeSocket
 from chanproxy.kernel.peers import Identity, assumed
@@ -98,34 +95,15 @@ class Server:
     What all share that connect to one address.
 
     @ivar queue: those that wait for room there.
+    @ivar lookUp: gives the hosts and ports that it stands for at the time, where its target is not
+        known; cancellable.
     """
 
     reactor: ChanproxyReactor
     address: SocketAddress
     buffer: PeekBuffer
     queue: Queue
-
-
-@implementer(IResolutionReceiver)
-class _Resolving:
-    """Collects what a name stands for."""
-
-    def __init__(self, done: Any) -> None:
-        self._done = done
-        self._found: list[IAddress] = []
-        self.resolution: IHostResolution | None = None
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """See L{IResolutionReceiver}."""
-        self.resolution = resolutionInProgress
-
-    def addressResolved(self, address: IAddress) -> None:
-        """See L{IResolutionReceiver}."""
-        self._found.append(address)
-
-    def resolutionComplete(self) -> None:
-        """See L{IResolutionReceiver}."""
-        self._done(self._found)
+    lookUp: Callable[[], Deferred[Sequence[tuple[str, int]]]]
 
 
 class Attempt:
@@ -157,7 +135,8 @@ class Attempt:
         self._identity = identity
         self._queued = False
         self._later: IDelayedCall | None = None
-        self._resolving: _Resolving | None = None
+        self._lookUp = server.lookUp
+        self._resolving: Deferred[Sequence[tuple[str, int]]] | None = None
         self._connecting: socket.socket | None = None
         self._targets: list[Target] = []
         self.result: Deferred[IProtocol] = Deferred(self._cancel)
@@ -238,21 +217,26 @@ class Attempt:
             self._stopClock()
 
     def _resolve(self) -> None:
-        host, port = self._address.named
         self._later = self._callAtDeadline("its name was not resolved in time")
-        self._resolving = _Resolving(self._resolved)
-        resolver = cast(IReactorPluggableNameResolver, self._reactor).nameResolver
-        resolver.resolveHostName(self._resolving, host, port)
+        self._resolving = resolving = self._lookUp()
+        resolving.addCallbacks(self._resolved, self._unresolved)
 
-    def _resolved(self, found: Sequence[Any]) -> None:
+    def _resolved(self, found: Sequence[tuple[str, int]]) -> None:
         if self._resolving is None:
             return
         self._resolving = None
         self._stopClock()
-        for each in found:
-            family = socket.AF_INET6 if ":" in each.host else socket.AF_INET
-            self._targets.append(Target(family, socket.SOCK_STREAM, (each.host, each.port)))
+        for host, port in found:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._targets.append(Target(family, socket.SOCK_STREAM, (host, port)))
         self._tryNext(None, "there is no such host")
+
+    def _unresolved(self, failure: Failure) -> None:
+        if self._resolving is None:
+            return
+        self._resolving = None
+        self._stopClock()
+        self._failed(None, failure.getErrorMessage())
 
     def _tryNext(self, number: int | None, why: str) -> None:
         """The next address; without one, the reason is why it failed."""
@@ -342,9 +326,9 @@ class Attempt:
             self._connecting = None
 
     def _giveUp(self) -> None:
-        if self._resolving is not None:
-            # It may go on in its thread; nobody listens any more.
-            self._resolving = None
+        resolving, self._resolving = self._resolving, None
+        if resolving is not None:
+            resolving.cancel()
         if self._connecting is not None:
             self._buffer.poller(self._reactor).unwatch(self._connecting.fileno())
             self._drop()
@@ -378,8 +362,11 @@ class ChannelClientEndpoint:
         address: SocketAddress,
         buffer: PeekBuffer | None = None,
         timeout: float = 30.0,
+        lookUp: Callable[[], Deferred[Sequence[tuple[str, int]]]] | None = None,
     ) -> None:
-        self._server = Server(reactor, address, buffer or PeekBuffer(), Queue(reactor))
+        """@param lookUp: see L{Server}; None: it is the name of a host."""
+        looked = lookUp or partial(resolve, reactor, address)
+        self._server = Server(reactor, address, buffer or PeekBuffer(), Queue(reactor), looked)
         self.timeout = timeout
 
     def connect(

@@ -36,6 +36,8 @@ EXAMPLES: Mapping[str, tuple[str, str]] = {
     "tcp": ("tcp:8080", "tcp:localhost:8080"),
     "tcp6": ("tcp6:8080", r"tcp:\:\:1:8080"),
     "vsock": ("vsock:1024", "vsock:host:1024"),
+    "docker": ("tcp:8080", "docker:web:80"),
+    "podman": ("tcp:8080", "podman:web:80"),
     "systemd": ("systemd:domain=UNIX:index=0", "seqpacket:/run/a.sock"),
     "tls": ("ssl:8443:privateKey=key.pem:certKey=cert.pem", "tls:example.org:443"),
     "ssl": ("ssl:8443:privateKey=key.pem:certKey=cert.pem", "ssl:example.org:443"),

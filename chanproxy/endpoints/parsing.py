@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from attrs import frozen
 
 from chanproxy.endpoints.addresses import Address, SocketAddress, Traits, split
+from chanproxy.endpoints.containers import PARSERS as CONTAINERS
 from chanproxy.endpoints.guessing import EXAMPLES, guesses
 from chanproxy.endpoints.paths import SeqpacketAddressSpec, UnixStreamAddressSpec
 from chanproxy.endpoints.systemd import parseSystemd
@@ -154,7 +155,7 @@ def _others(listening: bool) -> Collection[str]:
 
 
 def _has(kind: str, listening: bool) -> bool:
-    return listening or kind not in _FOR_LISTENING
+    return kind not in (CONTAINERS if listening else _FOR_LISTENING)
 
 
 _FOR_LISTENING = ("tcp6", "systemd")
@@ -166,4 +167,5 @@ _PARSERS: dict[str, Callable[[Sequence[str], Mapping[str, str], bool], Address]]
     "tcp6": parseTcp6,
     "vsock": parseVsock,
     "systemd": parseSystemd,
+    **CONTAINERS,
 }

@@ -6,6 +6,8 @@ Below the service, above containers and endpoints.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
@@ -344,4 +346,16 @@ def _connecting(
     connect = channel.connect
     if not isinstance(connect, SocketAddress):
         return makeClient(reactor, connect)
-    return ChannelClientEndpoint(reactor, connect, buffer, limits.connectTimeout)
+    lookUp = None
+    if connect.engine:
+        lookUp = partial(_lookUp, reactor, connect)
+    return ChannelClientEndpoint(reactor, connect, buffer, limits.connectTimeout, lookUp)
+
+
+def _lookUp(
+    reactor: ChanproxyReactor, address: SocketAddress
+) -> Deferred[Sequence[tuple[str, int]]]:
+    """Not before somebody connects is more loaded for it."""
+    from chanproxy.freezers.runtimes.reaching import lookUp
+
+    return lookUp(address.engine, *address.named, reactor)

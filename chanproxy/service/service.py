@@ -31,11 +31,12 @@ from chanproxy.kernel.closing import closer
 from chanproxy.manager.access import Access, AccessError
 from chanproxy.manager.administration import ServiceManager
 from chanproxy.service.callports import CallPorts
+from chanproxy.service.discovering import Discovering
 from chanproxy.service.fleet import Fleet
 from chanproxy.service.keeping import Keeping
 from chanproxy.service.reloading import Reloading
 from chanproxy.service.scheduling import schedule
-from chanproxy.service.startable import CannotStart
+from chanproxy.service.startable import CannotStart, whyNotAsked
 from chanproxy.service.summary import Summary
 from chanproxy.words import safe
 
@@ -76,6 +77,7 @@ class ChanproxyService(Service):
         self._keeping = Keeping(reactor, configuration.history, lambda: self.containers)
         self._calls: CallPorts | None = None
         self._http: HttpPort | None = None
+        self._discovering = [Discovering(reactor, each, self) for each in configuration.discovery]
         self.source: Callable[[], config.Configuration] | None = None
 
     @property
@@ -105,6 +107,9 @@ class ChanproxyService(Service):
         @raise StartError: all that is wrong; nothing is half started.
         """
         problems = problemsOf(self.configuration)
+        for each in self.configuration.discovery:
+            if missing := whyNotAsked(each.name):
+                problems.append(Problem(f"discovery.{each.name}", missing))
         if self.running:
             problems.append(Problem("the service", "runs already"))
         if problems:
@@ -141,6 +146,8 @@ class ChanproxyService(Service):
             raise
         self._keeping.start()
         Service.startService(self)
+        for discovering in self._discovering:
+            discovering.start()
 
     def addContainer(self, container: config.Container) -> Container:
         """
@@ -267,6 +274,8 @@ class ChanproxyService(Service):
         return self._stopAll()
 
     def _stopAll(self) -> Deferred[object]:
+        for discovering in self._discovering:
+            discovering.stop()
         # Before the control socket is closed: who waits for a resume is answered.
         self._fleet.thaw(self.containers.values())
         self._keeping.end(self.containers.values())

@@ -66,8 +66,30 @@ def whyNotUsable(reactor: ChanproxyReactor, channel: config.Channel) -> Iterator
                 made(reactor, address)
         except CannotStart as error:
             yield error.key, str(error)
+    if missing := whyNotAsked(channel.connect.engine):
+        yield "connect", missing
     if channel.identity == "peer" and (missing := whyNotAssumable()):
         yield "identity", f"peer: {missing}"
+
+
+def whyNotAsked(engine: str) -> str | None:
+    """
+    Why an engine of containers can never be asked, found without asking it.
+
+    @param engine: C{docker} or C{podman}; empty: none is to be.
+    """
+    if not engine:
+        return None
+    try:
+        from chanproxy.freezers.runtimes import listed  # noqa: F401
+        from chanproxy.freezers.runtimes.hosts import hostOf
+
+        hostOf(engine)
+    except ImportError as error:
+        return f"needs treq ({error}); install it with pip install 'chanproxy[runtimes]'"
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _adopted(address: SocketAddress) -> Traits:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from chanproxy import config
 from chanproxy.config import ConfigurationError
 from chanproxy.endpoints.addresses import Address
+from chanproxy.endpoints.containers import ContainerAddressSpec
 from chanproxy.endpoints.parsing import OtherAddressSpec, parseAddress
 from chanproxy.endpoints.paths import SeqpacketAddressSpec, UnixStreamAddressSpec
 from chanproxy.endpoints.systemd import SystemdAddressSpec
@@ -36,6 +37,8 @@ from chanproxy.endpoints.vsock import ANY_CID, VsockAddressSpec
         ("vsock:1024:cid=any:backlog=1", True, VsockAddressSpec(ANY_CID, 1024, 1)),
         ("vsock:host:1024", False, VsockAddressSpec(2, 1024)),
         ("vsock:77:1024", False, VsockAddressSpec(77, 1024)),
+        ("docker:web-1:80", False, ContainerAddressSpec("docker", "web-1", 80)),
+        ("podman:a_b.c:8080", False, ContainerAddressSpec("podman", "a_b.c", 8080)),
         ("systemd:domain=UNIX:index=2", True, SystemdAddressSpec("UNIX", 2)),
         ("systemd:domain=INET:name=web", True, SystemdAddressSpec("INET", None, "web")),
         ("tls:example.org:443", False, OtherAddressSpec("tls", "tls:example.org:443")),
@@ -72,6 +75,11 @@ def test_addresses(description: str, listening: bool, spec: Address) -> None:
         ("vsock:1:2", True, "vsock:PORT"),
         ("vsock:any:2", False, "cid 'any'"),
         ("vsock:1", False, "vsock:CID:PORT"),
+        ("docker:web:80", True, "docker is for connecting only"),
+        ("docker:web", False, "a container and a port of it, as in docker:web:80"),
+        ("docker:-web:80", False, "'-web' is no name of a container"),
+        ("podman:web:0", False, "'0' is no port from 1 to 65535"),
+        ("podman:web:80:timeout=1", False, "no argument 'timeout'"),
         ("systemd:domain=UNIX:index=0", False, "for listen only"),
         ("systemd:domain=X:index=0", True, "domain='X'"),
         ("systemd:domain=UNIX", True, "either index= or name="),

@@ -24,6 +24,7 @@ from chanproxy.channels.buffers import PeekBuffer
 from chanproxy.channels.inflight import Record
 from chanproxy.endpoints.dialling import Attempt, Queue, Server
 from chanproxy.endpoints.paths import SeqpacketAddressSpec, UnixStreamAddressSpec
+from chanproxy.endpoints.resolving import resolve
 from chanproxy.endpoints.tcp import TcpAddressSpec
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.wake import MessageCounter
@@ -112,7 +113,9 @@ def dialled(
     """Connect to a host by its name."""
     address = TcpAddressSpec("host.example", port)
     factory = factory or Factory.forProtocol(MessageProtocol)
-    server = Server(reactor, address, PeekBuffer(), Queue(reactor))
+    server = Server(
+        reactor, address, PeekBuffer(), Queue(reactor), lambda: resolve(reactor, address)
+    )
     return Attempt(server, factory, timeout, bare=False).result
 
 

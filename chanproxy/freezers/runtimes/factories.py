@@ -6,7 +6,6 @@ Each is loaded when the first of its kind is made.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from attrs import frozen
@@ -15,10 +14,7 @@ from zope.interface import implementer
 
 from chanproxy.interfaces import ChanproxyReactor, IFreezer, IFreezerFactory
 from chanproxy.interfaces.locators import ILocator
-from chanproxy.words import Wrong, brief
-
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-"""Of containers, as Docker and Podman check it."""
+from chanproxy.words import Wrong, brief, isContainerName
 
 
 @implementer(IPlugin, IFreezerFactory)
@@ -41,27 +37,23 @@ class RuntimeFactory:
         return LocatedFreezer(self._locator(argument, reactor), reactor)
 
 
-def _expectName(name: str, what: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise Wrong(f"{brief(name)} is no name of {what}")
+def _engine(kind: str, name: str, reactor: ChanproxyReactor) -> ILocator:
+    from chanproxy.freezers.runtimes.containers import EngineLocator
+    from chanproxy.freezers.runtimes.hosts import hostOf
+
+    if not isContainerName(name):
+        raise Wrong(f"{brief(name)} is no name of a container")
+    return EngineLocator(kind, name, hostOf(kind), reactor)
 
 
 def docker(name: str, reactor: ChanproxyReactor) -> ILocator:
     """A container of Docker's."""
-    from chanproxy.freezers.runtimes.containers import EngineLocator
-    from chanproxy.freezers.runtimes.hosts import dockerHost
-
-    _expectName(name, "a container")
-    return EngineLocator("docker", name, dockerHost(), reactor)
+    return _engine("docker", name, reactor)
 
 
 def podman(name: str, reactor: ChanproxyReactor) -> ILocator:
     """A container of Podman's, whose service has to run."""
-    from chanproxy.freezers.runtimes.containers import EngineLocator
-    from chanproxy.freezers.runtimes.hosts import podmanHost
-
-    _expectName(name, "a container")
-    return EngineLocator("podman", name, podmanHost(), reactor)
+    return _engine("podman", name, reactor)
 
 
 def runc(name: str, reactor: ChanproxyReactor) -> ILocator:

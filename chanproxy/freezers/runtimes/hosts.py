@@ -84,3 +84,12 @@ def podmanHost(environment: Mapping[str, str] = os.environ) -> Host:
     runtime = environment.get("XDG_RUNTIME_DIR", "")
     own = f"unix://{runtime}/podman/podman.sock" if os.geteuid() and runtime else PODMAN
     return parseHost(environment.get("CONTAINER_HOST") or own)
+
+
+def hostOf(kind: str) -> Host:
+    """
+    Where the engine of a kind listens, C{docker} or C{podman}.
+
+    @raise Wrong: at nothing that can be used.
+    """
+    return dockerHost() if kind == "docker" else podmanHost()

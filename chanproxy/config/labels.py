@@ -1,0 +1,98 @@
+"""
+Labels of a container: what a configuration says of it, said by whoever has started it.
+
+C{chanproxy.linger=30s} is C{linger = "30s"} of its table, and
+C{chanproxy.channels.http.listen=tcp:8080} that of a channel's.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attrs import evolve
+
+from chanproxy.config.adoption import WAKE_ON
+from chanproxy.config.channels import ALL as CHANNEL
+from chanproxy.config.containers import ALL as CONTAINER
+from chanproxy.config.containers import Container
+from chanproxy.config.keys import Key
+from chanproxy.config.kinds import Flag
+from chanproxy.config.problems import ConfigurationError, Problem
+from chanproxy.config.reading import fromTree
+from chanproxy.config.tables import join
+
+ENABLE = "enable"
+"""The label without which a container is left alone."""
+
+SELF = "self"
+"""In place of the host of an address to connect to: the container itself."""
+
+_KEYS = {key.name: key for key in CONTAINER}
+_CHANNEL_KEYS = {key.name: key for key in CHANNEL}
+
+
+def isEnabled(labels: Mapping[str, str], prefix: str) -> bool:
+    """
+    Whether a container is to be looked after.
+
+    @raise ConfigurationError: nobody can know.
+    """
+    label = f"{prefix}.{ENABLE}"
+    value = labels.get(label, "false")
+    enabled = Flag().fromText(value.lower())
+    if not isinstance(enabled, bool):
+        raise ConfigurationError([Problem(label, f"is {value!r}", "write true or false")])
+    return enabled
+
+
+def containerOf(kind: str, name: str, labels: Mapping[str, str], prefix: str) -> Container:
+    """
+    Read what a container's labels say.
+
+    Without a channel it wakes by its own sockets.
+
+    @param kind: of its engine.
+    @raise ConfigurationError: with all problems, each with its label.
+    """
+    tree: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for label, value in sorted(labels.items()):
+        path, _, rest = label.partition(f"{prefix}.")
+        if path or not rest or rest == ENABLE:
+            continue
+        words = rest.split(".")
+        if len(words) == 3 and words[0] == "channels":
+            channel = tree.setdefault("channels", {}).setdefault(words[1], {})
+            channel[words[2]] = _value(_CHANNEL_KEYS, words[2], value, f"{kind}:{name}")
+        elif len(words) != 1 or words[0] == "channels":
+            remedy = f"write {prefix}.KEY, or {prefix}.channels.NAME.KEY"
+            problems.append(Problem(label, "is not known", remedy))
+        elif rest == "freezer":
+            remedy = "leave it out"
+            problems.append(Problem(label, "is the container that has this label", remedy))
+        else:
+            tree[rest] = _value(_KEYS, rest, value, f"{kind}:{name}")
+    tree["freezer"] = f"{kind}:{name}"
+    if "channels" not in tree:
+        tree.setdefault(WAKE_ON.name, "sockets")
+    try:
+        (container,) = fromTree({"containers": {name: tree}}).containers
+    except ConfigurationError as error:
+        problems += _asLabels(error.problems, name, prefix)
+    if problems:
+        raise ConfigurationError(problems)
+    return container
+
+
+def _value(keys: Mapping[str, Key], name: str, text: str, itself: str) -> Any:
+    if keys is _CHANNEL_KEYS and name == "connect" and text.startswith(f"{SELF}:"):
+        return f"{itself}:{text.partition(':')[2]}"
+    return keys[name].kind.fromText(text) if name in keys else text
+
+
+def _asLabels(problems: Iterable[Problem], name: str, prefix: str) -> Iterable[Problem]:
+    path = f"{join('containers', name)}."
+    for each in problems:
+        ours = each.path.startswith(path)
+        yield evolve(each, path=f"{prefix}.{each.path.removeprefix(path)}") if ours else each

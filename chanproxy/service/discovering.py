@@ -1,0 +1,123 @@
+"""
+Discovering: containers that have a label are run for as long as they have it.
+
+Knows engines by what they list, and a service by what can be added to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chanproxy import config
+from chanproxy.config import ConfigurationError, StartError
+from chanproxy.config.labels import ENABLE, containerOf, isEnabled
+from chanproxy.container import Container
+from chanproxy.interfaces import ChanproxyReactor
+from chanproxy.words import safe
+
+if TYPE_CHECKING:
+    from chanproxy.freezers.runtimes.listed import Listed, Listing
+
+
+class IService(Protocol):
+    """What containers are added to."""
+
+    @property
+    def containers(self) -> Mapping[str, Container]: ...
+    def addContainer(self, container: config.Container) -> Container: ...
+    def removeContainer(self, name: str) -> Deferred[object]: ...
+
+
+class Discovering:
+    """
+    Those of one engine.
+
+    @ivar refused: why containers are left alone that are labelled, by name.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: ChanproxyReactor, table: config.Discovery, service: IService
+    ) -> None:
+        self._reactor = reactor
+        self._table = table
+        self._service = service
+        self._listing: Listing | None = None
+        self._has: dict[str, tuple[Mapping[str, str], Container]] = {}
+        self._refused: dict[str, tuple[Mapping[str, str], str]] = {}
+        self._leaving = 0
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """By name, in a sentence each."""
+        return {name: why for name, (_, why) in self._refused.items()}
+
+    def start(self) -> None:
+        """Look from now on; L{whyNotAsked} has found nothing."""
+        from chanproxy.freezers.runtimes.listed import listing
+
+        label = f"{self._table.prefix}.{ENABLE}"
+        self._listing = listing(self._table.name, label, self._told, self._reactor)
+
+    def stop(self) -> None:
+        """Look no more; what runs goes on.  Idempotent."""
+        listing, self._listing = self._listing, None
+        if listing is not None:
+            listing.end()
+
+    def _told(self, found: Sequence[Listed]) -> None:
+        listed = {each.name: each.labels for each in found}
+        for name in self._refused.keys() - listed:
+            del self._refused[name]
+        for name, (labels, container) in list(self._has.items()):
+            if listed.get(name) != labels:
+                self._remove(name, container)
+        # Where one listens that goes, one that comes may want to.
+        if not self._leaving:
+            for name, labels in listed.items():
+                self._look(name, labels)
+
+    def _remove(self, name: str, container: Container) -> None:
+        del self._has[name]
+        if self._service.containers.get(name) is not container:
+            return
+        self._log.info("{name}: leaves, as {kind} says", name=name, kind=self._table.name)
+        self._leaving += 1
+        self._service.removeContainer(name).addBoth(self._hasLeft)
+
+    def _hasLeft(self, result: object) -> None:
+        if isinstance(result, Failure):
+            self._log.failure("not removed", result)
+        self._leaving -= 1
+        if self._listing is not None:
+            self._listing.again()
+
+    def _look(self, name: str, labels: Mapping[str, str]) -> None:
+        before = self._refused.get(name)
+        if name in self._has:
+            return
+        kind, prefix = self._table.name, self._table.prefix
+        try:
+            if not isEnabled(labels, prefix):
+                self._refused.pop(name, None)
+                return
+            table = containerOf(kind, name, labels, prefix)
+            container = self._service.addContainer(table)
+        except (ConfigurationError, StartError) as error:
+            why = "; ".join(map(str, error.problems))
+            self._refused[name] = labels, why
+            if before != (labels, why):
+                # Once, however often it is listed.
+                self._log.error(
+                    "{name} of {kind} is left alone: {why}", name=name, kind=kind, why=safe(why)
+                )
+        else:
+            self._refused.pop(name, None)
+            self._has[name] = labels, container
+            self._log.info("{name}: comes, as {kind} says", name=name, kind=kind)

@@ -1,0 +1,142 @@
+"""What labels of a container say: as its table would, or what is wrong with which label."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chanproxy import config
+from chanproxy.config.labels import containerOf, isEnabled
+from chanproxy.endpoints.containers import ContainerAddressSpec
+
+ON = {"chanproxy.enable": "true"}
+
+
+def table(text: str) -> config.Container:
+    """Of a file."""
+    return config.load(text).containers[0]
+
+
+def test_enabledAlone() -> None:
+    """It wakes by its own sockets."""
+    assert containerOf("docker", "web", ON, "chanproxy") == table(
+        '[containers.web]\nfreezer = "docker:web"\nwake-on = "sockets"\n'
+    )
+
+
+def test_keys() -> None:
+    """Each as in a file; what belongs to others is passed over."""
+    labels = {
+        **ON,
+        "chanproxy.linger": "30s",
+        "chanproxy.watched-processes": "12",
+        "chanproxy.timeouts": "5s",
+        "chanproxy.suspend": "manual",
+        "com.docker.compose.project": "shop",
+        "chanproxying.linger": "1",
+        "x.chanproxy.linger": "1",
+    }
+    assert containerOf("podman", "web", labels, "chanproxy") == table(
+        '[containers.web]\nfreezer = "podman:web"\nwake-on = "sockets"\nlinger = 30\n'
+        'watched-processes = 12\ntimeouts = "5s"\nsuspend = "manual"\n'
+    )
+
+
+def test_channels() -> None:
+    """Tables of their own; the container itself is called self."""
+    labels = {
+        **ON,
+        "chanproxy.channels.http.listen": "tcp:8080",
+        "chanproxy.channels.http.connect": "self:80",
+        "chanproxy.channels.http.handled": "answered",
+        "chanproxy.channels.db.listen": "unix:/run/db.sock",
+        "chanproxy.channels.db.connect": "docker:other:5432",
+        "chanproxy.channels.db.handled": "idle",
+        "chanproxy.channels.db.descriptors": "refuse",
+    }
+    made = containerOf("docker", "web", labels, "chanproxy")
+    assert made.adoption is None
+    http, db = sorted(made.channels, key=lambda each: each.name, reverse=True)
+    assert http.connect == ContainerAddressSpec("docker", "web", 80)
+    assert db.connect == ContainerAddressSpec("docker", "other", 5432)
+    assert (http.handled, db.descriptors) == ("answered", "refuse")
+
+
+def test_prefix() -> None:
+    """Another one than ours."""
+    labels = {"org.example.sleep.enable": "true", "org.example.sleep.linger": "3"}
+    assert isEnabled(labels, "org.example.sleep")
+    assert containerOf("docker", "web", labels, "org.example.sleep").linger == 3
+    assert not isEnabled(labels, "chanproxy")
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "says"),
+    [
+        ("chanproxy.lingr", "30s", "chanproxy.lingr: is not known; did you mean linger?"),
+        ("chanproxy.linger", "soon", "chanproxy.linger: 'soon' is no time"),
+        ("chanproxy.linger", "5m", "chanproxy.linger: '5m' is no time; write linger = 300"),
+        ("chanproxy.suspend", "never", "chanproxy.suspend: 'never' is not known"),
+        ("chanproxy.freezer", "cgroup:a", "chanproxy.freezer: is the container that has this"),
+        ("chanproxy.channels", "x", "chanproxy.channels: is not known; write chanproxy.KEY, or"),
+        ("chanproxy.channels.http", "x", "chanproxy.channels.http: is not known"),
+        ("chanproxy.channels.http.port", "80", "chanproxy.channels.http.port: is not known"),
+        ("chanproxy.channels.a b.listen", "tcp:80", "is no usable name"),
+    ],
+)
+def test_wrong(label: str, value: str, says: str) -> None:
+    """It is said of the label."""
+    with pytest.raises(config.ConfigurationError) as caught:
+        containerOf("docker", "web", {**ON, label: value}, "chanproxy")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "enabled"), [("true", True), ("True", True), ("false", False)])
+def test_enabled(value: str, enabled: bool) -> None:
+    """Whoever has the label says so."""
+    assert isEnabled({"chanproxy.enable": value}, "chanproxy") is enabled
+
+
+def test_perhapsEnabled() -> None:
+    """Who says something else is told."""
+    with pytest.raises(config.ConfigurationError, match="enable: is 'yes'; write true"):
+        isEnabled({"chanproxy.enable": "yes"}, "chanproxy")
+
+
+@given(st.dictionaries(st.text().map(lambda each: f"chanproxy.{each}"), st.text()))
+def test_anything(labels: dict[str, str]) -> None:
+    """It is a container, or said what is wrong; nothing else comes of it."""
+    with contextlib.suppress(config.ConfigurationError):
+        made = containerOf("docker", "web", labels, "chanproxy")
+        assert made.freezer == "docker:web"
+
+
+def test_tables() -> None:
+    """What a file says of discovery."""
+    read = config.load('[discovery.docker]\n[discovery.podman]\nprefix = "org.example"\n')
+    assert [(each.name, each.prefix) for each in read.discovery] == [
+        ("docker", "chanproxy"),
+        ("podman", "org.example"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "[discovery.dockr]",
+            "dockr: is no engine that is known; write [discovery.docker]",
+        ),
+        ("[discovery.docker]\nprefix = 'a..b'", "discovery.docker.prefix: 'a..b' is nothing that"),
+        ("[discovery.docker]\nlabel = 'a'", "discovery.docker.label: is not known"),
+        ("discovery = 3", "discovery: is a whole number"),
+    ],
+)
+def test_wrongTables(text: str, says: str) -> None:
+    """Likewise."""
+    with pytest.raises(config.ConfigurationError) as caught:
+        config.load(text)
+    assert says in str(caught.value)
