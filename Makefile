@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN = $(VENV)/bin
 REFERENCE = docs/_build/html/api/.made
 
-.PHONY: demo test test-long fuzz-time attack bench bench-breaths bench-looks \
+.PHONY: demo test test-long runtimes-long fuzz-time attack bench bench-breaths bench-looks \
     bench-neighbours bench-signals bench-sleepers bench-sources bench-trace bench-wakes bench-work house keys changes coverage versions oldest lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
@@ -27,6 +27,15 @@ test-long: $(VENV)/.tested $(VENV)/.programs
 	CHANPROXY_TEST_CYCLES=2000 $(BIN)/python -m pytest tests/container/test_trap.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_STORMS=500 $(BIN)/python -m pytest tests/whole/test_ending.py $(PYTEST_ARGS)
 	CHANPROXY_TEST_ROUNDS=6 $(BIN)/python -m pytest tests/whole/beside/test_beside.py $(PYTEST_ARGS)
+
+# A container of Docker's is run in, stopped and looked at, a thousand times in all, and again beside
+# a load on both processors: half an hour.
+runtimes-long: export CHANPROXY_TEST_ARENA = docker
+runtimes-long: $(VENV)/.tested $(VENV)/.programs
+	CHANPROXY_TEST_EXECUTIONS=800 CHANPROXY_TEST_STOPS=150 CHANPROXY_TEST_HEALTHY=120 \
+	    tests/runtimes/arena $(BIN)/python -m pytest -n 0 -rP -p no:cacheprovider --basetemp=/tmp/runtimes-long tests/runtimes/inside/test_often.py
+	CHANPROXY_TEST_EXECUTIONS=200 CHANPROXY_TEST_STOPS=50 CHANPROXY_TEST_HEALTHY=120 \
+	    tests/runtimes/arena tests/runtimes/loaded $(BIN)/python -m pytest -n 0 -rP -p no:cacheprovider --basetemp=/tmp/runtimes-long tests/runtimes/inside/test_often.py
 
 # Random programs that wait, with and without chanproxy: a minute for each round of forty.
 fuzz-time: $(VENV)/.tested

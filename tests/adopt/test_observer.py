@@ -462,6 +462,18 @@ def silent(kind: str) -> Iterator[tuple[Subject, Looking]]:
         yield subject, looking
 
 
+class Due:
+    """The end of a wait of twenty seconds, which has begun by now, and some time before that."""
+
+    def __init__(self, began: float) -> None:
+        """@param began: when it had not begun yet."""
+        self._least, self._most = began + 20, time.monotonic() + 20
+
+    def near(self, end: float) -> bool:
+        """Whether it may be that."""
+        return self._least - 0.2 <= end <= self._most + 0.2
+
+
 class TestThreads:
     """Real ones."""
 
@@ -517,14 +529,15 @@ class TestThreads:
     @pytest.mark.parametrize("kind", ["sleep", "sleepagain"])
     def test_overwritten(self, kind: str) -> None:
         """The kernel may write what is left to where the time stands: it is over when it was."""
+        began = time.monotonic()
         with waits(kind, number=20_000) as subject, Looking(subject, 10.0) as looking:
             assert subject.line() == "ready"
             subject.waitFor("clock_nanosleep")
-            due = time.monotonic() + 20
+            due = Due(began)
             looking.look()
             for _ in range(3):
                 time.sleep(0.4)
-                assert looking.end(subject) == pytest.approx(due, abs=0.2)
+                assert due.near(looking.end(subject))
                 subject.thaw()
                 looking.observer.resumed(None, disturbed=False)
                 until(lambda: not looking.look().held)
@@ -535,11 +548,12 @@ class TestThreads:
     )
     def test_frozenUnseen(self, kind: str, seen: bool) -> None:
         """What was frozen, and not looked into, counts from when it began all the same."""
+        began = time.monotonic()
         with silent(kind) as (subject, looking):
             if not seen:
                 looking.observer.roundDone(time.monotonic_ns())
             subject.waitFor({"sleep": "clock_nanosleep"}.get(kind, kind))
-            due = time.monotonic() + 20
+            due = Due(began)
             if seen:
                 looking.look()
             for _ in range(3):
@@ -547,7 +561,7 @@ class TestThreads:
                 subject.freeze().thaw()
                 looking.observer.resumed(None, disturbed=False)
                 until(lambda: not looking.look().held)
-            assert looking.end(subject) == pytest.approx(due, abs=0.2)
+            assert due.near(looking.end(subject))
 
     @pytest.mark.parametrize("between", [None, Position(-1)])
     @pytest.mark.parametrize("kind", ["poll", "futex"])
@@ -570,9 +584,10 @@ class TestThreads:
 
         monkeypatch.setattr("chanproxy.adopt.observer.position", positionThen)
         monkeypatch.setattr("chanproxy.adopt.observer.timesRun", timesRunThen)
+        began = time.monotonic()
         with silent(kind) as (subject, looking):
             subject.waitFor(kind)
-            end = time.monotonic() + 20
+            end = Due(began)
             looking.look()
             for count in range(1, 4):
                 time.sleep(0.4)
@@ -582,7 +597,7 @@ class TestThreads:
                 until(lambda: not looking.look().held and not due)
                 looking.look()
             assert shown == [1, 2, 3]
-            assert looking.end(subject) == pytest.approx(end, abs=0.2)
+            assert end.near(looking.end(subject))
 
     def test_forgotten(self) -> None:
         """What is gone is not remembered."""

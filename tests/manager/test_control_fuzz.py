@@ -215,8 +215,7 @@ class Fuzzed(Crowd):
         """All that was asked for comes, as soon as no suspend is in its way."""
 
         def done() -> bool:
-            for container in self.station.containers.values():
-                container.suspension.resume("the end")
+            self._wake()
             return not any(talker.owed for talker in self.talkers)
 
         await self.until(done)
@@ -257,7 +256,11 @@ class Fuzzed(Crowd):
         for talker in self.talkers:
             talker.close()
         await turns(self.reactor, 10)
+        self._wake()
+
+    def _wake(self) -> None:
         for container in self.station.containers.values():
+            container.unpause("the end")
             container.suspension.resume("the end")
 
     async def onlyLasting(self) -> None:

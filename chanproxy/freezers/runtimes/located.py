@@ -26,10 +26,11 @@ from chanproxy.interfaces import (
 )
 from chanproxy.interfaces.locators import IFollower, ILocator, Location
 
-HOLDS = 2.0
+HOLDS = 0.5
 """
 Seconds that it is not frozen after somebody was about to do something with it: a runtime takes 20
-to 200 ms until what it starts is to be seen in the container.
+to 200 ms until what it starts is to be seen in the container.  Later it comes into what is frozen,
+which is seen, too.
 """
 
 
