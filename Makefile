@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 REFERENCE = docs/_build/html/api/.made
 
 .PHONY: demo test test-long runtimes-long fuzz-time attack bench bench-breaths bench-looks \
-    bench-neighbours bench-signals bench-sleepers bench-sources bench-trace bench-wakes bench-work house keys changes coverage versions oldest lint types docs wheel ci clean
+    bench-neighbours bench-runtimes bench-signals bench-sleepers bench-sources bench-trace bench-wakes bench-work house keys changes coverage versions oldest lint types docs wheel ci clean
 
 demo: $(VENV)/.installed
 	$(BIN)/chanproxy demo
@@ -62,6 +62,11 @@ bench-looks: $(VENV)/.installed
 bench-work: $(VENV)/.installed
 	-sh .ci/programs redis-server nginx=nginx-light
 	$(BIN)/python -m bench.adopt_throughput $(BENCH_ARGS)
+
+# What a wake takes in each runtime, beside its own unpause.  BENCH_ARGS="--cycles 10" for less.
+bench-runtimes: $(VENV)/.tested $(VENV)/.programs
+	@$(BIN)/python -m bench.runtimes
+	@for kind in docker podman systemd runc crun lxc; do tests/runtimes/arena $(BIN)/python -m bench.runtimes $$kind $(BENCH_ARGS); done
 
 # What a breath costs.  BENCH_ARGS="--breaths 10" for less.
 bench-breaths: $(VENV)/.installed

@@ -174,6 +174,12 @@ class Runtime:
         with contextlib.suppress(AssertionError, subprocess.SubprocessError):
             self.remove()
         self.kill()
+        # What is mounted below is left by those who were killed.
+        mounted = Path("/proc/self/mounts").read_text().splitlines()
+        places = [line.split(" ")[1] for line in mounted]
+        for place in sorted(places, reverse=True):
+            if place.startswith(f"{self.directory}/"):
+                subprocess.run(["umount", "--lazy", place], check=False)
 
 
 class Docker(Runtime):

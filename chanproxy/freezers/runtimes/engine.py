@@ -33,6 +33,9 @@ from chanproxy.interfaces import ChanproxyReactor
 AWAY = (0.1, 5.0)
 """Seconds until the next try to reach an engine: at first, and at the most."""
 
+STEADY = 5.0
+"""Seconds after which an engine that tells of events is one that is there."""
+
 PATIENCE = 10.0
 """Seconds for an answer; a container that starts keeps its engine from answering for 0.2."""
 
@@ -193,7 +196,8 @@ class Engine:
     _stream: Deferred[Any] | None = None
     _call: IDelayedCall | None = None
     _connected: bool = False
-    _delay: float = AWAY[0]
+    _since: float = 0.0
+    _delay: float = 0.0
     _logged: str = ""
 
     _log = Logger()
@@ -256,8 +260,7 @@ class Engine:
         if response.code != 200:
             return _whole(response).addCallback(Answer.parsed)
         self._connected = True
-        self._logged = ""
-        self._delay = AWAY[0]
+        self._since = self._reactor.seconds()
         for watcher in list(self._watchers):
             watcher.connected()
         return _collect(response, _Lines(self._heard).take)
@@ -268,6 +271,8 @@ class Engine:
             return
         self._stream = None
         was, self._connected = self._connected, False
+        if was and self._reactor.seconds() - self._since >= STEADY:
+            self._delay, self._logged = 0.0, ""
         failure = result if isinstance(result, Failure) else None
         wrong = failure is not None and failure.check(EngineError)
         why = "it has ended" if was and not wrong else reasonOf(failure)
@@ -279,8 +284,8 @@ class Engine:
             for watcher in list(self._watchers):
                 watcher.away(f"its engine at {self.host} cannot be asked: {why}")
         if self._watchers:
+            self._delay = min(max(self._delay * 2, AWAY[0]), AWAY[1])
             self._call = self._reactor.callLater(self._delay, self._connect)
-            self._delay = min(self._delay * 2, AWAY[1])
 
     def _disconnect(self) -> None:
         self._connected = False

@@ -106,10 +106,12 @@ def described(answer: Answer) -> Any:
     container = answer.parsed()
     if not isinstance(container, dict) or not isinstance(container.get("Id"), str):
         raise EngineError("it describes a container without an Id")
+    if not isinstance(container.get("State", {}), dict):
+        raise EngineError("it describes a container without a State")
     return container
 
 
 def isRunning(container: Any) -> bool:
     """Whether one has processes, of its description."""
-    state = container.get("State") or {}
+    state = container.get("State", {})
     return bool(state.get("Running") or state.get("Paused"))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.arena import KIND
 from support.runtimes import ALL, Runtime
-from tests.runtimes.inside.programs import KIND
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

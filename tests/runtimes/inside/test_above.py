@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.arena import cgroups
 from support.runtimes import PROGRAM, Docker, Runtime, answers, ask, until
-from tests.runtimes.inside.programs import cgroups
 from tests.runtimes.inside.test_located import Service
 
 # The others have no key for it.

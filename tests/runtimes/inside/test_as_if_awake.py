@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from support.arena import KIND, asleep
 from support.runtimes import Runtime, answers, ask, until
-from tests.runtimes.inside.programs import KIND, asleep
 from tests.runtimes.inside.test_located import Service, service
 
 __all__ = ["service"]

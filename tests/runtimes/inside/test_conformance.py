@@ -17,8 +17,8 @@ from twisted.internet.task import deferLater
 from chanproxy.freezers import makeFreezer
 from chanproxy.freezers.runtimes.located import LocatedFreezer
 from chanproxy.testing.freezers import FreezerConformance, FreezerSubject
+from support.arena import asleep, cgroups, program
 from support.runtimes import PATIENCE, Runtime
-from tests.runtimes.inside.programs import asleep, cgroups, program
 
 # A unit is seen only from inside of its own.
 pytestmark = pytest.mark.runtimes("docker", "podman", "runc", "crun", "lxc")

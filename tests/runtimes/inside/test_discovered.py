@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from support.arena import KIND
 from support.live import LiveService, listens
 from support.runtimes import PORT, Docker, Podman, Runtime, until
-from tests.runtimes.inside.programs import KIND
 
 pytestmark = pytest.mark.runtimes("docker", "podman")
 

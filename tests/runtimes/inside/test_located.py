@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from support.arena import KIND, asleep, program
 from support.live import LiveService, childrenOf, listens
 from support.runtimes import Docker, Podman, Runtime, ask, until
-from tests.runtimes.inside.programs import KIND, asleep, program
 
 WAKES = int(os.environ.get("CHANPROXY_TEST_WAKES", "20"))
 

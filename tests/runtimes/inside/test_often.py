@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.arena import asleep
 from support.runtimes import PROGRAM, Runtime, answers, ask, until
-from tests.runtimes.inside.programs import asleep
 from tests.runtimes.inside.test_located import Service, service
 
 __all__ = ["service"]
