@@ -6,6 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from support.cgroups import unifiedMount
+
 KIND = os.environ.get("CHANPROXY_TEST_ARENA", "")
 """The runtime that this run is of."""
 
@@ -28,8 +30,10 @@ def cgroups() -> list[Path]:
     pid = program()
     if not pid:
         return []
-    path = Path(f"/proc/{pid}/cgroup").read_text().strip().partition("::")[2]
-    mine = Path("/sys/fs/cgroup") / path.lstrip("/")
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    # The others are of version 1.
+    (path,) = (line.partition("::")[2] for line in lines if line.startswith("0::"))
+    mine = Path(unifiedMount() or "") / path.lstrip("/")
     return [mine, *mine.parents][: len(Path(path).parts) - 1]
 
 

@@ -21,6 +21,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+HYBRID = "CHANPROXY_TEST_HYBRID" in os.environ
+"""Whether there are cgroups of both versions, the machine's own."""
+
 PATIENCE = 30.0
 """Seconds within which a runtime has to be done with what it was asked for."""
 
@@ -203,6 +206,8 @@ class Docker(Runtime):
         self.daemon(
             *("dockerd", f"--host=unix://{here}/docker.sock", f"--pidfile={here}/docker.pid"),
             *(*places, "--live-restore"),
+            # Where cgroups are the machine's, all are in one that is removed.
+            *([f"--cgroup-parent=/{os.environ['CHANPROXY_TEST_CGROUP']}"] if HYBRID else []),
         )
         until("dockerd", lambda: self._knows("info"))
 
