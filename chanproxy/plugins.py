@@ -36,13 +36,14 @@ from chanproxy.interfaces import (
     IHandledPolicyFactory,
     ISlicedFreezer,
     IThawedByDescriptor,
+    IWatchedFreezer,
     PluginError,
 )
 from chanproxy.words import safe
 
 _log = Logger()
 
-_OPTIONAL = (IExclusiveFreezer, ISlicedFreezer, IThawedByDescriptor)
+_OPTIONAL = (IExclusiveFreezer, ISlicedFreezer, IThawedByDescriptor, IWatchedFreezer)
 """What a freezer may provide besides; then it has to be all of it."""
 
 

@@ -25,12 +25,12 @@ from chanproxy.container.bounds import Bounds, Quota
 from chanproxy.container.core import Sleeper
 from chanproxy.container.freezing import FreezeWatch
 from chanproxy.container.idle import IdleWatch, Signs
-from chanproxy.container.outcomes import Resumed
+from chanproxy.container.outcomes import NotIdle, Resumed
 from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.container.suspension import Suspension
 from chanproxy.container.visitors import Visitors
-from chanproxy.interfaces import ChanproxyReactor, IFreezer
+from chanproxy.interfaces import ChanproxyReactor, IFreezer, IWatchedFreezer
 from chanproxy.wake.sources import WakeSources
 
 ADOPTED_FREEZE = 0.05
@@ -112,6 +112,19 @@ class Watches:
         settings = (looked.real, self._adoption, place)
         return Adopter(looked.name, looked.reactor, *settings, stopped=not looked.dry)
 
+    def _silenced(self) -> NotIdle | None:
+        """Why one is not frozen that would be ended for its silence."""
+        watched = IWatchedFreezer(self._looked.real, None)
+        silence = 0.0 if watched is None else watched.watchdog()
+        if not silence or self._adoption is not None:
+            # Where it is looked into, it is seen when it has to say something.
+            return None
+        return NotIdle(
+            f"busy: it has to say every {silence:g} s that it lives, for a watchdog; frozen it "
+            'would do so in time with wake-on = "sockets"',
+            silence,
+        )
+
     def _make(self) -> None:
         """All but the adopter, which learns, and what may have begun."""
         looked, bounds, adopter = self._looked, self._bounds, self._adopter
@@ -173,7 +186,9 @@ class Watches:
         @return: see L{Suspension.suspend}.
         """
         suspension = self._looked.suspension
-        refusal = self._visitors.refusal() if suspension.state == "awake" else None
+        refusal = None
+        if suspension.state == "awake":
+            refusal = self._silenced() or self._visitors.refusal()
         if refusal is not None:
             return fail(refusal)
         # What is held for it, and what has come, is said before what it does itself.

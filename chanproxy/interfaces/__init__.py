@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from chanproxy.interfaces.freezers import IFreezerFactory as IFreezerFactory
     from chanproxy.interfaces.freezers import ISlicedFreezer as ISlicedFreezer
     from chanproxy.interfaces.freezers import IThawedByDescriptor as IThawedByDescriptor
+    from chanproxy.interfaces.freezers import IWatchedFreezer as IWatchedFreezer
     from chanproxy.interfaces.plugins import PluginError as PluginError
     from chanproxy.interfaces.policies import IHandledPolicy as IHandledPolicy
     from chanproxy.interfaces.policies import IHandledPolicyFactory as IHandledPolicyFactory
@@ -58,6 +59,8 @@ else:
                 "IFreezerFactory",
                 "ISlicedFreezer",
                 "IThawedByDescriptor",
+                "IWatchedFreezer",
+                "IWatchedFreezer",
             ),
             "freezers",
         ),
@@ -88,6 +91,7 @@ __all__ = [
     "ISlicedFreezer",
     "IThawedByDescriptor",
     "IWakeWatcher",
+    "IWatchedFreezer",
     "MessageRefused",
     "PluginError",
     "PollingReactor",

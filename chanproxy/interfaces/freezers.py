@@ -189,6 +189,13 @@ class IThawedByDescriptor(Interface):
         """
 
 
+class IWatchedFreezer(Interface):
+    """What an L{IFreezer} may provide as well that knows how long its container may be silent."""
+
+    def watchdog() -> float:
+        """Seconds within which somebody expects the container to say that it lives; 0: nobody."""
+
+
 class IFreezerFactory(Interface):
     """Makes freezers of one prefix; a Twisted plugin of another package."""
 

@@ -15,10 +15,12 @@ class Location:
 
     @ivar cgroup: its directory, the topmost that is the container's alone; empty: it is nowhere.
     @ivar why: why it is nowhere, in words that follow its name.
+    @ivar watchdog: seconds within which it has to say that it lives; 0: it need not.
     """
 
     cgroup: str = ""
     why: str = "is not found yet"
+    watchdog: float = 0.0
 
 
 class IFollower(Interface):

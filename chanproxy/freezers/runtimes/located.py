@@ -23,6 +23,7 @@ from chanproxy.interfaces import (
     IExclusiveFreezer,
     ISlicedFreezer,
     IThawedByDescriptor,
+    IWatchedFreezer,
 )
 from chanproxy.interfaces.locators import IFollower, ILocator, Location
 
@@ -34,7 +35,7 @@ which is seen, too.
 """
 
 
-@implementer(IExclusiveFreezer, ISlicedFreezer, IThawedByDescriptor, IFollower)
+@implementer(IExclusiveFreezer, ISlicedFreezer, IThawedByDescriptor, IWatchedFreezer, IFollower)
 class LocatedFreezer:
     """
     One container, by its name.
@@ -250,6 +251,12 @@ class LocatedFreezer:
     def paused(self) -> bool:
         """See L{IExclusiveFreezer.paused}."""
         return self._inner is not None and self._inner.paused()
+
+    # IWatchedFreezer
+
+    def watchdog(self) -> float:
+        """See L{IWatchedFreezer.watchdog}."""
+        return self._placed.location.watchdog
 
     # IThawedByDescriptor
 

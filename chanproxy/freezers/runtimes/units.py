@@ -33,6 +33,8 @@ SYSTEM = "/run/dbus/system_bus_socket"
 _NAME, _PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
 _MANAGER, _PROPERTIES = f"{_NAME}.Manager", "org.freedesktop.DBus.Properties"
 
+_ENDLESS = 2**64 - 1
+
 _KINDS = (".service", ".scope", ".slice", ".socket", ".mount")
 
 
@@ -208,7 +210,7 @@ class UnitLocator:
             return Location(why=f"there is no such unit ({values.get('LoadState')})")
         path = values.get("ControlGroup")
         if path:
-            return _at(path)
+            return _at(path, _watchdog(values))
         # It does not run: where it will be.
         mine = bus.call(_PATH, _PROPERTIES, "Get", "ss", _MANAGER, "ControlGroup")
         return mine.addCallback(self._foreseen, values)
@@ -219,7 +221,7 @@ class UnitLocator:
             sliceOf(name) if name.endswith(".slice") else sliceOf(str(values.get("Slice") or ""))
         )
         path = within if name.endswith(".slice") else os.path.join(within, name)
-        return _at(f"{body[0][1].rstrip('/')}/{path}")
+        return _at(f"{body[0][1].rstrip('/')}/{path}", _watchdog(values))
 
     def _answered(self, location: Location) -> None:
         self._asking = False
@@ -254,11 +256,17 @@ class UnitLocator:
                 f"{self.spec}: systemd cannot be asked at {self._path}: {error}"
             ) from error
         _, group = properties.get("ControlGroup", ("s", ""))
-        return _at(group) if group else Location(why="is not running")
+        return _at(group, 0.0) if group else Location(why="is not running")
 
 
-def _at(path: str) -> Location:
+def _watchdog(values: dict[str, Any]) -> float:
+    """Seconds, of microseconds; none stands as 0, and in some versions as all ones."""
+    value = values.get("WatchdogUSec")
+    return value / 1e6 if isinstance(value, int) and value < _ENDLESS else 0.0
+
+
+def _at(path: str, watchdog: float) -> Location:
     try:
-        return Location(below(path), "")
+        return Location(below(path), "", watchdog)
     except FreezerError as error:
         return Location(why=str(error))

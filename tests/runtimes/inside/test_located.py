@@ -33,13 +33,17 @@ class Service(LiveService):
         self.runtime = runtime
         self.within = runtime.within
 
+    @property
+    def table(self) -> str:
+        """What else is said of it."""
+        return 'wake-on = "sockets"\nshort-sleep = 0\n'
+
     def start(self) -> None:
         """Until it listens."""
         file = self.directory / "chanproxy.toml"
         file.write_text(
             f'control = "seqpacket:{self.control}"\n[containers.web]\n'
-            f'freezer = "{self.runtime.spec}"\nlinger = 0.05\nshort-sleep = 0\n'
-            'wake-on = "sockets"\n'
+            f'freezer = "{self.runtime.spec}"\nlinger = 0.05\n{self.table}'
         )
         self.service = self.run("--config", str(file))
         # The network's sockets are not listed for others than those in it.
