@@ -34,16 +34,20 @@ from chanproxy.interfaces import (
     IFreezerFactory,
     IHandledPolicy,
     IHandledPolicyFactory,
+    ILocatedFreezer,
     ISlicedFreezer,
+    IStartableFreezer,
     IThawedByDescriptor,
-    IWatchedFreezer,
     PluginError,
 )
 from chanproxy.words import safe
 
 _log = Logger()
 
-_OPTIONAL = (IExclusiveFreezer, ISlicedFreezer, IThawedByDescriptor, IWatchedFreezer)
+_OPTIONAL = (
+    *(IExclusiveFreezer, ISlicedFreezer, IStartableFreezer),
+    *(IThawedByDescriptor, ILocatedFreezer),
+)
 """What a freezer may provide besides; then it has to be all of it."""
 
 

@@ -6,7 +6,8 @@ Pure; knows single tables and not the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from attrs import field, frozen
 
@@ -52,6 +53,9 @@ class Container:
     @ivar adoption: with C{wake-on = "sockets"}: how it wakes by its own sockets.
     @ivar maxAsleep: seconds after which it is woken in any case, or breathes at the latest when it
         wakes by its own sockets; 0: never.
+    @ivar onDemand: C{start}: who connects to a channel of one that does not run has it started.
+    @ivar startLimit: seconds within which it runs then, and answers.
+    @ivar stopAfter: seconds asleep after which it is stopped, to be started again; 0: never.
     @ivar control: where it has a control socket of its own, or L{None}.
     """
 
@@ -82,6 +86,15 @@ class Container:
         Seconds(0, LONGEST),
         f"Seconds asleep until it breathes at the latest ({BREATH:g}), or never.",
         f'`"{BREATH:g}s"` with `wake-on = "sockets"`, otherwise `"never"`',
+    )
+    onDemand: str = key(
+        "off", Choice("off", "start"), "Whether who connects starts it, if it does not run."
+    )
+    startLimit: float = key(
+        60.0, Number(0.1, LONGEST, "seconds"), "Seconds within which it is started, and answers."
+    )
+    stopAfter: float = key(
+        0.0, Seconds(0, LONGEST), "Seconds asleep until it is stopped, with on-demand = start."
     )
     control: SeqpacketAddressSpec | None = field(
         default=None,
@@ -114,8 +127,27 @@ def readContainer(name: str, table: Table) -> Container:
     if adoption is not None and not table.has("max-asleep"):
         values["maxAsleep"] = BREATH
     channels = [readChannel(each, content) for each, content in table.tables("channels")]
+    _checkDemand(table, values, channels)
     table.end()
     return Container(name, channels=tuple(channels), **values)
+
+
+STARTED = ("docker:", "podman:", "systemd:")
+"""What freezers begin with whose containers can be started."""
+
+
+def _checkDemand(table: Table, values: Mapping[str, Any], channels: Sequence[Channel]) -> None:
+    """Whether somebody would start what is to be started, and stopped."""
+    if values["onDemand"] == "start":
+        if values["freezer"] is not None and not values["freezer"].startswith(STARTED):
+            known = ", ".join(f"{each}NAME" for each in STARTED)
+            table.note("on-demand", f"{known} can be started, and nothing else", "leave it out")
+        elif not any(each.initiator == "remote" for each in channels):
+            remedy = "give it a channel, or leave it out"
+            table.note("on-demand", "nobody can connect to one that does not run", remedy)
+    elif values["stopAfter"]:
+        remedy = 'write on-demand = "start", or leave it out'
+        table.note("stop-after", "nothing would start it again", remedy)
 
 
 def unwiseBounds(path: str, container: Container) -> Iterator[Problem]:

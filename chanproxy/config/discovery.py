@@ -12,7 +12,7 @@ import re
 from attrs import frozen
 
 from chanproxy.config.keys import key, keysOf
-from chanproxy.config.kinds import Text
+from chanproxy.config.kinds import Flag, Text
 from chanproxy.config.tables import Table
 from chanproxy.endpoints.containers import ENGINES
 from chanproxy.words import brief
@@ -36,9 +36,14 @@ class Discovery:
     One engine whose containers are looked at.
 
     @ivar name: the engine, of L{ENGINES}.
+    @ivar trusted: whoever writes labels, of containers and of their images, may say all that this
+        file may.
     """
 
     name: str
+    trusted: bool = key(
+        False, Flag(), "Whether labels may name any socket, and not the container's own alone."
+    )
     prefix: str = key("chanproxy", Text(_prefix, "chanproxy"), "What the labels begin with.")
 
 

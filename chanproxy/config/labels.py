@@ -21,6 +21,7 @@ from chanproxy.config.kinds import Flag
 from chanproxy.config.problems import ConfigurationError, Problem
 from chanproxy.config.reading import fromTree
 from chanproxy.config.tables import join
+from chanproxy.endpoints.addresses import SocketAddress
 
 ENABLE = "enable"
 """The label without which a container is left alone."""
@@ -46,13 +47,17 @@ def isEnabled(labels: Mapping[str, str], prefix: str) -> bool:
     return enabled
 
 
-def containerOf(kind: str, name: str, labels: Mapping[str, str], prefix: str) -> Container:
+def containerOf(
+    kind: str, name: str, labels: Mapping[str, str], prefix: str, trusted: bool = False
+) -> Container:
     """
     Read what a container's labels say.
 
     Without a channel it wakes by its own sockets.
 
     @param kind: of its engine.
+    @param trusted: whether they may name any socket.  An image has labels, too, which become those
+        of the container: whoever has made it is not to have a service of root's connect somewhere.
     @raise ConfigurationError: with all problems, each with its label.
     """
     tree: dict[str, Any] = {}
@@ -80,9 +85,29 @@ def containerOf(kind: str, name: str, labels: Mapping[str, str], prefix: str) ->
         (container,) = fromTree({"containers": {name: tree}}).containers
     except ConfigurationError as error:
         problems += _asLabels(error.problems, name, prefix)
+    if not problems and not trusted:
+        problems += _beyond(container, kind, prefix)
     if problems:
         raise ConfigurationError(problems)
     return container
+
+
+def _beyond(container: Container, kind: str, prefix: str) -> Iterable[Problem]:
+    """What is said that concerns others than the container."""
+    remedy = f"{{}}; or write trusted = true in [discovery.{kind}], if all labels are your own"
+    for channel in container.channels:
+        path, listen = f"{prefix}.channels.{channel.name}", channel.listen
+        if listen.scheme != "tcp" or listen.openTo() is not None:
+            wrong = "is another place than a port of loopback"
+            yield Problem(f"{path}.listen", wrong, remedy.format("write for example tcp:8080"))
+        connect = channel.connect
+        own = isinstance(connect, SocketAddress) and connect.engine == kind and connect.named[0]
+        if own != container.name:
+            wrong = "is another place than the container itself"
+            yield Problem(f"{path}.connect", wrong, remedy.format("write self:PORT"))
+    if container.control is not None:
+        wrong = "is a file somewhere"
+        yield Problem(f"{prefix}.control", wrong, remedy.format("leave it out"))
 
 
 def _value(keys: Mapping[str, Key], name: str, text: str, itself: str) -> Any:

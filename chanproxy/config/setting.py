@@ -22,8 +22,11 @@ from chanproxy.config.problems import ConfigurationError, Problem
 from chanproxy.config.reading import fromTree
 from chanproxy.config.tables import join
 
-_FIXED = ("freezer", WAKE_ON.name, "control", "channels")
-"""What a container is made with, and what listens for it."""
+_FIXED = (
+    *("freezer", WAKE_ON.name, "control", "channels"),
+    *("on-demand", "start-limit", "stop-after"),
+)
+"""What a container is made with, what listens for it, and what goes with that."""
 
 _ALL = {each.name: (at, each) for keys in (KEYS, ADOPTION) for at, each in keys.items()}
 

@@ -30,7 +30,7 @@ from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.container.sleeping import TIMERS, SleepWatch
 from chanproxy.container.suspension import Suspension
 from chanproxy.container.visitors import Visitors
-from chanproxy.interfaces import ChanproxyReactor, IFreezer, IWatchedFreezer
+from chanproxy.interfaces import ChanproxyReactor, IFreezer, ILocatedFreezer
 from chanproxy.wake.sources import WakeSources
 
 ADOPTED_FREEZE = 0.05
@@ -114,7 +114,7 @@ class Watches:
 
     def _silenced(self) -> NotIdle | None:
         """Why one is not frozen that would be ended for its silence."""
-        watched = IWatchedFreezer(self._looked.real, None)
+        watched = ILocatedFreezer(self._looked.real, None)
         silence = 0.0 if watched is None else watched.watchdog()
         if not silence or self._adoption is not None:
             # Where it is looked into, it is seen when it has to say something.

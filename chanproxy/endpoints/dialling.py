@@ -42,6 +42,8 @@ CONNECT_PAUSE = 0.01
 AT_ONCE = 16
 """Of those that wait for room, how many try in one turn, as long as each finds some."""
 
+_LATE = "it did not answer in time"
+
 _NOWHERE = UNIXAddress(None)
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
@@ -260,10 +262,23 @@ class Attempt:
     def _wait(self, place: Any) -> None:
         """Until the kernel says how it went."""
         assert self._connecting is not None
-        self._later = self._callAtDeadline("it did not answer in time")
+        if self._targets:
+            # One that answers nothing leaves time for the others.
+            left = max(self._deadline - self._reactor.seconds(), 0)
+            share = left / (len(self._targets) + 1)
+            self._later = self._reactor.callLater(share, self._passOver)
+        else:
+            self._later = self._callAtDeadline(_LATE)
         poller = self._buffer.poller(self._reactor)
         answered = partial(self._answered, place)
         poller.watch(self._connecting.fileno(), select.EPOLLOUT, answered)
+
+    def _passOver(self) -> None:
+        self._later = None
+        assert self._connecting is not None
+        self._buffer.poller(self._reactor).unwatch(self._connecting.fileno())
+        self._drop()
+        self._tryNext(errno.ETIMEDOUT, _LATE)
 
     def _answered(self, place: Any, events: int) -> None:
         connecting = self._connecting

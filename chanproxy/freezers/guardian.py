@@ -17,14 +17,17 @@ import select
 import sys
 import time
 
-TABLE = 65536
-"""Bytes of the table: the first is set while we watch, each other while its container sleeps, to
-another number for each sleep."""
+PLACES, PLACE = 65536, 4
+"""Places of the table, and bytes of each: the first is set while we watch, each other while its
+container sleeps, to another number for each sleep."""
+
+TABLE = PLACES * PLACE
+"""Bytes of it."""
 
 ASK, ANSWER, LOOK, NEW, OPENED = b"?", b"!", b"l", b"n", b"o"
 """What is said: by us; by the service; that something sleeps; a container's number, its name after
 it, and the descriptor that thaws it beside it, or without one, that it is gone; by us again, that
-a container, by its number, is thawed because a process, by its own, has opened its file."""
+the file of a container, by its number, was opened in a sleep, by its own, by a process."""
 
 GROUP = 3
 """The descriptor of C{fanotify(7)}."""
@@ -53,6 +56,16 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _EVENTS = 4096
 
 
+def sleepOf(table: mmap.mmap, number: int) -> int:
+    """Which sleep a container is in; 0: none."""
+    return int.from_bytes(table[number * PLACE : (number + 1) * PLACE], sys.byteorder)
+
+
+def setSleep(table: mmap.mmap, number: int, sleep: int) -> None:
+    """Say so."""
+    table[number * PLACE : (number + 1) * PLACE] = sleep.to_bytes(PLACE, sys.byteorder)
+
+
 def openings(group: int) -> list[tuple[int, int]]:
     """Files that are about to be opened, each a descriptor of it, and the process that waits."""
     try:
@@ -75,15 +88,21 @@ def openings(group: int) -> list[tuple[int, int]]:
 
 def allow(group: int, descriptor: int) -> None:
     """Whoever waits may open it."""
-    # struct fanotify_response, FAN_ALLOW
-    answer = descriptor.to_bytes(4, sys.byteorder) + (1).to_bytes(4, sys.byteorder)
     try:
-        os.write(group, answer)
-    except OSError:
-        # It does not wait any more.
-        pass
+        answer(group, descriptor)
     finally:
         os.close(descriptor)
+
+
+def answer(group: int, descriptor: int) -> None:
+    """Likewise, by the number that the descriptor has, or had, where it was told of."""
+    # struct fanotify_response, FAN_ALLOW
+    said = descriptor.to_bytes(4, sys.byteorder) + (1).to_bytes(4, sys.byteorder)
+    try:
+        os.write(group, said)
+    except OSError:
+        # Nobody waits by that number.
+        return
 
 
 class _Guardian:
@@ -112,9 +131,11 @@ class _Guardian:
         due = None
         while True:
             if not self._asleep():
-                self._table[0], due, self._asked = 0, None, False
+                due, self._asked = None, False
+                setSleep(self._table, 0, 0)
             if self._asleep() and due is None:
-                self._table[0], due = 1, time.monotonic() + self._pause
+                due = time.monotonic() + self._pause
+                setSleep(self._table, 0, 1)
             left = None if due is None else max(due - time.monotonic(), 0) * 1000
             ready = [descriptor for descriptor, _ in poller.poll(left)]
             # First: what sleeps is told before it can be opened.
@@ -138,20 +159,28 @@ class _Guardian:
     def _open(self, inode: int, pid: int) -> None:
         for number in self._asleep():
             # Once in a sleep: what is frozen after that is frozen by somebody else.
-            sleep, file = self._table[number], self._freezers[number][0]
+            sleep, file = sleepOf(self._table, number), self._freezers[number][0]
             if os.fstat(file).st_ino != inode or self._opened.get(number) == sleep:
                 continue
-            self._opened[number] = sleep
-            if self._write(file):
-                try:
-                    said = OPENED + f"{number} {pid}".encode()
-                    self._service.send(said, _socket.MSG_DONTWAIT)
-                except OSError:
-                    # It sees by itself that it is thawed.
-                    continue
+            # What is about to be frozen is not yet.
+            if self._isWanted(file):
+                self._opened[number] = sleep
+                self._write(file)
+            try:
+                said = OPENED + f"{number} {sleep} {pid}".encode()
+                self._service.send(said, _socket.MSG_DONTWAIT)
+            except OSError:
+                # It sees by itself that it is thawed.
+                continue
+
+    def _isWanted(self, file: int) -> bool:
+        try:
+            return os.pread(file, 16, 0).strip() == b"1"
+        except OSError:
+            return False
 
     def _asleep(self) -> list[int]:
-        return [number for number in self._freezers if self._table[number]]
+        return [number for number in self._freezers if sleepOf(self._table, number)]
 
     def _hear(self) -> bool:
         """
@@ -178,6 +207,7 @@ class _Guardian:
         elif said[:1] == NEW:
             number, _, name = said[1:].partition(b" ")
             before = self._freezers.pop(int(number), None)
+            self._opened.pop(int(number), None)
             if before is not None:
                 os.close(before[0])
             for _, _, packed in rights:
@@ -229,16 +259,23 @@ class _Guardian:
 
     def _thaw(self, why: str, ended: bool) -> None:
         # All are thawed before anything is said.
-        thawed = [number for number in self._asleep() if self._write(self._freezers[number][0])]
+        thawed = [number for number in self._asleep() if self._mayThaw(number)]
         if ended:
             # A service that lives does it itself, and may have frozen it again by now.
             for number in thawed:
                 _unmark(self._freezers[number][0])
+            if self._grouped:
+                # Nobody is to wait for us any more.
+                os.close(GROUP)
+                self._grouped = False
         for number in thawed:
-            try:
-                os.write(2, f"chanproxy: {self._freezers[number][1]}: thawed: {why}\n".encode())
-            except OSError:
-                return
+            _say(f"chanproxy: {self._freezers[number][1]}: thawed: {why}\n")
+
+    def _mayThaw(self, number: int) -> bool:
+        """Thaw one, unless it is thawed already, and frozen by somebody else perhaps."""
+        if self._opened.get(number) == sleepOf(self._table, number):
+            return False
+        return self._write(self._freezers[number][0])
 
     def _write(self, descriptor: int) -> bool:
         try:
@@ -260,6 +297,17 @@ def _mayFreeze(pid: int, descriptor: int) -> bool:
         return True
     users = [line.split()[2] for line in lines if line.startswith(b"Uid:")]
     return users[:1] in ([b"0"], [str(os.fstat(descriptor).st_uid).encode()])
+
+
+def _say(line: str) -> None:
+    """Unless that would have to be waited for, for somebody may wait for us."""
+    poller = select.poll()
+    poller.register(2, select.POLLOUT)
+    if any(events & select.POLLOUT for _, events in poller.poll(0)):
+        try:
+            os.write(2, line.encode()[: select.PIPE_BUF])
+        except OSError:
+            return
 
 
 def _unmark(descriptor: int) -> None:

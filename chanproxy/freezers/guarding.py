@@ -12,7 +12,9 @@ never sees it frozen, however late the service is.  Knows freezers by their desc
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import mmap
 import os
 import select
@@ -22,9 +24,10 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from attrs import define
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet
 from twisted.logger import Logger
 
 from chanproxy.freezers import guardian
@@ -40,6 +43,20 @@ twice in that time, and asked, unless it waits for events.
 """
 
 
+BACKUP = 1.0
+"""Seconds after which we let who opens a file, where the guardian has not."""
+
+ANSWERED = 4096
+"""
+Descriptors of a guardian's that may not be answered when it is killed: the lower ones.
+"""
+
+_FIONREAD = 0x541B
+"""C{asm-generic/ioctls.h}"""
+
+_SLEEPS = 2**32
+
+
 @define
 class _Place:
     """
@@ -47,7 +64,7 @@ class _Place:
 
     @ivar inode: of the file that its guardian has; 0 for none.
     @ivar file: the same file, open, where it is to be told who opens it; -1: it is not.
-    @ivar sleep: the number of its last sleep, from 1 to 255.
+    @ivar sleep: the number of its last sleep.
     @ivar stays: whether it is to stay frozen for now, whoever opens that file.
     """
 
@@ -79,6 +96,10 @@ class Guard:
         self._group = -1
         self._pid = 0
         self._places: dict[IFreezer, _Place] = {}
+        self._sleeps = 0
+        self._ended: list[int] = []
+        self._reactor = reactor
+        self._call: IDelayedCall | None = None
 
     def prepare(self) -> None:
         """
@@ -98,7 +119,7 @@ class Guard:
         if not self._seconds or not IThawedByDescriptor.providedBy(freezer):
             return
         used = {place.number for place in self._places.values()}
-        free = next((each for each in range(1, guardian.TABLE) if each not in used), None)
+        free = next((each for each in range(1, guardian.PLACES) if each not in used), None)
         if free is not None:
             self._places[freezer] = _Place(free, stays)
             freezer.tellFreezes(partial(self._changed, freezer))
@@ -122,7 +143,7 @@ class Guard:
 
     def _thawed(self, place: _Place) -> None:
         if self._table is not None:
-            self._table[place.number] = 0
+            guardian.setSleep(self._table, place.number, 0)
         if place.file >= 0:
             fanotify.unmark(self._group, place.file)
 
@@ -148,14 +169,15 @@ class Guard:
                 # Without one more descriptor, it is as where this may not be had.
                 with contextlib.suppress(OSError):
                     place.file = os.dup(descriptor)
-        place.sleep = place.sleep % 255 + 1
-        table[place.number] = place.sleep
+        self._sleeps = place.sleep = self._sleeps % (_SLEEPS - 1) + 1
+        guardian.setSleep(table, place.number, place.sleep)
         if place.file >= 0 and not place.stays():
             fanotify.mark(self._group, place.file)
-        if not table[0]:
+        if not guardian.sleepOf(table, 0):
             self._say(guardian.LOOK)
 
     def _start(self) -> None:
+        self._reap()
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = os.memfd_create("chanproxy-guard", os.MFD_CLOEXEC)
         try:
@@ -181,6 +203,10 @@ class Guard:
                 setsigmask=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
             )
             self._poller.watch(ours.fileno(), select.EPOLLIN, self._heard)
+            if grouped:
+                # Who comes is the guardian's, who is asked again only if he is left waiting.
+                edges = select.EPOLLIN | select.EPOLLET
+                self._poller.watch(self._group, edges, self._someOpens)
         except OSError as error:
             self._log.warn("nobody guards what is frozen: {why}", why=error.strerror)
             self._table = None
@@ -207,12 +233,32 @@ class Guard:
             self._log.warn("the guardian of what is frozen was killed; there will be another one")
             self._end()
 
-    def _opened(self, number: int, pid: int) -> None:
-        """It is thawed because a process has opened its file."""
+    def _opened(self, number: int, sleep: int, pid: int) -> None:
+        """A process has opened the file of a container, in a sleep that may be over by now."""
         for freezer, place in list(self._places.items()):
-            if place.number == number and self._table is not None and self._table[number]:
+            if place.number == number and place.sleep == sleep:
                 who = f"{commandOf(pid) or 'a process'}[{pid}]"
                 freezer.thawedFor(f"{who} asks for its state")  # type: ignore[attr-defined]
+
+    def _someOpens(self, _: int) -> None:
+        if self._call is None:
+            clock: Any = self._reactor
+            self._call = clock.callLater(BACKUP, self._backUp)
+
+    def _backUp(self) -> None:
+        """A guardian that does not run, as one that was stopped, keeps nobody waiting for good."""
+        self._call = None
+        if self._group < 0 or not _unread(self._group):
+            return
+        for descriptor, pid in guardian.openings(self._group):
+            inode = os.fstat(descriptor).st_ino
+            for place in self._places.values():
+                if place.inode == inode and place.file >= 0 and pid != os.getpid():
+                    with contextlib.suppress(OSError):
+                        os.pwrite(place.file, b"0", 0)
+                    self._opened(place.number, place.sleep, pid)
+            guardian.allow(self._group, descriptor)
+        self._someOpens(0)
 
     def _say(self, words: bytes, descriptor: int | None = None) -> bool:
         if self._socket is None:
@@ -230,17 +276,32 @@ class Guard:
         if ended is None:
             return
         self._poller.unwatch(ended.fileno())
+        self._poller.unwatch(self._group)
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
         ended.close()
         for place in self._places.values():
             self._thawed(place)
             place.forget()
         if self._group >= 0:
-            # Nobody else would let them now.
-            for descriptor, _ in guardian.openings(self._group):
-                guardian.allow(self._group, descriptor)
-        with contextlib.suppress(ChildProcessError):
-            # It ends by itself; its parent may be gone before that.
-            os.waitpid(self._pid, os.WNOHANG)
+            # Nobody else would let them now: those it has not heard of, and those it has.
+            while opens := guardian.openings(self._group):
+                for descriptor, _ in opens:
+                    guardian.allow(self._group, descriptor)
+            for number in range(guardian.GROUP, ANSWERED):
+                guardian.answer(self._group, number)
+        self._ended.append(self._pid)
+        self._reap()
+
+    def _reap(self) -> None:
+        """Guardians end by themselves, some time after they have been left."""
+        for pid in list(self._ended):
+            try:
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    self._ended.remove(pid)
+            except ChildProcessError:
+                self._ended.remove(pid)
 
     def stop(self) -> None:
         """All is thawed: nothing is guarded any more.  Idempotent."""
@@ -251,6 +312,14 @@ class Guard:
     def close(self) -> None:
         """Likewise, and give back what L{prepare} has got.  Idempotent."""
         self.stop()
+        self._reap()
         group, self._group = self._group, -1
         if group >= 0:
             os.close(group)
+
+
+def _unread(group: int) -> bool:
+    """Whether there is something to be read; what has been read meanwhile was answered."""
+    waiting = array.array("i", [0])
+    fcntl.ioctl(group, _FIONREAD, waiting)
+    return waiting[0] > 0

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from chanproxy.interfaces.freezers import IExclusiveFreezer as IExclusiveFreezer
     from chanproxy.interfaces.freezers import IFreezer as IFreezer
     from chanproxy.interfaces.freezers import IFreezerFactory as IFreezerFactory
+    from chanproxy.interfaces.freezers import ILocatedFreezer as ILocatedFreezer
     from chanproxy.interfaces.freezers import ISlicedFreezer as ISlicedFreezer
+    from chanproxy.interfaces.freezers import IStartableFreezer as IStartableFreezer
     from chanproxy.interfaces.freezers import IThawedByDescriptor as IThawedByDescriptor
-    from chanproxy.interfaces.freezers import IWatchedFreezer as IWatchedFreezer
     from chanproxy.interfaces.plugins import PluginError as PluginError
     from chanproxy.interfaces.policies import IHandledPolicy as IHandledPolicy
     from chanproxy.interfaces.policies import IHandledPolicyFactory as IHandledPolicyFactory
@@ -58,9 +59,10 @@ else:
                 "IFreezer",
                 "IFreezerFactory",
                 "ISlicedFreezer",
+                "IStartableFreezer",
                 "IThawedByDescriptor",
-                "IWatchedFreezer",
-                "IWatchedFreezer",
+                "ILocatedFreezer",
+                "ILocatedFreezer",
             ),
             "freezers",
         ),
@@ -88,10 +90,10 @@ __all__ = [
     "IFreezerFactory",
     "IHandledPolicy",
     "IHandledPolicyFactory",
+    "ILocatedFreezer",
     "ISlicedFreezer",
     "IThawedByDescriptor",
     "IWakeWatcher",
-    "IWatchedFreezer",
     "MessageRefused",
     "PluginError",
     "PollingReactor",

@@ -189,11 +189,37 @@ class IThawedByDescriptor(Interface):
         """
 
 
-class IWatchedFreezer(Interface):
-    """What an L{IFreezer} may provide as well that knows how long its container may be silent."""
+class ILocatedFreezer(Interface):
+    """What an L{IFreezer} may provide as well that hears from whoever runs its container."""
 
     def watchdog() -> float:
         """Seconds within which somebody expects the container to say that it lives; 0: nobody."""
+
+    def letBe(stays: Callable[[], bool]) -> None:
+        """
+        Ask this before it is thawed because somebody is about to do something with it.
+
+        @param stays: whether it is to stay as it is, whoever comes.
+        """
+
+
+class IStartableFreezer(IFreezer):
+    """A freezer that can have its container started and stopped by whoever runs it."""
+
+    def start() -> Deferred[None]:
+        """
+        Have it run.  Idempotent.
+
+        @return: fires when it runs, and is healthy, where that is known; fails with
+            L{FreezerError}, which says why it does not.  Cancellable, which stops nothing.
+        """
+
+    def stop() -> Deferred[None]:
+        """
+        Have it end, in its own time, asleep or awake.  Idempotent.
+
+        @return: fires when it has; fails with L{FreezerError}.
+        """
 
 
 class IFreezerFactory(Interface):

@@ -5,6 +5,7 @@ Locators: where a container is now, by the name that its runtime knows it by.
 from __future__ import annotations
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 
@@ -66,4 +67,23 @@ class ILocator(Interface):
         Find it now, blocking, without a reactor: for recovery.
 
         @raise FreezerError: it is not known where it is.
+        """
+
+
+class IStartingLocator(ILocator):
+    """One whose runtime can be told to start and stop the container."""
+
+    def start() -> Deferred[None]:
+        """
+        Have it run.  Idempotent.
+
+        @return: fires when it runs, and is healthy, where its runtime knows that; fails with
+            L{FreezerError}, which says why it does not.  Cancellable, which stops nothing.
+        """
+
+    def stop() -> Deferred[None]:
+        """
+        Have it end, in its own time.  Idempotent.
+
+        @return: fires when it has; fails with L{FreezerError}.
         """

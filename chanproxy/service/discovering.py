@@ -66,10 +66,12 @@ class Discovering:
         self._listing = listing(self._table.name, label, self._told, self._reactor)
 
     def stop(self) -> None:
-        """Look no more; what runs goes on.  Idempotent."""
+        """Look no more; what runs is the service's to stop.  Idempotent."""
         listing, self._listing = self._listing, None
         if listing is not None:
             listing.end()
+        self._has.clear()
+        self._refused.clear()
 
     def _told(self, found: Sequence[Listed]) -> None:
         listed = {each.name: each.labels for each in found}
@@ -95,11 +97,11 @@ class Discovering:
         if isinstance(result, Failure):
             self._log.failure("not removed", result)
         self._leaving -= 1
+        # It may be another one's by now, after a stop.
         if self._listing is not None:
             self._listing.again()
 
     def _look(self, name: str, labels: Mapping[str, str]) -> None:
-        before = self._refused.get(name)
         if name in self._has:
             return
         kind, prefix = self._table.name, self._table.prefix
@@ -107,17 +109,26 @@ class Discovering:
             if not isEnabled(labels, prefix):
                 self._refused.pop(name, None)
                 return
-            table = containerOf(kind, name, labels, prefix)
+            table = containerOf(kind, name, labels, prefix, self._table.trusted)
             container = self._service.addContainer(table)
         except (ConfigurationError, StartError) as error:
-            why = "; ".join(map(str, error.problems))
-            self._refused[name] = labels, why
-            if before != (labels, why):
-                # Once, however often it is listed.
-                self._log.error(
-                    "{name} of {kind} is left alone: {why}", name=name, kind=kind, why=safe(why)
-                )
+            self._refuse(name, labels, "; ".join(map(str, error.problems)))
+        except Exception as error:
+            # Others are not left alone for it.
+            self._refuse(name, labels, repr(error))
         else:
             self._refused.pop(name, None)
             self._has[name] = labels, container
             self._log.info("{name}: comes, as {kind} says", name=name, kind=kind)
+
+    def _refuse(self, name: str, labels: Mapping[str, str], why: str) -> None:
+        before = self._refused.get(name)
+        self._refused[name] = labels, why
+        if before != (labels, why):
+            # Once, however often it is listed.
+            self._log.error(
+                "{name} of {kind} is left alone: {why}",
+                name=name,
+                kind=self._table.name,
+                why=safe(why),
+            )

@@ -25,10 +25,16 @@ from chanproxy.container.signaltrace import SignalTrace
 from chanproxy.endpoints.paths import SeqpacketAddressSpec
 from chanproxy.freezers import Breadth, makeFreezer
 from chanproxy.freezers.guarding import Guard
-from chanproxy.interfaces import ChanproxyReactor, FreezerError
+from chanproxy.interfaces import (
+    ChanproxyReactor,
+    FreezerError,
+    IFreezer,
+    ILocatedFreezer,
+)
 from chanproxy.kernel import descriptors
 from chanproxy.service.guestport import GuestPort
 from chanproxy.service.listener import ChannelListener
+from chanproxy.service.ondemand import Demands
 from chanproxy.service.preflight import placeOf, whyFailed
 from chanproxy.service.startable import CannotStart
 from chanproxy.service.summary import Summary
@@ -74,6 +80,7 @@ class Fleet:
         self.places: dict[str, str] = {}
         self.listeners: dict[tuple[str, str], ChannelListener] = {}
         self._guests: dict[str, GuestPort] = {}
+        self._demands = Demands(reactor)
         self.limits = config.Limits()
         self.summary = Summary()
         self._tally: Tally | None = None
@@ -119,21 +126,15 @@ class Fleet:
             if clash is not None:
                 problems.append(Problem(path, clash))
                 return False
-            made = Container(
-                self._reactor,
-                container.name,
-                freezer,
-                container.suspend,
-                _bounds(container, limits),
-                adoption=container.adoption,
-                around=Surroundings(signals=self._signals, tally=self._tally),
-            )
+            around = Surroundings(signals=self._signals, tally=self._tally)
+            made = _made(self._reactor, container, freezer, limits, around)
         except Exception as error:
             problems.append(Problem(path, whyFailed(container.freezer, error)))
             return False
-        self._guard.add(made.freezer, lambda: made.suspension.paused is not None)
-        made.suspension.addWatcher(lambda state, reasons: self._guard.look(made.freezer))
+
+        _guarded(self._guard, made)
         self.containers[container.name] = made
+        self._demands.add(made, freezer, container)
         self.summary.add(made)
         self.tables[container.name] = self.written[container.name] = container
         if place:
@@ -157,7 +158,10 @@ class Fleet:
         assert self._buffer is not None
         made = self.containers[piece.container]
         try:
-            listener = ChannelListener(self._reactor, made, channel, self.limits, self._buffer)
+            demand = self._demands.get(piece.container)
+            listener = ChannelListener(
+                self._reactor, made, channel, self.limits, self._buffer, demand
+            )
             try:
                 listener.start()
             except BaseException:
@@ -231,6 +235,7 @@ class Fleet:
             self.tables.pop(name, None)
             self.written.pop(name, None)
             self.places.pop(_freezerOf(name), None)
+            self._demands.remove(name)
             mine = [key for key in self.listeners if key[0] == name]
             stopping += [self.listeners.pop(key) for key in mine]
             stopping += [self._guests.pop(name)] if name in self._guests else []
@@ -272,6 +277,7 @@ class Fleet:
         self.tables[table.name] = table
         self.written[table.name] = written = written or table
         made.settings = settings(written, table)
+        self._demands.change(table)
         made.change(table.suspend, _bounds(table, self.limits), table.adoption)
 
     def write(self, tables: Iterable[config.Container]) -> None:
@@ -303,6 +309,34 @@ class Fleet:
 def _freezerOf(name: str) -> str:
     """The key that names what a container freezes."""
     return f"{join('containers', name)}.freezer"
+
+
+def _made(
+    reactor: ChanproxyReactor,
+    table: config.Container,
+    freezer: IFreezer,
+    limits: config.Limits,
+    around: Surroundings,
+) -> Container:
+    bounds, adoption = _bounds(table, limits), table.adoption
+    return Container(
+        reactor, table.name, freezer, table.suspend, bounds, adoption=adoption, around=around
+    )
+
+
+def _guarded(guard: Guard, made: Container) -> None:
+    """Thawed by others when the service cannot, or somebody looks; but not while it is paused."""
+    # It thaws by itself what it has to do with, and the whole machine would wait with it.
+    bySystemd = made.freezer.spec.startswith("systemd:")
+
+    def stays() -> bool:
+        return made.suspension.paused is not None
+
+    guard.add(made.freezer, lambda: bySystemd or stays())
+    made.suspension.addWatcher(lambda state, reasons: guard.look(made.freezer))
+    located: ILocatedFreezer | None = ILocatedFreezer(made.freezer, None)
+    if located is not None:
+        located.letBe(stays)
 
 
 def _all(stopping: Iterable[Deferred[None]]) -> Deferred[object]:

@@ -43,6 +43,7 @@ from chanproxy.kernel.descriptors import whyScarce
 from chanproxy.kernel.keepalive import Keeper
 from chanproxy.kernel.peers import Identity, peerIdentity
 from chanproxy.service.doorkeeper import Doorkeeper
+from chanproxy.service.ondemand import OnDemand, reach
 from chanproxy.service.startable import (
     CannotStart,
     makeClient,
@@ -86,13 +87,19 @@ class ChannelListener(Factory):
         channel: config.Channel,
         limits: config.Limits,
         buffer: PeekBuffer,
+        demand: OnDemand | None = None,
     ) -> None:
-        """@raise WakeSourceError: the container has too many.  @raise CannotStart: see L{start}."""
+        """
+        @param demand: what has the container started, if something can.
+        @raise WakeSourceError: the container has too many.
+        @raise CannotStart: see L{start}.
+        """
         self._reactor = reactor
         self._container = container
         self._channel = channel
         self._name = f"{container.name}/{channel.name}"
         self._opened = 0
+        self._demand = demand if channel.initiator == "remote" else None
         self._door = Doorkeeper(reactor, container, channel, self._name)
         self._dials: dict[Deferred[IProtocol], ContainerProtocol | RemoteProtocol] = {}
         self._limits = limits
@@ -228,7 +235,7 @@ class ChannelListener(Factory):
             self._noticed.happened()
         other = RemoteProtocol() if self._fromContainer else ContainerProtocol()
         try:
-            dial = self._connect(accepted, other)
+            dial = reach(self._demand, partial(self._connect, accepted, other))
         except OSError as error:
             self._failed(Failure(error), name, accepted)
             return

@@ -81,15 +81,14 @@ def whyNotAsked(engine: str) -> str | None:
     if not engine:
         return None
     try:
-        from chanproxy.freezers.runtimes import listed  # noqa: F401
+        from chanproxy.freezers.runtimes.engine import whyNotTrusted
         from chanproxy.freezers.runtimes.hosts import hostOf
 
-        hostOf(engine)
+        return whyNotTrusted(hostOf(engine))
     except ImportError as error:
         return f"needs treq ({error}); install it with pip install 'chanproxy[runtimes]'"
     except ValueError as error:
         return str(error)
-    return None
 
 
 def _adopted(address: SocketAddress) -> Traits:

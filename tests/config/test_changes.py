@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Any
 
 import attrs
@@ -95,6 +96,16 @@ def test_keys(name: str) -> None:
         difference = Difference(before, after, ("a", "b"))
         assert difference.reloaded == Reloaded(changed=(Changed("a", anew=("freezer",)),))
         assert paths(difference.leaving) == paths(difference.entering) == ["containers.a"]
+        return
+    if name in ("on-demand", "stop-after"):
+        # For a freezer that can start something, and with each other.
+        at = next(at for at, each in KEYS.items() if each is key)
+        before, value = loaded(), key.kind.check(tomllib.loads(written)[name])
+        (a, b) = before.containers
+        after = attrs.evolve(before, containers=(attrs.evolve(a, **{at: value}), b))
+        difference = Difference(before, after, ("a", "b"))
+        assert difference.reloaded == Reloaded(changed=(Changed("a", (name,)),))
+        assert paths(difference.entering) == []
         return
     difference = differ({}, {"a": written})
     assert difference.reloaded == Reloaded(changed=(Changed("a", (name,)),))

@@ -57,12 +57,47 @@ def test_channels() -> None:
         "chanproxy.channels.db.handled": "idle",
         "chanproxy.channels.db.descriptors": "refuse",
     }
-    made = containerOf("docker", "web", labels, "chanproxy")
+    made = containerOf("docker", "web", labels, "chanproxy", trusted=True)
     assert made.adoption is None
     http, db = sorted(made.channels, key=lambda each: each.name, reverse=True)
     assert http.connect == ContainerAddressSpec("docker", "web", 80)
     assert db.connect == ContainerAddressSpec("docker", "other", 5432)
     assert (http.handled, db.descriptors) == ("answered", "refuse")
+
+
+OWN = {
+    "chanproxy.channels.c.listen": "tcp:8080",
+    "chanproxy.channels.c.connect": "self:80",
+    "chanproxy.channels.c.handled": "answered",
+}
+
+
+def test_own() -> None:
+    """An image has labels, too: they name the container's own ports, and loopback, and no more."""
+    assert containerOf("docker", "web", {**ON, **OWN}, "chanproxy").channels
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "says"),
+    [
+        ("channels.c.listen", "tcp:8080:interface=0.0.0.0", "is another place than a port of lo"),
+        ("channels.c.listen", "unix:/etc/x.sock", "is another place than a port of loopback"),
+        ("channels.c.connect", "unix:/var/run/docker.sock", "is another place than the container"),
+        ("channels.c.connect", "docker:other:80", "is another place than the container itself"),
+        ("channels.c.connect", "tcp:localhost:22", "is another place than the container itself"),
+        ("control", "/etc/x.sock", "is a file somewhere"),
+    ],
+)
+def test_others(label: str, value: str, says: str) -> None:
+    """Unless all who write labels are trusted."""
+    labels = {**ON, **OWN, f"chanproxy.{label}": value}
+    if value.startswith("unix:"):
+        labels["chanproxy.channels.c.descriptors"] = "refuse"
+    with pytest.raises(config.ConfigurationError) as caught:
+        containerOf("docker", "web", labels, "chanproxy")
+    assert f"chanproxy.{label}: {says}" in str(caught.value)
+    assert "or write trusted = true in [discovery.docker]" in str(caught.value)
+    assert containerOf("docker", "web", labels, "chanproxy", trusted=True)
 
 
 def test_prefix() -> None:
@@ -112,6 +147,43 @@ def test_anything(labels: dict[str, str]) -> None:
     with contextlib.suppress(config.ConfigurationError):
         made = containerOf("docker", "web", labels, "chanproxy")
         assert made.freezer == "docker:web"
+
+
+DEMAND = """
+[containers.web]
+freezer = "{freezer}"
+{keys}
+[containers.web.channels.c]
+listen = "tcp:8080"
+connect = "tcp:localhost:80"
+handled = "answered"
+"""
+
+
+@pytest.mark.parametrize(
+    ("freezer", "keys", "says"),
+    [
+        (
+            "cgroup:a",
+            'on-demand = "start"',
+            "on-demand: docker:NAME, podman:NAME, systemd:NAME ",
+        ),
+        ("docker:web", "stop-after = 3", "stop-after: nothing would start it again; write on-d"),
+        ("docker:web", 'on-demand = "start"\nstop-after = "x"', "stop-after: 'x' is no time"),
+        ("docker:web", 'on-demand = "stop"', "on-demand: 'stop' is not known"),
+    ],
+)
+def test_wrongDemand(freezer: str, keys: str, says: str) -> None:
+    """Who is started by whom."""
+    with pytest.raises(config.ConfigurationError) as caught:
+        config.load(DEMAND.format(freezer=freezer, keys=keys))
+    assert says in str(caught.value)
+
+
+def test_demandNobody() -> None:
+    """Nothing listens for one that has no channel."""
+    with pytest.raises(config.ConfigurationError, match="nobody can connect to one that does not"):
+        containerOf("docker", "web", {**ON, "chanproxy.on-demand": "start"}, "chanproxy")
 
 
 def test_tables() -> None:

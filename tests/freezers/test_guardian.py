@@ -280,6 +280,21 @@ def test_openedToPause(service: Service, stopped: bool) -> None:
 
 
 @root
+def test_openedBesideStoppedGuardian(service: Service) -> None:
+    """The service does it, a moment later, if the guardian does not run."""
+    guardian = service.guardian()
+    os.kill(guardian, signal.SIGSTOP)
+    try:
+        for _ in range(2):
+            until(lambda: service.asleep, 10)
+            assert opened(service) == "0"
+    finally:
+        os.kill(guardian, signal.SIGCONT)
+    until(lambda: service.asleep, 10)
+    assert opened(service) == "0"
+
+
+@root
 def test_openedWithoutGuardian(service: Service) -> None:
     """Nobody waits for one that is not there."""
     guardian = service.guardian()

@@ -38,6 +38,7 @@ class Asked(Generic[T]):
     _again: bool = False
     _call: IDelayedCall | None = None
     _ended: bool = False
+    _logged: str = ""
 
     _log = Logger()
 
@@ -73,6 +74,7 @@ class Asked(Generic[T]):
             self._again = False
             self.ask()
             return
+        self._logged = ""
         self._told(answer)
 
     def _failed(self, failure: Failure) -> None:
@@ -80,12 +82,19 @@ class Asked(Generic[T]):
         if self._ended:
             return
         self._again = False
-        self._log.info(
-            "{name} cannot be asked after at {host}: {why}",
-            name=self.name,
-            host=self._engine.host,
-            why=reasonOf(failure),
-        )
+        if not self._engine.connected:
+            # It says so itself, and when it is there again, so does it that.
+            return
+        why = reasonOf(failure)
+        if why != self._logged:
+            # Once, however often it is asked.
+            self._logged = why
+            self._log.info(
+                "{name} cannot be asked after at {host}: {why}",
+                name=self.name,
+                host=self._engine.host,
+                why=why,
+            )
         self._call = self._engine.reactor.callLater(AWAY[1], self._askAgain)
 
     def _askAgain(self) -> None:

@@ -9,18 +9,21 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy.freezers.runtimes.hosts import Host
 from chanproxy.freezers.runtimes.places import byName, expectAlone
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
-from chanproxy.interfaces.locators import IFollower, ILocator, Location
+from chanproxy.interfaces.locators import IFollower, IStartingLocator, Location
 
 if TYPE_CHECKING:
+    from chanproxy.freezers.runtimes.engine import Engine
     from chanproxy.freezers.runtimes.followed import Found
 
 NEEDS = frozenset({"exec_create", "exec_start", "kill", "stop", "attach", "restart", "resize"})
@@ -35,7 +38,7 @@ _BLOCKING = 5.0
 _ALONE = "start it with --cgroup-parent=/SOME/OWN"
 
 
-@implementer(ILocator)
+@implementer(IStartingLocator)
 class EngineLocator:
     """One container, which may come and go under its name."""
 
@@ -99,6 +102,28 @@ class EngineLocator:
         if not cgroup:
             return Location(why=f"has no cgroup of its own that is seen from here; {_ALONE}")
         return Location(cgroup, "")
+
+    def start(self) -> Deferred[None]:
+        """See L{IStartingLocator.start}."""
+        from chanproxy.freezers.runtimes import starting
+
+        return self._done(starting.start)
+
+    def stop(self) -> Deferred[None]:
+        """See L{IStartingLocator.stop}."""
+        from chanproxy.freezers.runtimes import starting
+
+        return self._done(starting.stop)
+
+    def _done(self, what: Callable[[Engine, str], Coroutine[Any, Any, None]]) -> Deferred[None]:
+        from chanproxy.freezers.runtimes.engine import EngineError, engineAt
+
+        def explained(failure: Failure) -> None:
+            failure.trap(EngineError)
+            raise FreezerError(f"{self.spec}: {failure.getErrorMessage()}")
+
+        engine = engineAt(self._reactor, self._host)
+        return Deferred.fromCoroutine(what(engine, self._name)).addErrback(explained)
 
     def locate(self) -> Location:
         """See L{ILocator.locate}."""

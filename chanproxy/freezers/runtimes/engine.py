@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from weakref import WeakKeyDictionary
 import treq.client
 from attrs import define, field, frozen
 from twisted.internet import protocol
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -29,6 +30,8 @@ from zope.interface import implementer
 
 from chanproxy.freezers.runtimes.hosts import Host
 from chanproxy.interfaces import ChanproxyReactor
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
 
 AWAY = (0.1, 5.0)
 """Seconds until the next try to reach an engine: at first, and at the most."""
@@ -113,6 +116,17 @@ class _There:
         return wrapClientTLS(_options(host), endpoint) if host.certificates else endpoint
 
 
+def whyNotTrusted(host: Host) -> str | None:
+    """What is wrong with the certificates that are to be used for it; nothing is connected."""
+    try:
+        if host.certificates:
+            _options(host)
+    except Exception as error:
+        # Also what OpenSSL thinks of them.
+        return f"{host}: the certificates in {host.certificates} cannot be used: {error}"
+    return None
+
+
 def _options(host: Host) -> Any:
     """Who we are, and whom we believe."""
     from twisted.internet.ssl import (
@@ -131,7 +145,9 @@ def _options(host: Host) -> Any:
 
     return optionsForClientTLS(
         host.host,
-        trustRootFromCertificates([Certificate.loadPEM(read("ca.pem"))]),
+        trustRootFromCertificates(
+            [Certificate.loadPEM(each) for each in _CERTIFICATE.findall(read("ca.pem"))]
+        ),
         PrivateCertificate.loadPEM(read("key.pem", "cert.pem")),
     )
 
@@ -227,17 +243,32 @@ class Engine:
 
         return leave
 
-    def ask(self, path: str, method: str = "GET") -> Deferred[Answer]:
+    def ask(
+        self, path: str, method: str = "GET", patience: float | None = PATIENCE
+    ) -> Deferred[Answer]:
         """
         Ask it something.
 
         @param path: with the query.
+        @param patience: seconds; None: as long as it takes.
         @return: fails when it does not answer in time; L{reasonOf} says why.  Cancellable.
         """
-        asking = self._request(method, path, timeout=PATIENCE)
-        return cast("Deferred[Answer]", asking.addCallback(_whole))
+        asking = self._request(method, path).addCallback(_whole)
+        if patience is not None:
+            # For all of it: an answer may end in its middle.
+            asking.addTimeout(patience, self._reactor)
+        return cast("Deferred[Answer]", asking)
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is there, as far as its events tell."""
+        return self._connected
 
     def _request(self, method: str, path: str, **more: Any) -> Any:
+        # What cannot even be tried, as without a certificate, fails as well.
+        return maybeDeferred(self._requested, method, path, **more)
+
+    def _requested(self, method: str, path: str, **more: Any) -> Any:
         # Kept connections would outlive whoever is served, in delayed calls.
         reactor: Any = self._reactor
         pool = HTTPConnectionPool(reactor, persistent=False)
@@ -252,7 +283,7 @@ class Engine:
     def _connect(self) -> None:
         self._call = None
         filters = quote(json.dumps({"type": ["container"]}))
-        self._stream = stream = self._request("GET", f"/events?filters={filters}")
+        self._stream = stream = self._request("GET", f"/events?filters={filters}", timeout=PATIENCE)
         stream.addCallback(self._listen)
         stream.addBoth(self._ended, stream)
 
@@ -338,6 +369,8 @@ def reasonOf(failure: Failure | None) -> str:
     """Why a request has failed; Twisted keeps it inside."""
     if failure is None:
         return "it has ended"
+    if failure.check(TimeoutError):
+        return "it does not answer in time"
     reasons = getattr(failure.value, "reasons", None)
     inner = reasons[0] if reasons else failure
     return str(inner.getErrorMessage()) or type(inner.value).__name__

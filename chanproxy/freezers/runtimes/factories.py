@@ -13,7 +13,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from chanproxy.interfaces import ChanproxyReactor, IFreezer, IFreezerFactory
-from chanproxy.interfaces.locators import ILocator
+from chanproxy.interfaces.locators import ILocator, IStartingLocator
 from chanproxy.words import Wrong, brief, isContainerName
 
 
@@ -33,8 +33,11 @@ class RuntimeFactory:
     def makeFreezer(self, argument: str, reactor: ChanproxyReactor) -> IFreezer:
         """See L{IFreezerFactory.makeFreezer}."""
         from chanproxy.freezers.runtimes.located import LocatedFreezer
+        from chanproxy.freezers.runtimes.startable import StartableFreezer
 
-        return LocatedFreezer(self._locator(argument, reactor), reactor)
+        locator = self._locator(argument, reactor)
+        kind = StartableFreezer if IStartingLocator.providedBy(locator) else LocatedFreezer
+        return kind(locator, reactor)  # type: ignore[arg-type]  # it was seen to be one
 
 
 def _engine(kind: str, name: str, reactor: ChanproxyReactor) -> ILocator:

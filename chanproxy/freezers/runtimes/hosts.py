@@ -38,6 +38,11 @@ class Host:
     port: int = 0
     certificates: str = ""
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its networks are not this machine's: it is another one's, or a user's own."""
+        return not self.path or self.path.startswith("/run/user/") or os.geteuid() != 0
+
     def __str__(self) -> str:
         return f"unix://{self.path}" if self.path else f"tcp://{self.host}:{self.port}"
 

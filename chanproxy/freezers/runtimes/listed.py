@@ -78,7 +78,7 @@ class Listing:
 def _parsed(answer: Answer) -> Sequence[Listed]:
     try:
         containers = [_container(each) for each in answer.parsed() or ()]
-    except (TypeError, AttributeError, IndexError) as error:
+    except (TypeError, AttributeError, ValueError) as error:
         raise EngineError(f"it lists what is no container: {error}") from error
     return [each for each in containers if not _PASSING.fullmatch(each.name)]
 
@@ -87,7 +87,9 @@ def _container(listed: Mapping[str, object]) -> Listed:
     names, labels = listed.get("Names"), listed.get("Labels") or {}
     if not isinstance(names, list) or not isinstance(labels, dict):
         raise TypeError("it has no names, or no labels")
-    return Listed(str(names[0]).lstrip("/"), {str(k): str(v) for k, v in labels.items()})
+    # Links of old give others more of them: C{/web/db}.
+    name = min((str(each).strip("/") for each in names), key=lambda each: each.count("/"))
+    return Listed(name, {str(k): str(v) for k, v in labels.items()})
 
 
 def listing(

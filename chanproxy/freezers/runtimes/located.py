@@ -21,9 +21,9 @@ from chanproxy.interfaces import (
     FreezerError,
     FreezerNotReady,
     IExclusiveFreezer,
+    ILocatedFreezer,
     ISlicedFreezer,
     IThawedByDescriptor,
-    IWatchedFreezer,
 )
 from chanproxy.interfaces.locators import IFollower, ILocator, Location
 
@@ -35,7 +35,7 @@ which is seen, too.
 """
 
 
-@implementer(IExclusiveFreezer, ISlicedFreezer, IThawedByDescriptor, IWatchedFreezer, IFollower)
+@implementer(IExclusiveFreezer, ISlicedFreezer, IThawedByDescriptor, ILocatedFreezer, IFollower)
 class LocatedFreezer:
     """
     One container, by its name.
@@ -61,6 +61,7 @@ class LocatedFreezer:
         self._disturbed: Deferred[str] | None = None
         self._held = ""
         self._holding: IDelayedCall | None = None
+        self._stays: Callable[[], bool] = lambda: False
 
     @property
     def _inner(self) -> CgroupFreezer | None:
@@ -77,7 +78,7 @@ class LocatedFreezer:
 
     def expected(self, what: str) -> None:
         """See L{IFollower.expected}: it runs now, and is let run for a while."""
-        if not self._follows:
+        if not self._follows or self._stays():
             return
         if self._holding is not None:
             self._holding.cancel()
@@ -252,11 +253,15 @@ class LocatedFreezer:
         """See L{IExclusiveFreezer.paused}."""
         return self._inner is not None and self._inner.paused()
 
-    # IWatchedFreezer
+    # ILocatedFreezer
 
     def watchdog(self) -> float:
-        """See L{IWatchedFreezer.watchdog}."""
+        """See L{ILocatedFreezer.watchdog}."""
         return self._placed.location.watchdog
+
+    def letBe(self, stays: Callable[[], bool]) -> None:
+        """See L{ILocatedFreezer.letBe}."""
+        self._stays = stays
 
     # IThawedByDescriptor
 
@@ -266,4 +271,7 @@ class LocatedFreezer:
 
     def thawedFor(self, why: str) -> None:
         """See L{IThawedByDescriptor.thawedFor}: somebody is about to do something with it."""
+        if self._inner is not None:
+            # What they do to it by now is theirs, and not undone by a thaw.
+            self._inner.thawedFor(why)
         self.expected(why)

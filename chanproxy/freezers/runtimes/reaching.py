@@ -55,7 +55,10 @@ async def _find(
         if not mode.startswith("container:"):
             break
         name = mode.partition(":")[2]
-    found = list(dict.fromkeys(_addresses(container, mode, port)))
+    own, published = list(_addresses(container, mode, port)), list(_published(container, port))
+    # Elsewhere, and in a user's own network, an address of this machine's is somebody else's.
+    both = [*published, *own] if engine.host.elsewhere else [*own, *published]
+    found = list(dict.fromkeys(both))
     if not found:
         raise EngineError(f"it has no address that is reached from here; publish its port {port}")
     return found
@@ -71,7 +74,10 @@ def _addresses(container: Any, mode: str, port: int) -> Iterator[tuple[str, int]
         for network in networks:
             if isinstance(network, dict) and network.get(each):
                 yield str(network[each]), port
-    # Of those without root, and where its networks are not ours.
+
+
+def _published(container: Any, port: int) -> Iterator[tuple[str, int]]:
+    settings = container.get("NetworkSettings") or {}
     for published in (settings.get("Ports") or {}).get(f"{port}/tcp") or ():
         host = str(published.get("HostIp") or "")
         yield _LOOPBACK if host in _ANY else host, int(published["HostPort"])

@@ -12,8 +12,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -21,11 +23,14 @@ from zope.interface import implementer
 from chanproxy.freezers.runtimes.places import below
 from chanproxy.freezers.runtimes.telling import Telling
 from chanproxy.interfaces import ChanproxyReactor, FreezerError
-from chanproxy.interfaces.locators import IFollower, ILocator, Location
+from chanproxy.interfaces.locators import IFollower, IStartingLocator, Location
 from chanproxy.words import Wrong, brief
 
 AWAY = (0.2, 10.0)
 """Seconds until the next try to reach the bus: at first, and at the most."""
+
+LOOKS = 0.05
+"""Seconds between looks whether a unit has been started or stopped."""
 
 SYSTEM = "/run/dbus/system_bus_socket"
 """Of the D-Bus specification."""
@@ -63,7 +68,7 @@ def sliceOf(name: str) -> str:
     return "/".join(f"{'-'.join(parts[: count + 1])}.slice" for count in range(len(parts)))
 
 
-@implementer(ILocator)
+@implementer(IStartingLocator)
 class UnitLocator:
     """One unit."""
 
@@ -239,6 +244,34 @@ class UnitLocator:
             self._tell(failure)
             # With another connection, all of it anew.
             bus.transport.abortConnection()
+
+    def start(self) -> Deferred[None]:
+        """See L{IStartingLocator.start}."""
+        return Deferred.fromCoroutine(self._become("StartUnit", "active"))
+
+    def stop(self) -> Deferred[None]:
+        """See L{IStartingLocator.stop}."""
+        return Deferred.fromCoroutine(self._become("StopUnit", "inactive"))
+
+    async def _become(self, method: str, wanted: str) -> None:
+        from chanproxy.freezers.runtimes.bus import BusError
+
+        while (bus := self._bus) is None:
+            # It is connected to as long as somebody follows.
+            await deferLater(self._reactor, LOOKS)
+        state = ""
+        try:
+            await bus.ready
+            await bus.call(_PATH, _MANAGER, method, "ss", self._unit, "replace")
+            (path,) = await bus.call(_PATH, _MANAGER, "LoadUnit", "s", self._unit)
+            where = path, _PROPERTIES, "Get", "ss", f"{_NAME}.Unit", "ActiveState"
+            while state != wanted:
+                ((_, state),) = await bus.call(*where)
+                if state == "failed":
+                    raise FreezerError(f"{self.spec}: it has failed; see systemctl status")
+                await deferLater(self._reactor, LOOKS)
+        except (BusError, ConnectionDone, ConnectionLost) as error:
+            raise FreezerError(f"{self.spec}: systemd refuses {method}: {error}") from error
 
     def locate(self) -> Location:
         """See L{ILocator.locate}."""

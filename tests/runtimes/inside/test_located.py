@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,3 +186,24 @@ def test_pausedAsleep(runtime: Runtime, service: Service) -> None:
     assert ask() == b"hello"
     until("asleep", asleep)
     assert ask() == b"hello"
+
+
+@pytest.mark.runtimes("docker", "podman", "runc", "crun")
+def test_pausedThroughUs(runtime: Runtime, service: Service) -> None:
+    """Then it is paused for everybody: what is run in it is refused, and does not wake it."""
+    runtime.start()
+    until("asleep", asleep)
+    chanproxy = [sys.executable, "-m", "chanproxy"]
+    where = ["web", "--socket", str(service.control)]
+    subprocess.run([*chanproxy, "pause", *where], check=True, stdout=subprocess.DEVNULL)
+    with pytest.raises(AssertionError, match="paused"):
+        runtime.execute("true")
+    # As long as it would be held for somebody, and more.
+    time.sleep(1)
+    assert asleep()
+    with pytest.raises(TimeoutError):
+        ask(patience=0.5)
+    subprocess.run([*chanproxy, "unpause", *where], check=True, stdout=subprocess.DEVNULL)
+    assert ask() == b"hello"
+    until("asleep", asleep)
+    assert "said" in runtime.execute("echo", "said")

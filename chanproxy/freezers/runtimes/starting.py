@@ -1,0 +1,101 @@
+"""
+Starting and stopping containers of an engine; those first that one depends on.
+
+Loaded only for a container that is started on demand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from chanproxy.freezers.runtimes.engine import Answer, Engine, EngineError, reasonOf
+from chanproxy.freezers.runtimes.followed import described, isRunning, pathOf
+
+LOOKS = 0.1
+"""Seconds between looks whether a container is healthy; an engine looks each 30 by default."""
+
+DEEP = 8
+"""How many containers may depend on the next, one after the other."""
+
+_PROJECT, _SERVICE = "com.docker.compose.project", "com.docker.compose.service"
+_DEPENDS = "com.docker.compose.depends_on"
+"""What Compose writes on containers; the last one as C{db:service_healthy:false,cache:...}."""
+
+
+async def start(engine: Engine, name: str, deep: int = DEEP) -> None:
+    """
+    Have a container run, and what it depends on; it is healthy then, if it says so at all.
+
+    Idempotent.  Whoever waits for it says how long.
+
+    @raise EngineError: it cannot be started.
+    """
+    container = await _describe(engine, name)
+    for other in await _before(engine, container) if deep else ():
+        await start(engine, other, deep - 1)
+    if not isRunning(container):
+        await _order(engine, f"/containers/{quote(name, safe='')}/start")
+    while not _isHealthy(container):
+        await deferLater(engine.reactor, LOOKS)
+        container = await _describe(engine, name)
+        if not isRunning(container):
+            code = container["State"].get("ExitCode")
+            raise EngineError(f"it has ended as soon as it was started, with {code}")
+
+
+async def stop(engine: Engine, name: str) -> None:
+    """
+    Have a container end, in its own time.  Idempotent.
+
+    @raise EngineError: it cannot be.
+    """
+    await _order(engine, f"/containers/{quote(name, safe='')}/stop", None)
+
+
+async def _ask(
+    engine: Engine, path: str, method: str = "GET", patience: float | None = 10
+) -> Answer:
+    try:
+        return await engine.ask(path, method, patience)
+    except Exception as error:
+        why = f"its engine at {engine.host} cannot be asked: {reasonOf(Failure(error))}"
+        raise EngineError(why) from error
+
+
+async def _order(engine: Engine, path: str, patience: float | None = 60) -> None:
+    answer = await _ask(engine, path, "POST", patience)
+    # 304: it is so already.
+    if answer.code != 304:
+        answer.parsed()
+
+
+async def _describe(engine: Engine, name: str) -> Any:
+    container = described(await _ask(engine, pathOf(name)))
+    if container is None:
+        raise EngineError("there is no such container")
+    return container
+
+
+def _isHealthy(container: Any) -> bool:
+    health = container.get("State", {}).get("Health") or {}
+    # Podman has one that says nothing where there is none.
+    return isRunning(container) and health.get("Status") in (None, "", "none", "healthy")
+
+
+async def _before(engine: Engine, container: Any) -> list[str]:
+    """The containers that one depends on, as Compose has written it."""
+    labels: Mapping[str, str] = (container.get("Config") or {}).get("Labels") or {}
+    services = [each.partition(":")[0] for each in labels.get(_DEPENDS, "").split(",")]
+    found = []
+    for service in filter(None, services):
+        wanted = [f"{_PROJECT}={labels.get(_PROJECT, '')}", f"{_SERVICE}={service}"]
+        filters = quote(json.dumps({"label": wanted}))
+        listed = (await _ask(engine, f"/containers/json?all=true&filters={filters}")).parsed()
+        found += [str(each["Id"]) for each in listed or ()]
+    return found
