@@ -35,7 +35,7 @@ class Discovery:
     """
     One engine whose containers are looked at.
 
-    @ivar name: the engine, of L{ENGINES}.
+    @ivar name: the engine, of L{chanproxy.endpoints.containers.ENGINES}.
     @ivar trusted: whoever writes labels, of containers and of their images, may say all that this
         file may.
     """
