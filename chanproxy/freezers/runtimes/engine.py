@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import treq.client
 from attrs import define, field, frozen
 from twisted.internet import protocol
-from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -253,7 +253,7 @@ class Engine:
         @param patience: seconds; None: as long as it takes.
         @return: fails when it does not answer in time; L{reasonOf} says why.  Cancellable.
         """
-        asking = self._request(method, path).addCallback(_whole)
+        asking = self._request(method, path).addErrback(_cancelled).addCallback(_whole)
         if patience is not None:
             # For all of it: an answer may end in its middle.
             asking.addTimeout(patience, self._reactor)
@@ -363,6 +363,12 @@ def _whole(response: Any) -> Deferred[Answer]:
 
     done = _collect(response, heard)
     return done.addCallback(lambda _: Answer(response.code, bytes(body)))
+
+
+def _cancelled(failure: Failure) -> Failure:
+    """A request that was cancelled says so, and not what became of its connection by that."""
+    reasons = getattr(failure.value, "reasons", None) or [failure]
+    return Failure(CancelledError()) if reasons[0].check(CancelledError) else failure
 
 
 def reasonOf(failure: Failure | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from chanproxy.freezers.runtimes.engine import EngineError, engineAt, reasonOf
@@ -43,6 +43,8 @@ async def _find(
     for _ in range(_SHARED):
         try:
             answer = await engine.ask(pathOf(name))
+        except CancelledError:
+            raise
         except Exception as error:
             why = f"its engine at {engine.host} cannot be asked: {reasonOf(Failure(error))}"
             raise EngineError(why) from error

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
@@ -63,6 +64,8 @@ async def _ask(
 ) -> Answer:
     try:
         return await engine.ask(path, method, patience)
+    except CancelledError:
+        raise
     except Exception as error:
         why = f"its engine at {engine.host} cannot be asked: {reasonOf(Failure(error))}"
         raise EngineError(why) from error

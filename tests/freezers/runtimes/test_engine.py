@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from twisted.internet import protocol
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import CancelledError, TimeoutError, maybeDeferred
 from twisted.internet.endpoints import UNIXServerEndpoint
+from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chanproxy.freezers.runtimes import engine as engines
@@ -226,6 +228,37 @@ async def test_answers(
         await until(reactor, lambda: told.told)
         assert told.told == [(None, "there is no such container")]
         leave()
+
+
+@asynchronous
+async def test_halfAnAnswer(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """One that ends in its middle is not waited for, and its connection is closed."""
+    async with playing(reactor, tmp_path / "e") as played:
+        for half in (b"HTTP/1.1 200 X\r\nContent-Length: 9\r\n\r\n{", b"HTTP/1.1 ", b""):
+            played.answers["/json"] = half
+            with pytest.raises(TimeoutError) as caught:
+                await Engine(reactor, played.host).ask("/containers/web/json", patience=0.05)
+            assert engines.reasonOf(Failure(caught.value)) == "it does not answer in time"
+            asking = Engine(reactor, played.host).ask("/containers/web/json")
+            await deferLater(reactor, 0.05)
+            asking.cancel()
+            with pytest.raises(CancelledError):
+                await asking
+
+
+@asynchronous
+async def test_noCertificates(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """Who we are has to be known; it is said before, and when it is not there any more."""
+    host = Host("", "127.0.0.1", 1, str(tmp_path))
+    why = engines.whyNotTrusted(host)
+    assert why is not None
+    assert f"the certificates in {tmp_path} cannot be used" in why
+    assert engines.whyNotTrusted(Host("", "127.0.0.1", 1)) is None
+    told = Told()
+    leave = follow(Engine(reactor, host), "web", told)
+    await until(reactor, lambda: len(told.told) > 2)
+    assert all("ca.pem" in why for _, why in told.told)
+    leave()
 
 
 @asynchronous

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import urllib.request
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.places import EXAMPLES, ROOT
-from support.runtimes import Runtime
+from support.runtimes import Runtime, until
 from tests.runtimes.inside.test_discovered import Discovering, has, service
 
 __all__ = ["service"]
@@ -26,19 +27,62 @@ services:
 """Nothing can be pulled here; what is called nginx is this machine's Python."""
 
 
-@pytest.fixture
-def compose(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The command, in a project of its own, which is gone at the end."""
+COUNTS = """
+import http.server, socket
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        with socket.create_connection(("db", 6379), 10) as peer:
+            peer.sendall(b"INCR visits\\r\\n")
+            visits = peer.recv(64).strip(b":\\r\\n")
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(visits)
+http.server.ThreadingHTTPServer(("", 80), Handler).serve_forever()
+"""
+
+DATABASE = f"""
+services:
+  web:
+    volumes: ["/usr:/usr:ro"]
+    command: ["/usr/bin/python3", "-c", {json.dumps(COUNTS)}]
+    stop_signal: SIGKILL
+  db:
+    volumes: ["/usr:/usr:ro"]
+    command: ["/usr/bin/redis-server", "--protected-mode", "no", "--dir", "/tmp"]
+"""
+
+
+def made(runtime: Runtime, compose: str, override: str, *images: str) -> list[str]:
+    """The command for a project of its own."""
     project = runtime.directory / "shop"
     project.mkdir(exist_ok=True)
+    (project / "compose.yaml").write_text(compose)
+    (project / "override.yaml").write_text(override)
+    for each in images:
+        runtime.command("tag", "image", each)
+    files = [f"--file={project}/{name}.yaml" for name in ("compose", "override")]
+    return ["docker-compose", "--project-name=shop", *files]
+
+
+@pytest.fixture
+def compose(runtime: Runtime) -> Iterator[list[str]]:
+    """That of the README, which is gone at the end."""
     shown = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = (EXAMPLES / "compose.yaml").read_text().splitlines(keepends=True)
     assert shown == ["".join(line for line in lines if not line.startswith("#"))]
-    (project / "compose.yaml").write_text(shown[0])
-    (project / "override.yaml").write_text(OVERRIDE)
-    runtime.command("tag", "image", "nginx")
-    files = [f"--file={project}/{name}.yaml" for name in ("compose", "override")]
-    argv = ["docker-compose", "--project-name=shop", *files]
+    argv = made(runtime, shown[0], OVERRIDE, "nginx")
+    try:
+        yield argv
+    finally:
+        runtime.do(*argv, "down", "--timeout=1")
+
+
+@pytest.fixture
+def database(runtime: Runtime) -> Iterator[list[str]]:
+    """That with a database."""
+    argv = made(
+        runtime, (EXAMPLES / "compose-database.yaml").read_text(), DATABASE, "shop", "redis"
+    )
     try:
         yield argv
     finally:
@@ -47,8 +91,13 @@ def compose(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
 
 def page() -> int:
     """Ask for the page."""
+    return asked()[0]
+
+
+def asked() -> tuple[int, bytes]:
+    """Likewise, and what is on it."""
     with urllib.request.urlopen("http://127.0.0.1:8080/", timeout=20) as answer:
-        return int(answer.status)
+        return int(answer.status), answer.read()
 
 
 def test_compose(runtime: Runtime, service: Discovering, compose: list[str]) -> None:
@@ -67,3 +116,22 @@ def test_compose(runtime: Runtime, service: Discovering, compose: list[str]) -> 
     has(service, [])
     assert "left alone" not in service.log.read_text()
     assert "rror" not in service.log.read_text()
+
+
+def test_database(runtime: Runtime, service: Discovering, database: list[str]) -> None:
+    """One request wakes both, each time, and nothing of it is lost."""
+    runtime.do(*database, "up", "--detach")
+    both = ["shop_db_1", "shop_web_1"]
+    has(service, both)
+    until("its program", _counts)
+    _, before = asked()
+    for number in range(1, 6):
+        has(service, both, "asleep")
+        assert asked() == (200, b"%d" % (int(before) + number))
+
+
+def _counts() -> bool:
+    try:
+        return asked()[0] == 200
+    except OSError:
+        return False
