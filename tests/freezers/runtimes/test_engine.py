@@ -50,6 +50,7 @@ class Playing(protocol.Protocol):
     def __init__(self, played: Played) -> None:
         self._played = played
         self._heard = b""
+        self.path = ""
 
     def connectionMade(self) -> None:
         self._played.connections.append(self)
@@ -60,7 +61,7 @@ class Playing(protocol.Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._heard += data
         if b"\r\n\r\n" in self._heard:
-            path = self._heard.split(b" ")[1].decode()
+            self.path = path = self._heard.split(b" ")[1].decode()
             self._heard = b""
             self._played.asked.append(path)
             for name, said in self._played.answers.items():
@@ -140,7 +141,7 @@ async def test_right(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         leave = follow(Engine(reactor, played.host), "web", told)
         await until(reactor, lambda: told.told)
         assert told.told == [(Found(ID, True), "")]
-        (events,) = played.connections
+        (events,) = (each for each in played.connections if each.path.startswith("/events"))
         for piece in (line[:10], line[10:], b"\n", line):
             events.transport.write(b"%x\r\n%s\r\n" % (len(piece), piece))  # type: ignore[union-attr]
         await until(reactor, lambda: len(told.actions) == 2)
