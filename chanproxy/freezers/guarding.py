@@ -232,6 +232,10 @@ class Guard:
         else:
             self._log.warn("the guardian of what is frozen was killed; there will be another one")
             self._end()
+            if self._group >= 0:
+                # Those whom it has heard of, and not answered any more.
+                for number in range(guardian.GROUP, ANSWERED):
+                    guardian.answer(self._group, number)
 
     def _opened(self, number: int, sleep: int, pid: int) -> None:
         """A process has opened the file of a container, in a sleep that may be over by now."""
@@ -285,12 +289,10 @@ class Guard:
             self._thawed(place)
             place.forget()
         if self._group >= 0:
-            # Nobody else would let them now: those it has not heard of, and those it has.
+            # It hears no more of who comes now, and nobody else would let him.
             while opens := guardian.openings(self._group):
                 for descriptor, _ in opens:
                     guardian.allow(self._group, descriptor)
-            for number in range(guardian.GROUP, ANSWERED):
-                guardian.answer(self._group, number)
         self._ended.append(self._pid)
         self._reap()
 

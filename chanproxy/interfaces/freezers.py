@@ -192,6 +192,8 @@ class IThawedByDescriptor(Interface):
 class ILocatedFreezer(Interface):
     """What an L{IFreezer} may provide as well that hears from whoever runs its container."""
 
+    mayWait = Attribute("See L{chanproxy.interfaces.locators.ILocator}.")
+
     def watchdog() -> float:
         """Seconds within which somebody expects the container to say that it lives; 0: nobody."""
 

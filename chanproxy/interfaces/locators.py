@@ -47,6 +47,10 @@ class ILocator(Interface):
 
     spec = Attribute("The configuration string: C{docker:web}.")
 
+    mayWait = Attribute(
+        "Whether who runs it may be kept waiting for a thaw when it looks whether it is frozen."
+    )
+
     def check() -> None:
         """
         Look whether it could be found, without asking anybody who may not answer.

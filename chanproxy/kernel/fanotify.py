@@ -40,16 +40,11 @@ def makeGroup() -> int:
         os.close(made)
 
 
-def mark(group: int, file: int) -> bool:
-    """Have it told of a file from now on; whether it will be."""
-    return _mark(group, _ADD, file)
+def mark(group: int, file: int) -> None:
+    """Have it told of a file from now on, if that can be."""
+    _libc.fanotify_mark(group, _ADD, _OPEN_PERM, file, None)
 
 
 def unmark(group: int, file: int) -> None:
     """Have it told no more.  Harmless without a mark."""
-    _mark(group, _REMOVE, file)
-
-
-def _mark(group: int, how: int, file: int) -> bool:
-    done: int = _libc.fanotify_mark(group, how, _OPEN_PERM, file, None)
-    return done == 0
+    _libc.fanotify_mark(group, _REMOVE, _OPEN_PERM, file, None)

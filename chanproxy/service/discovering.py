@@ -34,11 +34,7 @@ class IService(Protocol):
 
 
 class Discovering:
-    """
-    Those of one engine.
-
-    @ivar refused: why containers are left alone that are labelled, by name.
-    """
+    """Those of one engine."""
 
     _log = Logger()
 
@@ -50,13 +46,9 @@ class Discovering:
         self._service = service
         self._listing: Listing | None = None
         self._has: dict[str, tuple[Mapping[str, str], Container]] = {}
+        # Why containers are left alone that are labelled.
         self._refused: dict[str, tuple[Mapping[str, str], str]] = {}
         self._leaving = 0
-
-    @property
-    def refused(self) -> Mapping[str, str]:
-        """By name, in a sentence each."""
-        return {name: why for name, (_, why) in self._refused.items()}
 
     def start(self) -> None:
         """Look from now on; L{whyNotAsked} has found nothing."""

@@ -131,7 +131,6 @@ class Fleet:
         except Exception as error:
             problems.append(Problem(path, whyFailed(container.freezer, error)))
             return False
-
         _guarded(self._guard, made)
         self.containers[container.name] = made
         self._demands.add(made, freezer, container)
@@ -326,15 +325,16 @@ def _made(
 
 def _guarded(guard: Guard, made: Container) -> None:
     """Thawed by others when the service cannot, or somebody looks; but not while it is paused."""
-    # It thaws by itself what it has to do with, and the whole machine would wait with it.
-    bySystemd = made.freezer.spec.startswith("systemd:")
+    located: ILocatedFreezer | None = ILocatedFreezer(made.freezer, None)
 
     def stays() -> bool:
         return made.suspension.paused is not None
 
-    guard.add(made.freezer, lambda: bySystemd or stays())
+    def unseen() -> bool:
+        return stays() or (located is not None and not located.mayWait)
+
+    guard.add(made.freezer, unseen)
     made.suspension.addWatcher(lambda state, reasons: guard.look(made.freezer))
-    located: ILocatedFreezer | None = ILocatedFreezer(made.freezer, None)
     if located is not None:
         located.letBe(stays)
 

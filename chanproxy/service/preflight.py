@@ -27,7 +27,7 @@ from chanproxy.interfaces import (
 )
 from chanproxy.kernel.rundirectory import openDirectory, runtimeDirectory
 from chanproxy.manager.access import Access, AccessError
-from chanproxy.service.startable import whyNotAsked, whyNotStartable
+from chanproxy.service.startable import whyNotDiscovered, whyNotStartable
 from chanproxy.words import brief, plainPath
 
 PREDECESSOR = 0.5
@@ -63,9 +63,7 @@ def _problems(configuration: config.Configuration, reactor: ChanproxyReactor) ->
     for container in configuration.containers:
         checks.container(container)
     problems = checks.problems
-    for engine in configuration.discovery:
-        if missing := whyNotAsked(engine.name):
-            problems.append(Problem(f"discovery.{engine.name}", missing))
+    problems += whyNotDiscovered(configuration)
     try:
         Access(configuration.access)
     except AccessError as error:

@@ -36,7 +36,7 @@ from chanproxy.service.fleet import Fleet
 from chanproxy.service.keeping import Keeping
 from chanproxy.service.reloading import Reloading
 from chanproxy.service.scheduling import schedule
-from chanproxy.service.startable import CannotStart, whyNotAsked
+from chanproxy.service.startable import CannotStart, whyNotDiscovered
 from chanproxy.service.summary import Summary
 from chanproxy.words import safe
 
@@ -107,9 +107,7 @@ class ChanproxyService(Service):
         @raise StartError: all that is wrong; nothing is half started.
         """
         problems = problemsOf(self.configuration)
-        for each in self.configuration.discovery:
-            if missing := whyNotAsked(each.name):
-                problems.append(Problem(f"discovery.{each.name}", missing))
+        problems += whyNotDiscovered(self.configuration)
         if self.running:
             problems.append(Problem("the service", "runs already"))
         if problems:

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndp
 
 from chanproxy import config
 from chanproxy.channels.kinds import kindOf
+from chanproxy.config import Problem
 from chanproxy.config.channels import whyNotTogether
 from chanproxy.endpoints.addresses import Address, SocketAddress, Traits
 from chanproxy.endpoints.others import whyNotMade
@@ -72,6 +73,13 @@ def whyNotUsable(reactor: ChanproxyReactor, channel: config.Channel) -> Iterator
         yield "identity", f"peer: {missing}"
 
 
+def whyNotDiscovered(configuration: config.Configuration) -> Iterator[Problem]:
+    """What keeps engines from being asked for containers; likewise."""
+    for engine in configuration.discovery:
+        if missing := whyNotAsked(engine.name):
+            yield Problem(f"discovery.{engine.name}", missing)
+
+
 def whyNotAsked(engine: str) -> str | None:
     """
     Why an engine of containers can never be asked, found without asking it.
@@ -81,8 +89,9 @@ def whyNotAsked(engine: str) -> str | None:
     if not engine:
         return None
     try:
-        from chanproxy.freezers.runtimes.engine import whyNotTrusted
+        from chanproxy.freezers.runtimes import engine as needed  # noqa: F401
         from chanproxy.freezers.runtimes.hosts import hostOf
+        from chanproxy.freezers.runtimes.there import whyNotTrusted
 
         return whyNotTrusted(hostOf(engine))
     except ImportError as error:

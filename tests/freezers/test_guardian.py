@@ -209,15 +209,16 @@ def test_guardianKilled(service: Service) -> None:
 def test_cost(service: Service) -> None:
     """It is small, and hardly runs."""
     guardian = service.guardian()
-    with open(f"/proc/{guardian}/schedstat") as file:
-        started = int(file.read().split()[0])
-    assert started
+
+    def used() -> int:
+        return int(Path(f"/proc/{guardian}/schedstat").read_text().split()[0])
+
+    # What it has used is seen when it has waited for the first time.
+    until(used, 5)
     time.sleep(SECONDS)
-    with open(f"/proc/{guardian}/schedstat") as file:
-        before = int(file.read().split()[0])
+    before = used()
     time.sleep(4 * SECONDS)
-    with open(f"/proc/{guardian}/schedstat") as file:
-        share = (int(file.read().split()[0]) - before) / (4 * SECONDS * 1e9)
+    share = (used() - before) / (4 * SECONDS * 1e9)
     status = Path(f"/proc/{guardian}/status").read_text()
     resident = int(status.partition("VmRSS:")[2].split()[0])
     print(f"{share:.5%} of a processor, {resident} KiB")
@@ -294,15 +295,21 @@ def test_openedBesideStoppedGuardian(service: Service) -> None:
     assert opened(service) == "0"
 
 
-@root
-def test_openedWithoutGuardian(service: Service) -> None:
-    """Nobody waits for one that is not there."""
-    guardian = service.guardian()
+def waitsFor(guardian: int, service: Service) -> subprocess.Popen[str]:
+    """Somebody who looks while the guardian is stopped, and waits."""
     os.kill(guardian, signal.SIGSTOP)
     path = f"{service.cgroup.path}/cgroup.freeze"
     reading = subprocess.Popen(["cat", path], stdout=subprocess.PIPE, text=True)
     with pytest.raises(subprocess.TimeoutExpired):
         reading.wait(0.2)
+    return reading
+
+
+@root
+def test_openedWithoutGuardian(service: Service) -> None:
+    """Nobody waits for one that is not there."""
+    guardian = service.guardian()
+    reading = waitsFor(guardian, service)
     os.kill(guardian, signal.SIGKILL)
     assert reading.communicate(timeout=5)[0].strip() in ("0", "1")
 
@@ -311,11 +318,7 @@ def test_openedWithoutGuardian(service: Service) -> None:
 def test_openedAtTheEnd(service: Service) -> None:
     """Nor for a service that is killed with it."""
     guardian = service.guardian()
-    os.kill(guardian, signal.SIGSTOP)
-    path = f"{service.cgroup.path}/cgroup.freeze"
-    reading = subprocess.Popen(["cat", path], stdout=subprocess.PIPE, text=True)
-    with pytest.raises(subprocess.TimeoutExpired):
-        reading.wait(0.2)
+    reading = waitsFor(guardian, service)
     service.process.kill()
     os.kill(guardian, signal.SIGKILL)
     assert reading.communicate(timeout=5)[0].strip() == "1"

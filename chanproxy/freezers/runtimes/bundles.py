@@ -61,6 +61,8 @@ def rootOf(kind: Kind) -> str:
 class BundleLocator:
     """One container, by its id, or by the path of its state directory."""
 
+    mayWait = True
+
     def __init__(self, kind: Kind, name: str, reactor: ChanproxyReactor) -> None:
         """@param name: an id; with a slash, the directory of its state: C{ROOT/ID}."""
         self.spec = f"{kind.name}:{name}"

@@ -42,6 +42,8 @@ _ALONE = "start it with --cgroup-parent=/SOME/OWN"
 class EngineLocator:
     """One container, which may come and go under its name."""
 
+    mayWait = True
+
     def __init__(self, kind: str, name: str, host: Host, reactor: ChanproxyReactor) -> None:
         """@param kind: C{docker} or C{podman}, as the configuration has it."""
         self.spec = f"{kind}:{name}"

@@ -9,8 +9,6 @@ Knows neither containers nor cgroups.  Loaded only with a container of an engine
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 from urllib.parse import quote
@@ -20,27 +18,20 @@ import treq.client
 from attrs import define, field, frozen
 from twisted.internet import protocol
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
-from twisted.web.iweb import IAgentEndpointFactory
-from zope.interface import implementer
 
 from chanproxy.freezers.runtimes.hosts import Host
+from chanproxy.freezers.runtimes.there import PATIENCE, There
 from chanproxy.interfaces import ChanproxyReactor
-
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
 
 AWAY = (0.1, 5.0)
 """Seconds until the next try to reach an engine: at first, and at the most."""
 
 STEADY = 5.0
 """Seconds after which an engine that tells of events is one that is there."""
-
-PATIENCE = 10.0
-"""Seconds for an answer; a container that starts keeps its engine from answering for 0.2."""
 
 LONGEST = 16 << 20
 """Bytes of an event, or of an answer; a container is described in some kilobytes."""
@@ -100,58 +91,6 @@ class Answer:
             raise EngineError(f"it answers what is no JSON: {error}") from error
 
 
-@implementer(IAgentEndpointFactory)
-@frozen
-class _There:
-    """Leads all requests to one place."""
-
-    reactor: Any
-    host: Host
-
-    def endpointForURI(self, uri: Any) -> Any:
-        host = self.host
-        if host.path:
-            return UNIXClientEndpoint(self.reactor, host.path, PATIENCE)
-        endpoint = HostnameEndpoint(self.reactor, host.host, host.port, PATIENCE)
-        return wrapClientTLS(_options(host), endpoint) if host.certificates else endpoint
-
-
-def whyNotTrusted(host: Host) -> str | None:
-    """What is wrong with the certificates that are to be used for it; nothing is connected."""
-    try:
-        if host.certificates:
-            _options(host)
-    except Exception as error:
-        # Also what OpenSSL thinks of them.
-        return f"{host}: the certificates in {host.certificates} cannot be used: {error}"
-    return None
-
-
-def _options(host: Host) -> Any:
-    """Who we are, and whom we believe."""
-    from twisted.internet.ssl import (
-        Certificate,
-        PrivateCertificate,
-        optionsForClientTLS,
-        trustRootFromCertificates,
-    )
-
-    def read(*names: str) -> bytes:
-        texts = []
-        for name in names:
-            with open(os.path.join(host.certificates, name), "rb") as file:
-                texts.append(file.read())
-        return b"\n".join(texts)
-
-    return optionsForClientTLS(
-        host.host,
-        trustRootFromCertificates(
-            [Certificate.loadPEM(each) for each in _CERTIFICATE.findall(read("ca.pem"))]
-        ),
-        PrivateCertificate.loadPEM(read("key.pem", "cert.pem")),
-    )
-
-
 class _Body(protocol.Protocol):
     """What an engine sends, until that has ended, or somebody does not want it any more."""
 
@@ -203,10 +142,11 @@ class Engine:
     """
     One engine.
 
+    @ivar reactor: where it is asked.
     @ivar host: where it listens.
     """
 
-    _reactor: ChanproxyReactor
+    reactor: ChanproxyReactor
     host: Host
     _watchers: list[Watcher] = field(factory=list)
     _stream: Deferred[Any] | None = None
@@ -217,11 +157,6 @@ class Engine:
     _logged: str = ""
 
     _log = Logger()
-
-    @property
-    def reactor(self) -> ChanproxyReactor:
-        """Where it is asked."""
-        return self._reactor
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """
@@ -256,8 +191,26 @@ class Engine:
         asking = self._request(method, path).addErrback(_cancelled).addCallback(_whole)
         if patience is not None:
             # For all of it: an answer may end in its middle.
-            asking.addTimeout(patience, self._reactor)
+            asking.addTimeout(patience, self.reactor)
         return cast("Deferred[Answer]", asking)
+
+    async def askPlainly(
+        self, path: str, method: str = "GET", patience: float | None = PATIENCE
+    ) -> Answer:
+        """
+        Likewise, for those who are told in words why it does not answer.
+
+        @raise EngineError: it does not.
+        """
+        try:
+            return await self.ask(path, method, patience)
+        except CancelledError:
+            raise
+        except Exception as error:
+            raise EngineError(self._unasked(reasonOf(Failure(error)))) from error
+
+    def _unasked(self, why: str) -> str:
+        return f"its engine at {self.host} cannot be asked: {why}"
 
     @property
     def connected(self) -> bool:
@@ -270,9 +223,9 @@ class Engine:
 
     def _requested(self, method: str, path: str, **more: Any) -> Any:
         # Kept connections would outlive whoever is served, in delayed calls.
-        reactor: Any = self._reactor
+        reactor: Any = self.reactor
         pool = HTTPConnectionPool(reactor, persistent=False)
-        where = _There(reactor, self.host)
+        where = There(reactor, self.host)
         client = treq.client.HTTPClient(Agent.usingEndpointFactory(reactor, where, pool))
         url = f"http://engine{path}"
         # What is kept of an answer is ours to say.
@@ -282,8 +235,8 @@ class Engine:
 
     def _connect(self) -> None:
         self._call = None
-        filters = quote(json.dumps({"type": ["container"]}))
-        self._stream = stream = self._request("GET", f"/events?filters={filters}", timeout=PATIENCE)
+        path = f"/events?{filtered('type', 'container')}"
+        self._stream = stream = self._request("GET", path, timeout=PATIENCE)
         stream.addCallback(self._listen)
         stream.addBoth(self._ended, stream)
 
@@ -291,7 +244,7 @@ class Engine:
         if response.code != 200:
             return _whole(response).addCallback(Answer.parsed)
         self._connected = True
-        self._since = self._reactor.seconds()
+        self._since = self.reactor.seconds()
         for watcher in list(self._watchers):
             watcher.connected()
         return _collect(response, _Lines(self._heard).take)
@@ -302,7 +255,7 @@ class Engine:
             return
         self._stream = None
         was, self._connected = self._connected, False
-        if was and self._reactor.seconds() - self._since >= STEADY:
+        if was and self.reactor.seconds() - self._since >= STEADY:
             self._delay, self._logged = 0.0, ""
         failure = result if isinstance(result, Failure) else None
         wrong = failure is not None and failure.check(EngineError)
@@ -313,10 +266,10 @@ class Engine:
             self._log.info("{host} is not there: {why}; tried again", host=self.host, why=why)
         if not was:
             for watcher in list(self._watchers):
-                watcher.away(f"its engine at {self.host} cannot be asked: {why}")
+                watcher.away(self._unasked(why))
         if self._watchers:
             self._delay = min(max(self._delay * 2, AWAY[0]), AWAY[1])
-            self._call = self._reactor.callLater(self._delay, self._connect)
+            self._call = self.reactor.callLater(self._delay, self._connect)
 
     def _disconnect(self) -> None:
         self._connected = False
@@ -335,6 +288,11 @@ class Engine:
         for watcher in list(self._watchers):
             if watcher in self._watchers:
                 watcher.happens(event)
+
+
+def filtered(name: str, *values: str) -> str:
+    """The part of a query by which an engine says only what has all of these."""
+    return f"filters={quote(json.dumps({name: values}))}"
 
 
 def _event(told: Any) -> Event:

@@ -14,7 +14,10 @@ from urllib.parse import quote
 from attrs import frozen
 
 from chanproxy.freezers.runtimes.asked import Asked
-from chanproxy.freezers.runtimes.engine import Answer, Engine, EngineError, Event
+from chanproxy.freezers.runtimes.engine import Answer, Engine, EngineError, Event, filtered
+
+NONE = "there is no such container"
+"""What is said then."""
 
 
 @frozen
@@ -72,7 +75,7 @@ class _Followed:
     def _told(self, container: Any) -> None:
         if container is None:
             self._id = ""
-            self._follower.found(None, "there is no such container")
+            self._follower.found(None, NONE)
         else:
             found = Found(str(container["Id"]), isRunning(container))
             self._id = found.id
@@ -94,6 +97,11 @@ def pathOf(name: str) -> str:
     return f"/containers/{quote(name, safe='')}/json"
 
 
+def pathOfAll(*labels: str) -> str:
+    """Where all containers are listed that have some labels, running or not."""
+    return f"/containers/json?all=true&{filtered('label', *labels)}"
+
+
 def described(answer: Answer) -> Any:
     """
     How a container is described; None: there is none.
@@ -108,6 +116,18 @@ def described(answer: Answer) -> Any:
         raise EngineError("it describes a container without an Id")
     if not isinstance(container.get("State", {}), dict):
         raise EngineError("it describes a container without a State")
+    return container
+
+
+async def describe(engine: Engine, name: str) -> Any:
+    """
+    How a container is described that has to be there.
+
+    @raise EngineError: there is none, or it is not known.
+    """
+    container = described(await engine.askPlainly(pathOf(name)))
+    if container is None:
+        raise EngineError(NONE)
     return container
 
 

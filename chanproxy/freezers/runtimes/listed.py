@@ -7,15 +7,14 @@ Loaded only where containers are looked for.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from urllib.parse import quote
 
 from attrs import frozen
 
 from chanproxy.freezers.runtimes.asked import Asked
 from chanproxy.freezers.runtimes.engine import Answer, Engine, EngineError, Event, engineAt
+from chanproxy.freezers.runtimes.followed import pathOfAll
 from chanproxy.freezers.runtimes.hosts import hostOf
 from chanproxy.interfaces import ChanproxyReactor
 
@@ -48,9 +47,8 @@ class Listing:
         @param label: those that have it, whatever its value is.
         @param told: called with all of them, again and again, also when none has changed.
         """
-        filters = quote(json.dumps({"label": [label]}))
-        path = f"/containers/json?all=true&filters={filters}"
-        self._asked = Asked(engine, f"containers with {label}", path, _parsed, told)
+        name = f"containers with {label}"
+        self._asked = Asked(engine, name, pathOfAll(label), _parsed, told)
         self._leave = engine.watch(self)
 
     def again(self) -> None:

@@ -44,12 +44,14 @@ class LocatedFreezer:
     so: if the container is somewhere else by now, its old cgroup is thawed all the same.
 
     @ivar spec: the locator's.
+    @ivar mayWait: likewise.
     """
 
     def __init__(
         self, locator: ILocator, reactor: ChanproxyReactor, breadth: Breadth | None = None
     ) -> None:
         self.spec: str = locator.spec
+        self.mayWait: bool = locator.mayWait
         self._locator = locator
         self._reactor = reactor
         self._follows = False

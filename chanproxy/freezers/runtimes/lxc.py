@@ -25,6 +25,8 @@ LOOKS = 2.0
 class LxcLocator:
     """One container."""
 
+    mayWait = True
+
     def __init__(self, name: str, reactor: ChanproxyReactor) -> None:
         self.spec = f"lxc:{name}"
         # Of one that is started while its old cgroup is still there, the second one is C{NAME-1}.

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred
 
-from chanproxy.freezers.runtimes.engine import EngineError, engineAt, reasonOf
-from chanproxy.freezers.runtimes.followed import described, isRunning, pathOf
+from chanproxy.freezers.runtimes.engine import EngineError, engineAt
+from chanproxy.freezers.runtimes.followed import describe, isRunning
 from chanproxy.freezers.runtimes.hosts import hostOf
 from chanproxy.interfaces import ChanproxyReactor
 
@@ -41,16 +40,7 @@ async def _find(
 ) -> Sequence[tuple[str, int]]:
     engine = engineAt(reactor, hostOf(kind))
     for _ in range(_SHARED):
-        try:
-            answer = await engine.ask(pathOf(name))
-        except CancelledError:
-            raise
-        except Exception as error:
-            why = f"its engine at {engine.host} cannot be asked: {reasonOf(Failure(error))}"
-            raise EngineError(why) from error
-        container = described(answer)
-        if container is None:
-            raise EngineError("there is no such container")
+        container = await describe(engine, name)
         if not isRunning(container):
             raise EngineError("it is not running")
         mode = str((container.get("HostConfig") or {}).get("NetworkMode", ""))

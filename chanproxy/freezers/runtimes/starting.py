@@ -6,17 +6,14 @@ Loaded only for a container that is started on demand.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 
-from chanproxy.freezers.runtimes.engine import Answer, Engine, EngineError, reasonOf
-from chanproxy.freezers.runtimes.followed import described, isRunning, pathOf
+from chanproxy.freezers.runtimes.engine import Engine, EngineError
+from chanproxy.freezers.runtimes.followed import describe, isRunning, pathOfAll
 
 LOOKS = 0.1
 """Seconds between looks whether a container is healthy; an engine looks each 30 by default."""
@@ -37,14 +34,14 @@ async def start(engine: Engine, name: str, deep: int = DEEP) -> None:
 
     @raise EngineError: it cannot be started.
     """
-    container = await _describe(engine, name)
+    container = await describe(engine, name)
     for other in await _before(engine, container) if deep else ():
         await start(engine, other, deep - 1)
     if not isRunning(container):
         await _order(engine, f"/containers/{quote(name, safe='')}/start")
     while not _isHealthy(container):
         await deferLater(engine.reactor, LOOKS)
-        container = await _describe(engine, name)
+        container = await describe(engine, name)
         if not isRunning(container):
             code = container["State"].get("ExitCode")
             raise EngineError(f"it has ended as soon as it was started, with {code}")
@@ -59,30 +56,11 @@ async def stop(engine: Engine, name: str) -> None:
     await _order(engine, f"/containers/{quote(name, safe='')}/stop", None)
 
 
-async def _ask(
-    engine: Engine, path: str, method: str = "GET", patience: float | None = 10
-) -> Answer:
-    try:
-        return await engine.ask(path, method, patience)
-    except CancelledError:
-        raise
-    except Exception as error:
-        why = f"its engine at {engine.host} cannot be asked: {reasonOf(Failure(error))}"
-        raise EngineError(why) from error
-
-
 async def _order(engine: Engine, path: str, patience: float | None = 60) -> None:
-    answer = await _ask(engine, path, "POST", patience)
+    answer = await engine.askPlainly(path, "POST", patience)
     # 304: it is so already.
     if answer.code != 304:
         answer.parsed()
-
-
-async def _describe(engine: Engine, name: str) -> Any:
-    container = described(await _ask(engine, pathOf(name)))
-    if container is None:
-        raise EngineError("there is no such container")
-    return container
 
 
 def _isHealthy(container: Any) -> bool:
@@ -98,7 +76,6 @@ async def _before(engine: Engine, container: Any) -> list[str]:
     found = []
     for service in filter(None, services):
         wanted = [f"{_PROJECT}={labels.get(_PROJECT, '')}", f"{_SERVICE}={service}"]
-        filters = quote(json.dumps({"label": wanted}))
-        listed = (await _ask(engine, f"/containers/json?all=true&filters={filters}")).parsed()
+        listed = (await engine.askPlainly(pathOfAll(*wanted))).parsed()
         found += [str(each["Id"]) for each in listed or ()]
     return found

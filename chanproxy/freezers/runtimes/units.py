@@ -74,6 +74,9 @@ class UnitLocator:
 
     _log = Logger()
 
+    # It is the manager of the whole machine, and thaws by itself what it stops.
+    mayWait = False
+
     def __init__(self, unit: str, reactor: ChanproxyReactor) -> None:
         """
         @param unit: its name.

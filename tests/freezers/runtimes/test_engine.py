@@ -22,6 +22,7 @@ from chanproxy.freezers.runtimes.engine import Engine
 from chanproxy.freezers.runtimes.followed import Found, follow
 from chanproxy.freezers.runtimes.hosts import Host
 from chanproxy.freezers.runtimes.listed import Listed, Listing
+from chanproxy.freezers.runtimes.there import whyNotTrusted
 from chanproxy.interfaces import ChanproxyReactor
 from tests.shared.sides import asynchronous, turns, until
 
@@ -251,10 +252,10 @@ async def test_halfAnAnswer(reactor: ChanproxyReactor, tmp_path: Path) -> None:
 async def test_noCertificates(reactor: ChanproxyReactor, tmp_path: Path) -> None:
     """Who we are has to be known; it is said before, and when it is not there any more."""
     host = Host("", "127.0.0.1", 1, str(tmp_path))
-    why = engines.whyNotTrusted(host)
+    why = whyNotTrusted(host)
     assert why is not None
     assert f"the certificates in {tmp_path} cannot be used" in why
-    assert engines.whyNotTrusted(Host("", "127.0.0.1", 1)) is None
+    assert whyNotTrusted(Host("", "127.0.0.1", 1)) is None
     told = Told()
     leave = follow(Engine(reactor, host), "web", told)
     await until(reactor, lambda: len(told.told) > 2)
@@ -293,6 +294,21 @@ async def test_left(reactor: ChanproxyReactor, tmp_path: Path) -> None:
         leave()
 
 
+@asynccontextmanager
+async def listing(
+    reactor: ChanproxyReactor, path: Path, listed: bytes
+) -> AsyncIterator[tuple[Played, list[Sequence[Listed]]]]:
+    """One that lists this, and what is told of it."""
+    async with playing(reactor, path) as played:
+        played.answers["/json"] = answer(listed)
+        told: list[Sequence[Listed]] = []
+        made = Listing(Engine(reactor, played.host), "a", told.append)
+        try:
+            yield played, told
+        finally:
+            made.end()
+
+
 LISTS = [
     (b"[]", []),
     (b"null", []),
@@ -308,13 +324,9 @@ async def test_listed(
     reactor: ChanproxyReactor, tmp_path: Path, listed: bytes, found: Sequence[Listed]
 ) -> None:
     """Those with a label; but for what Compose is about to replace."""
-    async with playing(reactor, tmp_path / "e") as played:
-        played.answers["/json"] = answer(listed)
-        told: list[Sequence[Listed]] = []
-        listing = Listing(Engine(reactor, played.host), "a", told.append)
+    async with listing(reactor, tmp_path / "e", listed) as (_, told):
         await until(reactor, lambda: told)
         assert told == [found]
-        listing.end()
 
 
 @pytest.mark.parametrize("listed", [b"{}x", b"3", b"[3]", b'[{"Names": 3}]', b'[{"Names": []}]'])
@@ -323,13 +335,9 @@ async def test_listedWrong(
     reactor: ChanproxyReactor, tmp_path: Path, said: list[str], listed: bytes
 ) -> None:
     """Nobody is told of what is no list; it is asked for again."""
-    async with playing(reactor, tmp_path / "e") as played:
-        played.answers["/json"] = answer(listed)
-        told: list[Sequence[Listed]] = []
-        listing = Listing(Engine(reactor, played.host), "a", told.append)
+    async with listing(reactor, tmp_path / "e", listed) as (played, told):
         await until(reactor, lambda: said)
         assert told == []
         assert "it lists what is no container" in said[0] or "no JSON" in said[0]
         played.answers["/json"] = answer(b"[]")
         await until(reactor, lambda: told)
-        listing.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,3 +27,13 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def place(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a service finds its runtime, and can be seen from there: a directory of its own."""
+    for name, value in runtime.variables.items():
+        monkeypatch.setenv(name, value)
+    directory = runtime.directory / tmp_path.name
+    directory.mkdir()
+    return directory

@@ -40,9 +40,6 @@ SELF = {
 class Discovering(LiveService):
     """A service that has no container in its file."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-
     def start(self) -> None:
         """Until it listens."""
         file = self.directory / "chanproxy.toml"
@@ -85,15 +82,9 @@ def some(runtime: Runtime) -> Iterator[Some]:
 
 
 @pytest.fixture
-def service(
-    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Discovering]:
+def service(place: Path) -> Iterator[Discovering]:
     """One that runs."""
-    for name, value in runtime.variables.items():
-        monkeypatch.setenv(name, value)
-    directory = runtime.directory / tmp_path.name
-    directory.mkdir()
-    with Discovering(directory) as made:
+    with Discovering(place) as made:
         made.start()
         yield made
 

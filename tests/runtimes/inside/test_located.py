@@ -65,14 +65,9 @@ class Service(LiveService):
 
 
 @pytest.fixture
-def service(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+def service(runtime: Runtime, place: Path) -> Iterator[Service]:
     """One that runs; its container does not yet."""
-    for name, value in runtime.variables.items():
-        monkeypatch.setenv(name, value)
-    # What a service needs has to be where it can be seen.
-    directory = runtime.directory / tmp_path.name
-    directory.mkdir()
-    with Service(directory, runtime) as made:
+    with Service(place, runtime) as made:
         made.start()
         yield made
         with contextlib.suppress(AssertionError, subprocess.SubprocessError):

@@ -45,18 +45,12 @@ def ask(text: bytes = b"hello") -> bytes:
 
 
 @pytest.fixture
-def service(
-    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Demanding]:
+def service(runtime: Runtime, place: Path) -> Iterator[Demanding]:
     """It is not started yet; there is a container, and it does not run."""
-    for name, value in runtime.variables.items():
-        monkeypatch.setenv(name, value)
-    directory = runtime.directory / tmp_path.name
-    directory.mkdir()
     runtime.start()
     runtime.stop()
     assert not program()
-    with Demanding(directory, runtime) as made:
+    with Demanding(place, runtime) as made:
         yield made
         with contextlib.suppress(AssertionError):
             runtime.remove()

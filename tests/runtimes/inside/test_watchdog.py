@@ -66,10 +66,10 @@ class ByChannels(Service):
 
 
 @pytest.mark.parametrize("sockets", [True, False])
-def test_watchdog(runtime: Runtime, tmp_path: Path, sockets: bool) -> None:
+def test_watchdog(runtime: Runtime, place: Path, sockets: bool) -> None:
     """It is not restarted once in five times that time."""
     assert isinstance(runtime, Systemd)
-    with unit(runtime), ByChannels(_directory(runtime, tmp_path), runtime) as service:
+    with unit(runtime), ByChannels(place, runtime) as service:
         service.sockets = sockets
         service.start()
         runtime.start()
@@ -85,12 +85,6 @@ def test_watchdog(runtime: Runtime, tmp_path: Path, sockets: bool) -> None:
         why = " ".join(service.why.split())
         assert sockets or "has to say every 3 s that it lives, for a watchdog" in why
         runtime.stop()
-
-
-def _directory(runtime: Runtime, path: Path) -> Path:
-    directory = runtime.directory / path.name
-    directory.mkdir()
-    return directory
 
 
 @contextmanager
