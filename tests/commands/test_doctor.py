@@ -271,6 +271,17 @@ def test_leftFrozen(alone: TemporaryCgroup, tmp_path: Path) -> None:
     assert f"{runtime}/x.frozen: is no record: it is a symbolic link" in dead.says["records"]
 
 
+def test_leftEmpty(alone: TemporaryCgroup) -> None:
+    """What is left frozen with nobody in it harms nobody yet, and whoever asks goes on."""
+    with TemporaryCgroup(below=alone.path) as left:
+        left.leaveFrozen()
+        dead = look(alone)
+    (found,) = [each for each in dead.findings if each["topic"] == "left frozen"]
+    assert found["kind"] == "warning"
+    assert found["says"].endswith("; it is empty")
+    assert not dead.wrong
+
+
 def look(cgroup: TemporaryCgroup) -> Said:
     """What it says while others are below the cgroup."""
     command = apart([*DOCTOR, "--json"], "--cgroup", before=ownCgroups())

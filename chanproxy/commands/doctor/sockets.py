@@ -152,9 +152,9 @@ def records() -> Iterator[Finding]:
         yield warning("records", safe(sentence), "nothing else is wrong with what is there")
     left = [spec for spec in recorded if _stillFrozen(spec)]
     for spec in left:
-        yield problem(
-            "left frozen",
-            safe(f"{spec} was frozen by a service that is gone"),
+        yield _leftFrozen(
+            _directoryOf(spec),
+            f"{spec} was frozen by a service that is gone",
             "'chanproxy thaw', or start the service",
         )
     yield from _marked(left)
@@ -181,6 +181,13 @@ def _directoryOf(spec: str) -> str | None:
     return None
 
 
+def _leftFrozen(directory: str | None, says: str, remedy: str) -> Finding:
+    """A problem for who is in there; where nobody is, only for who comes."""
+    if directory is not None and "populated 0" in readLines(f"{directory}/cgroup.events"):
+        return warning("left frozen", safe(f"{says}; it is empty"), remedy)
+    return problem("left frozen", safe(says), remedy)
+
+
 def _marked(recorded: list[str]) -> Iterator[Finding]:
     """What no record names."""
     end = time.monotonic() + SEARCHING
@@ -194,9 +201,9 @@ def _marked(recorded: list[str]) -> Iterator[Finding]:
     known = {_directoryOf(spec) for spec in recorded}
     found = [directory for directory in leftMarked(enough) if directory not in known]
     for directory in found:
-        yield problem(
-            "left frozen",
-            safe(f"{directory} was frozen by a chanproxy of which nothing else is seen from here"),
+        yield _leftFrozen(
+            directory,
+            f"{directory} was frozen by a chanproxy of which nothing else is seen from here",
             "if none runs in another pid namespace, 'chanproxy thaw --search'",
         )
     if late:
