@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from chanproxy.adopt.decode import decode, mayWait
@@ -29,7 +29,10 @@ from chanproxy.adopt.waits import TIMES, NotWaiting
 from chanproxy.kernel.processes import ProcessStatus
 
 SOON = 20_000_000
-"""Nanoseconds that a thread is given to ask again after a thaw."""
+"""
+Nanoseconds that a thread is given to ask again after a thaw.  The later it is seen to have done so,
+the more it may have done in between.
+"""
 
 
 @define
@@ -43,8 +46,9 @@ class Cut:
     @ivar end: nanoseconds (C{CLOCK_MONOTONIC}) when it would have been over.
     @ivar result: what it is given then.
     @ivar habit: nobody waits for that time; but its thread is to have its turn in a breath.
-    @ivar switches: how often the thread had waited, when it was looked at while frozen; None as
-        long as it has not stopped again after that look.
+    @ivar counts: how often its thread may have waited when it asks again: once that is seen, one
+        only.  Without any it is not known, and its time begins anew.
+    @ivar settled: it is stopped by a freeze, and not by a look any more.
     """
 
     call: str
@@ -53,7 +57,8 @@ class Cut:
     end: int
     result: int
     habit: bool = False
-    switches: int | None = None
+    counts: tuple[int, ...] = ()
+    settled: bool = False
 
 
 class CutShort:
@@ -74,6 +79,7 @@ class CutShort:
         self._cuts: dict[tuple[int, int], Cut] = {}
         self._foreseen: dict[tuple[int, int], Cut] = {}
         self._call: IDelayedCall | None = None
+        self._pause = SOON
         self._releasing = Releasing(clock, tracer)
 
     def end(self, pid: int, tid: int, call: str, argument: int, asked: int | None) -> int | None:
@@ -91,22 +97,38 @@ class CutShort:
             (C{CLOCK_MONOTONIC}).
         """
         self._cuts[pid, tid] = cut
-        while not self._settle(pid, tid, cut) and time.monotonic_ns() < until:
-            pass
+        self._count(pid, tid, cut, until)
+
+    def recount(self, processes: Collection[int], until: int) -> None:
+        """Likewise all that is known of some, after a look that has ended in its middle."""
+        for key, cut in self._cuts.items():
+            if key[0] in processes:
+                cut.settled = False
+                self._count(*key, cut, until)
+
+    def _count(self, pid: int, tid: int, cut: Cut, until: int) -> None:
+        while not self._settle(pid, tid, cut):
+            if time.monotonic_ns() >= until:
+                with suppress(Gone, OSError):
+                    # To stop again counts as a wait; it may be thawed before that.
+                    count = switchesOf(pid, tid)
+                    cut.counts = (count + 1, count + 2)
+                break
 
     def foresee(self, pid: int, tid: int, cut: Cut) -> None:
         """Should there be a freeze now, a running thread's wait would be cut short."""
         with suppress(Gone, OSError):
-            # To be stopped counts as a wait as well.
-            cut.switches = switchesOf(pid, tid) + 1
+            # To be stopped counts as a wait, as does asking again; it may be thawed before both.
+            count = switchesOf(pid, tid)
+            cut.counts, cut.settled = (count, count + 2), True
             self._foreseen[pid, tid] = cut
 
     def _settle(self, pid: int, tid: int, cut: Cut) -> bool:
         """Count, if it has stopped again after a look."""
         with suppress(Gone, OSError):
-            if cut.switches is None and isInFreezer(pid, tid):
-                cut.switches = switchesOf(pid, tid)
-        return cut.switches is not None
+            if not cut.settled and isInFreezer(pid, tid):
+                cut.counts, cut.settled = (switchesOf(pid, tid) + 1,), True
+        return cut.settled
 
     def settle(self) -> bool:
         """
@@ -121,9 +143,9 @@ class CutShort:
         """Whether there are any."""
         return bool(self._cuts)
 
-    def keepOnly(self, keys: Collection[tuple[int, int]]) -> None:
-        """Forget all others."""
-        self._cuts = {key: cut for key, cut in self._cuts.items() if key in keys}
+    def forget(self, gone: Callable[[tuple[int, int]], bool]) -> None:
+        """Those for which that is so."""
+        self._cuts = {key: cut for key, cut in self._cuts.items() if not gone(key)}
 
     def thawing(
         self, ready: Collection[tuple[int, int]], every: Collection[tuple[int, int]]
@@ -147,20 +169,29 @@ class CutShort:
                 del self._cuts[key]
 
     def review(self) -> None:
-        """The container runs: forget those that were over, or were not asked for again."""
+        """
+        The container runs: forget those that were over, or were not asked for again.
+
+        Should there be a freeze now that ends before anybody has looked, the others are asked for
+        once more.
+        """
         self._foreseen.clear()
         for key, cut in list(self._cuts.items()):
-            if self._asksAgain(*key, cut) is False:
+            again = self._asksAgain(*key, cut)
+            if again is False:
                 del self._cuts[key]
+            elif again:
+                self.foresee(*key, evolve(cut))
 
     def resumed(self) -> None:
         """The container runs again: see to each end that comes."""
+        self._pause = SOON
         self._again()
 
     def freezing(self) -> None:
         """The container is about to be frozen: what was foreseen comes true."""
         self.stop()
-        self._cuts = self._foreseen | self._cuts
+        self._cuts |= self._foreseen
         self._foreseen.clear()
 
     def stop(self) -> None:
@@ -176,20 +207,23 @@ class CutShort:
 
     def _again(self) -> None:
         self.stop()
-        first = min((cut.end for cut in self._cuts.values() if not cut.habit), default=None)
-        if first is not None:
-            delay = max(first - time.monotonic_ns(), SOON) / 1e9
-            self._call = self._clock.callLater(delay, self._expire)
+        now = time.monotonic_ns()
+        times = [max(cut.end, now + SOON) for cut in self._cuts.values() if not cut.habit]
+        if any(len(cut.counts) > 1 for cut in self._cuts.values()):
+            times.append(now + self._pause)
+            self._pause *= 2
+        if times:
+            self._call = self._clock.callLater((min(times) - now) / 1e9, self._look)
 
-    def _expire(self) -> None:
+    def _look(self) -> None:
         self._call = None
         now = time.monotonic_ns()
         for key, cut in list(self._cuts.items()):
             due = cut.end <= now and not cut.habit
-            again = self._asksAgain(*key, cut) if due else None
-            if again is not None:
+            again = self._asksAgain(*key, cut) if due or len(cut.counts) > 1 else None
+            if again is False or (due and again):
                 del self._cuts[key]
-            if again:
+            if due and again:
                 self._complete(key[1], cut)
         self._again()
 
@@ -225,8 +259,8 @@ class CutShort:
         try:
             if isInFreezer(pid, tid) or position(pid, tid) is None:
                 return None
-            # Without a count it is not known, and its time begins anew.
-            if cut.switches is None or switchesOf(pid, tid) != cut.switches + 1:
+            count = switchesOf(pid, tid)
+            if count not in cut.counts:
                 return False
             where = position(pid, tid)
             if where is None or where.number < 0 or where.arguments[0] != cut.argument:
@@ -237,7 +271,10 @@ class CutShort:
             within = decode(name, where.arguments, memory.read, _noClock, TIMES).within
             if name in RECEIVING:
                 within = limitIn(memory.pidfd, cut.argument, name)
-            return within == cut.asked
+            if within != cut.asked:
+                return False
+            cut.counts = (count,)
+            return True
         except (Gone, NotWaiting, OSError):
             return False
         finally:

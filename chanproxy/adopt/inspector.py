@@ -30,7 +30,7 @@ from chanproxy.adopt.threads import (
     Gone,
     position,
 )
-from chanproxy.adopt.times import AT_ONCE, Times
+from chanproxy.adopt.times import Times
 from chanproxy.adopt.tracing import STOP_SECONDS, CannotTrace, Releasing
 from chanproxy.adopt.views import Views
 from chanproxy.adopt.waits import NotWaiting, Tables, Wait
@@ -125,6 +125,7 @@ class Inspector:
                 self._entering.sightAll(subject)
                 yield None
             for subject in subjects:
+                subject.traced = self._stopped
                 for index in range(0, len(subject.threads), TRACED_AT_ONCE):
                     self._waitsOf(subject, subject.threads[index : index + TRACED_AT_ONCE])
                     yield None
@@ -141,7 +142,7 @@ class Inspector:
         except BaseException:
             adopted.close()
             if self._stopped:
-                self._times.noteAll(subjects, self._since, AT_ONCE)
+                self._times.noteKnown(subjects, self._since)
             raise
         finally:
             for subject in subjects:

@@ -36,6 +36,7 @@ class Subject:
     @ivar threads: those of its threads that the program itself has, and that have not ended.
     @ivar waits: what each of them waits for.
     @ivar moved: those that have run between the last look before the freeze and the freeze.
+    @ivar traced: threads of it have been stopped to be looked at.
     @ivar calls: the call that each of them does that in.
     """
 
@@ -46,6 +47,7 @@ class Subject:
     threads: list[int] = field(factory=list)
     waits: dict[int, Wait] = field(factory=dict)
     moved: set[int] = field(factory=set)
+    traced: bool = False
     calls: dict[int, Call] = field(factory=dict)
 
     @property

@@ -209,16 +209,23 @@ class Times:
                         rests.add(subject.pid, subject.memory.thread, wait.rest, end, written)
                     except OSError as error:
                         raise StillBusy(f"{subject.label}: {error.strerror}") from error
-        self.noteAll(subjects, since)
+        noted = self._noteAll(subjects, since, time.monotonic_ns() + _PATIENCE)
+        self.cutShort.forget(lambda key: key not in noted)
 
-    def noteAll(self, subjects: Sequence[Subject], since: int, patience: int = _PATIENCE) -> None:
+    def noteKnown(self, subjects: Sequence[Subject], since: int) -> None:
         """
-        Note the waits that the thaw will cut short, as far as they are known.
+        Note the waits that the thaw will cut short, as far as they are known: a look has ended in
+        its middle.  Of those that it has not got to it is known what was foreseen.
+        """
+        until = time.monotonic_ns() + AT_ONCE
+        noted = self._noteAll(subjects, since, until)
+        seen = {(each.pid, tid) for each in subjects for tid in (*each.waits, *each.moved)} - noted
+        self.cutShort.forget(lambda key: key in seen)
+        self.cutShort.recount({each.pid for each in subjects if each.traced}, until)
 
-        @param patience: nanoseconds that threads may take to stop again.
-        """
+    def _noteAll(self, subjects: Sequence[Subject], since: int, until: int) -> set[tuple[int, int]]:
+        """@param until: as long threads may take to stop again."""
         keys = set()
-        until = time.monotonic_ns() + patience
         for subject in subjects:
             for tid, wait in subject.waits.items():
                 call = subject.calls[tid]
@@ -234,7 +241,7 @@ class Times:
                 cut = Cut(call.name, argument, asked, end, wait.expired, habit)
                 self.cutShort.note(*key, cut, until)
                 keys.add(key)
-        self.cutShort.keepOnly(keys)
+        return keys
 
 
 def _ignore(nanoseconds: int) -> None:

@@ -6,6 +6,7 @@ Pure; knows single tables and not the file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,12 +31,25 @@ from chanproxy.config.together import noteShared
 from chanproxy.endpoints.addresses import Address
 from chanproxy.endpoints.paths import SeqpacketAddressSpec, parseControl
 from chanproxy.freezers import checkedSpec, stops
-from chanproxy.words import plainPath
+from chanproxy.words import brief, plainPath
 
 
 def toControl(control: str | SeqpacketAddressSpec | None) -> SeqpacketAddressSpec | None:
     """Where a control socket is, of what is written for it; @raise Wrong."""
     return parseControl(control) if isinstance(control, str) else control
+
+
+_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{,127}")
+"""Names as those of containers and of Compose's projects, with a colon for what is put before."""
+
+
+def _group(text: str) -> str:
+    if text and not _GROUP.fullmatch(text):
+        raise ValueError(
+            f"{brief(text)} is no name of a group: that is up to 128 letters, digits, and any of "
+            "_.:- behind the first"
+        )
+    return text
 
 
 @frozen
@@ -56,6 +70,7 @@ class Container:
     @ivar onDemand: C{start}: who connects to a channel of one that does not run has it started.
     @ivar startLimit: seconds within which it runs then, and answers.
     @ivar stopAfter: seconds asleep after which it is stopped, to be started again; 0: never.
+    @ivar group: those of the same wake together; empty: it wakes alone.
     @ivar control: where it has a control socket of its own, or L{None}.
     """
 
@@ -96,6 +111,7 @@ class Container:
     stopAfter: float = key(
         0.0, Seconds(0, LONGEST), "Seconds asleep until it is stopped, with on-demand = start."
     )
+    group: str = key("", Text(_group, "shop"), "Containers of the same group wake together.")
     control: SeqpacketAddressSpec | None = field(
         default=None,
         converter=toControl,

@@ -36,6 +36,7 @@ class Discovery:
     One engine whose containers are looked at.
 
     @ivar name: the engine, of L{chanproxy.endpoints.containers.ENGINES}.
+    @ivar byProject: those of one project of Compose are a group, if they are in no other.
     @ivar trusted: whoever writes labels, of containers and of their images, may say all that this
         file may.
     """
@@ -43,6 +44,9 @@ class Discovery:
     name: str
     trusted: bool = key(
         False, Flag(), "Whether labels may name any socket, and not the container's own alone."
+    )
+    byProject: bool = key(
+        False, Flag(), "Whether all containers of one project of Compose wake together."
     )
     prefix: str = key("chanproxy", Text(_prefix, "chanproxy"), "What the labels begin with.")
 

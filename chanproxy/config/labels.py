@@ -16,12 +16,14 @@ from chanproxy.config.adoption import WAKE_ON
 from chanproxy.config.channels import ALL as CHANNEL
 from chanproxy.config.containers import ALL as CONTAINER
 from chanproxy.config.containers import Container
+from chanproxy.config.discovery import Discovery
 from chanproxy.config.keys import Key
 from chanproxy.config.kinds import Flag
 from chanproxy.config.problems import ConfigurationError, Problem
 from chanproxy.config.reading import fromTree
 from chanproxy.config.tables import join
 from chanproxy.endpoints.addresses import SocketAddress
+from chanproxy.freezers.runtimes.composed import PROJECT
 
 ENABLE = "enable"
 """The label without which a container is left alone."""
@@ -47,19 +49,18 @@ def isEnabled(labels: Mapping[str, str], prefix: str) -> bool:
     return enabled
 
 
-def containerOf(
-    kind: str, name: str, labels: Mapping[str, str], prefix: str, trusted: bool = False
-) -> Container:
+def containerOf(by: Discovery, name: str, labels: Mapping[str, str]) -> Container:
     """
     Read what a container's labels say.
 
     Without a channel it wakes by its own sockets.
 
-    @param kind: of its engine.
-    @param trusted: whether they may name any socket.  An image has labels, too, which become those
-        of the container: whoever has made it is not to have a service of root's connect somewhere.
+    @param by: its engine.  Unless that trusts them, they name no socket but the container's own.
+        An image has labels, too, which become those of the container: whoever has made it is not to
+        have a service of root's connect somewhere.
     @raise ConfigurationError: with all problems, each with its label.
     """
+    kind, prefix = by.name, by.prefix
     tree: dict[str, Any] = {}
     problems: list[Problem] = []
     for label, value in sorted(labels.items()):
@@ -81,15 +82,19 @@ def containerOf(
     tree["freezer"] = f"{kind}:{name}"
     if "channels" not in tree:
         tree.setdefault(WAKE_ON.name, "sockets")
+    if by.byProject and PROJECT in labels:
+        tree.setdefault("group", labels[PROJECT])
     try:
         (container,) = fromTree({"containers": {name: tree}}).containers
     except ConfigurationError as error:
         problems += _asLabels(error.problems, name, prefix)
-    if not problems and not trusted:
+    if not problems and not by.trusted:
         problems += _beyond(container, kind, prefix)
     if problems:
         raise ConfigurationError(problems)
-    return container
+    # Not one of the file's, whose others would be woken by whoever has made an image.
+    apart = container.group and not by.trusted
+    return evolve(container, group=f"{kind}:{container.group}") if apart else container
 
 
 def _beyond(container: Container, kind: str, prefix: str) -> Iterable[Problem]:

@@ -17,6 +17,7 @@ from chanproxy import config
 from chanproxy.config import ConfigurationError, StartError
 from chanproxy.config.labels import ENABLE, containerOf, isEnabled
 from chanproxy.container import Container
+from chanproxy.freezers.runtimes.composed import inOrder
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.words import safe
 
@@ -74,8 +75,8 @@ class Discovering:
                 self._remove(name, container)
         # Where one listens that goes, one that comes may want to.
         if not self._leaving:
-            for name, labels in listed.items():
-                self._look(name, labels)
+            for each in inOrder(found, lambda each: each.labels):
+                self._look(each.name, each.labels)
 
     def _remove(self, name: str, container: Container) -> None:
         del self._has[name]
@@ -101,7 +102,7 @@ class Discovering:
             if not isEnabled(labels, prefix):
                 self._refused.pop(name, None)
                 return
-            table = containerOf(kind, name, labels, prefix, self._table.trusted)
+            table = containerOf(self._table, name, labels)
             container = self._service.addContainer(table)
         except (ConfigurationError, StartError) as error:
             self._refuse(name, labels, "; ".join(map(str, error.problems)))

@@ -32,6 +32,7 @@ from chanproxy.interfaces import (
     ILocatedFreezer,
 )
 from chanproxy.kernel import descriptors
+from chanproxy.service.groups import Groups
 from chanproxy.service.guestport import GuestPort
 from chanproxy.service.listener import ChannelListener
 from chanproxy.service.ondemand import Demands
@@ -81,6 +82,7 @@ class Fleet:
         self.listeners: dict[tuple[str, str], ChannelListener] = {}
         self._guests: dict[str, GuestPort] = {}
         self._demands = Demands(reactor)
+        self._groups = Groups()
         self.limits = config.Limits()
         self.summary = Summary()
         self._tally: Tally | None = None
@@ -134,6 +136,7 @@ class Fleet:
         _guarded(self._guard, made)
         self.containers[container.name] = made
         self._demands.add(made, freezer, container)
+        self._groups.add(made, container)
         self.summary.add(made)
         self.tables[container.name] = self.written[container.name] = container
         if place:
@@ -228,6 +231,8 @@ class Fleet:
         @return: see L{stop}.
         """
         containers = {name: self.containers.pop(name) for name in names if name in self.containers}
+        for name in containers:
+            self._groups.remove(name)
         self.thaw(containers.values())
         stopping: list[ChannelListener | GuestPort] = []
         for name in containers:
@@ -277,6 +282,7 @@ class Fleet:
         self.written[table.name] = written = written or table
         made.settings = settings(written, table)
         self._demands.change(table)
+        self._groups.change(table)
         made.change(table.suspend, _bounds(table, self.limits), table.adoption)
 
     def write(self, tables: Iterable[config.Container]) -> None:

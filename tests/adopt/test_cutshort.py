@@ -18,7 +18,9 @@ from twisted.internet.task import deferLater
 
 from chanproxy.adopt import tracing
 from chanproxy.adopt.cutshort import CutShort
+from chanproxy.adopt.inspector import Inspector
 from chanproxy.adopt.processors import X86, Arm, Processor
+from chanproxy.adopt.subject import StillBusy
 from chanproxy.interfaces import ChanproxyReactor
 from tests.adopt.test_decode import arm, x86
 from tests.shared.frozen import Subject, compiled, needsCgroup
@@ -174,6 +176,81 @@ class TestPrograms:
             assert waiting.it.reason.endswith(" timeout")
 
         await together(one, [*KINDS, "epollrest"])
+
+    @asynchronous
+    async def test_givenUp(
+        self,
+        reactor: ChanproxyReactor,
+        stack: contextlib.ExitStack,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Suspends that end before anybody has looked, one after the other: each interrupts it."""
+
+        async def one(kind: str) -> None:
+            waiting = Waiting(stack, reactor, kind)
+            it = waiting.it
+            await it.sleep()
+            await waiting.at(0.3)
+            await waiting.woken()
+
+            freeze = it.container.freezer.freeze
+
+            def givenUp() -> Deferred[None]:
+                freezing = freeze()
+                while not waiting.subject.cgroup.frozen():
+                    pass
+                # Where nothing else happens meanwhile: nobody has looked.
+                it.container.suspension.resume("given up")
+                return freezing
+
+            with monkeypatch.context() as patch:
+                patch.setattr(it.container.freezer, "freeze", givenUp)
+                for number in range(4):
+                    await waiting.at(0.5 + 0.2 * number)
+                    await it.fails("given up")
+            await waiting.at(1.4)
+            await it.sleep()
+            what, at = await waiting.heard()
+            assert what == "over"
+            assert LENGTH <= at < LENGTH + LATE
+
+        for kind in KINDS:
+            await one(kind)
+
+    @pytest.mark.parametrize("touched", [False, True])
+    @asynchronous
+    async def test_lookGivenUp(
+        self,
+        reactor: ChanproxyReactor,
+        stack: contextlib.ExitStack,
+        monkeypatch: pytest.MonkeyPatch,
+        touched: bool,
+    ) -> None:
+        """The same in the middle of a look, before or after it has stopped the thread."""
+
+        def fails(self: Inspector, subject: object, tids: Sequence[int]) -> None:
+            if touched:
+                self._tracer.registers(tids)
+            raise StillBusy("given up")
+
+        async def one(kind: str) -> None:
+            waiting = Waiting(stack, reactor, kind)
+            await waiting.it.sleep()
+            await waiting.at(0.3)
+            await waiting.woken()
+            with monkeypatch.context() as patch:
+                patch.setattr(Inspector, "_waitsOf", fails)
+                for number in range(4):
+                    await waiting.at(0.5 + 0.2 * number)
+                    await waiting.it.fails("given up")
+            await waiting.at(1.4)
+            await waiting.it.sleep()
+            what, at = await waiting.heard()
+            assert what == "over"
+            assert LENGTH <= at < LENGTH + LATE
+
+        for kind in KINDS:
+            await one(kind)
 
     @asynchronous
     async def test_eventInBetween(

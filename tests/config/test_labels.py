@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,11 @@ from chanproxy.endpoints.containers import ContainerAddressSpec
 
 ON = {"chanproxy.enable": "true"}
 
+DOCKER, PODMAN = config.Discovery("docker"), config.Discovery("podman")
+TRUSTED = config.Discovery("docker", trusted=True)
+
+PROJECT = "com.docker.compose.project"
+
 
 def table(text: str) -> config.Container:
     """Of a file."""
@@ -22,7 +28,7 @@ def table(text: str) -> config.Container:
 
 def test_enabledAlone() -> None:
     """It wakes by its own sockets."""
-    assert containerOf("docker", "web", ON, "chanproxy") == table(
+    assert containerOf(DOCKER, "web", ON) == table(
         '[containers.web]\nfreezer = "docker:web"\nwake-on = "sockets"\n'
     )
 
@@ -39,7 +45,7 @@ def test_keys() -> None:
         "chanproxying.linger": "1",
         "x.chanproxy.linger": "1",
     }
-    assert containerOf("podman", "web", labels, "chanproxy") == table(
+    assert containerOf(PODMAN, "web", labels) == table(
         '[containers.web]\nfreezer = "podman:web"\nwake-on = "sockets"\nlinger = 30\n'
         'watched-processes = 12\ntimeouts = "5s"\nsuspend = "manual"\n'
     )
@@ -57,7 +63,7 @@ def test_channels() -> None:
         "chanproxy.channels.db.handled": "idle",
         "chanproxy.channels.db.descriptors": "refuse",
     }
-    made = containerOf("docker", "web", labels, "chanproxy", trusted=True)
+    made = containerOf(TRUSTED, "web", labels)
     assert made.adoption is None
     http, db = sorted(made.channels, key=lambda each: each.name, reverse=True)
     assert http.connect == ContainerAddressSpec("docker", "web", 80)
@@ -74,7 +80,7 @@ OWN = {
 
 def test_own() -> None:
     """An image has labels, too: they name the container's own ports, and loopback, and no more."""
-    assert containerOf("docker", "web", {**ON, **OWN}, "chanproxy").channels
+    assert containerOf(DOCKER, "web", {**ON, **OWN}).channels
 
 
 @pytest.mark.parametrize(
@@ -94,17 +100,17 @@ def test_others(label: str, value: str, says: str) -> None:
     if value.startswith("unix:"):
         labels["chanproxy.channels.c.descriptors"] = "refuse"
     with pytest.raises(config.ConfigurationError) as caught:
-        containerOf("docker", "web", labels, "chanproxy")
+        containerOf(DOCKER, "web", labels)
     assert f"chanproxy.{label}: {says}" in str(caught.value)
     assert "or write trusted = true in [discovery.docker]" in str(caught.value)
-    assert containerOf("docker", "web", labels, "chanproxy", trusted=True)
+    assert containerOf(TRUSTED, "web", labels)
 
 
 def test_prefix() -> None:
     """Another one than ours."""
     labels = {"org.example.sleep.enable": "true", "org.example.sleep.linger": "3"}
     assert isEnabled(labels, "org.example.sleep")
-    assert containerOf("docker", "web", labels, "org.example.sleep").linger == 3
+    assert containerOf(evolve(DOCKER, prefix="org.example.sleep"), "web", labels).linger == 3
     assert not isEnabled(labels, "chanproxy")
 
 
@@ -125,7 +131,7 @@ def test_prefix() -> None:
 def test_wrong(label: str, value: str, says: str) -> None:
     """It is said of the label."""
     with pytest.raises(config.ConfigurationError) as caught:
-        containerOf("docker", "web", {**ON, label: value}, "chanproxy")
+        containerOf(DOCKER, "web", {**ON, label: value})
     assert says in str(caught.value)
 
 
@@ -145,7 +151,7 @@ def test_perhapsEnabled() -> None:
 def test_anything(labels: dict[str, str]) -> None:
     """It is a container, or said what is wrong; nothing else comes of it."""
     with contextlib.suppress(config.ConfigurationError):
-        made = containerOf("docker", "web", labels, "chanproxy")
+        made = containerOf(DOCKER, "web", labels)
         assert made.freezer == "docker:web"
 
 
@@ -183,7 +189,28 @@ def test_wrongDemand(freezer: str, keys: str, says: str) -> None:
 def test_demandNobody() -> None:
     """Nothing listens for one that has no channel."""
     with pytest.raises(config.ConfigurationError, match="nobody can connect to one that does not"):
-        containerOf("docker", "web", {**ON, "chanproxy.on-demand": "start"}, "chanproxy")
+        containerOf(DOCKER, "web", {**ON, "chanproxy.on-demand": "start"})
+
+
+def test_groups() -> None:
+    """Those of the file are not theirs to join, whoever has made the image."""
+    for by, group in ((DOCKER, "docker:shop"), (TRUSTED, "shop")):
+        assert containerOf(by, "web", {**ON, "chanproxy.group": "shop"}).group == group
+        assert containerOf(by, "web", {**ON, PROJECT: "shop"}).group == ""
+        project = evolve(by, byProject=True)
+        assert containerOf(project, "web", {**ON, PROJECT: "shop"}).group == group
+        assert containerOf(project, "web", ON).group == ""
+        mine = {**ON, PROJECT: "other", "chanproxy.group": "shop"}
+        assert containerOf(project, "web", mine).group == group
+    # As a file may say it.
+    read = table('[containers.web]\nfreezer = "docker:web"\ngroup = "docker:shop"\n')
+    assert read.group == "docker:shop"
+
+
+def test_wrongGroup() -> None:
+    """A name, and nothing else."""
+    with pytest.raises(config.ConfigurationError, match=r"chanproxy\.group: 'a b' is no name of a"):
+        containerOf(DOCKER, "web", {**ON, "chanproxy.group": "a b"})
 
 
 def test_tables() -> None:

@@ -92,6 +92,17 @@ class Home:
         assert isinstance(self.last, NotIdle)
         return str(self.last)
 
+    async def fails(self, why: str) -> None:
+        """Until a suspend fails for that: programs take a moment until they wait again."""
+        deadline = self.reactor.seconds() + PATIENCE
+        said = ""
+        while said != why:
+            assert self.reactor.seconds() < deadline, said
+            self.results.clear()
+            self.suspend()
+            await until(self.reactor, lambda: bool(self.results))
+            said = str(self.last)
+
     def close(self) -> None:
         """Let it run."""
         self.container.stop()

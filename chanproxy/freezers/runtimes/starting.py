@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from twisted.internet.task import deferLater
 
+from chanproxy.freezers.runtimes.composed import PROJECT, SERVICE, needs
 from chanproxy.freezers.runtimes.engine import Engine, EngineError
 from chanproxy.freezers.runtimes.followed import describe, isRunning, pathOfAll
 
@@ -20,10 +21,6 @@ LOOKS = 0.1
 
 DEEP = 8
 """How many containers may depend on the next, one after the other."""
-
-_PROJECT, _SERVICE = "com.docker.compose.project", "com.docker.compose.service"
-_DEPENDS = "com.docker.compose.depends_on"
-"""What Compose writes on containers; the last one as C{db:service_healthy:false,cache:...}."""
 
 
 async def start(engine: Engine, name: str, deep: int = DEEP) -> None:
@@ -72,10 +69,9 @@ def _isHealthy(container: Any) -> bool:
 async def _before(engine: Engine, container: Any) -> list[str]:
     """The containers that one depends on, as Compose has written it."""
     labels: Mapping[str, str] = (container.get("Config") or {}).get("Labels") or {}
-    services = [each.partition(":")[0] for each in labels.get(_DEPENDS, "").split(",")]
     found = []
-    for service in filter(None, services):
-        wanted = [f"{_PROJECT}={labels.get(_PROJECT, '')}", f"{_SERVICE}={service}"]
+    for service in needs(labels):
+        wanted = [f"{PROJECT}={labels.get(PROJECT, '')}", f"{SERVICE}={service}"]
         listed = (await engine.askPlainly(pathOfAll(*wanted))).parsed()
         found += [str(each["Id"]) for each in listed or ()]
     return found
