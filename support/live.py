@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from support.cgroups import TemporaryCgroup
 
@@ -109,7 +109,10 @@ class LiveService:
     @ivar log: what it logs, a file.
     @ivar service: the process, or None.
     @ivar within: a command that runs it.
+    @cvar living: those that run now.
     """
+
+    living: ClassVar[list[LiveService]] = []
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -184,7 +187,19 @@ class LiveService:
         if self.service is not None:
             self.end(signal.SIGKILL)
 
+    def statement(self) -> str:
+        """What it has logged, and says of its containers now: for who looks why a test failed."""
+        text = self.log.read_text() if self.log.exists() else ""
+        ask = [*self.within, sys.executable, "-m", "chanproxy", "ps", "--socket", str(self.control)]
+        with contextlib.suppress(subprocess.SubprocessError):
+            done = subprocess.run(
+                ask, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10, check=False
+            )
+            text += done.stdout.decode(errors="replace")
+        return text
+
     def __enter__(self) -> Self:
+        self.living.append(self)
         return self
 
     def __exit__(
@@ -193,9 +208,10 @@ class LiveService:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.living.remove(self)
         try:
-            if error is not None and self.log.exists():
-                print(self.log.read_text())
+            if error is not None:
+                print(self.statement())
         finally:
             self.close()
 

@@ -19,6 +19,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from zope.interface import implementer
 
 from chanproxy.interfaces import ChanproxyReactor
+from support.live import LiveService
 from tests.shared.leaks import nothingCritical, nothingLeft, threadsDone
 
 # How long an example takes says how busy the machine is; what is to be fast has a benchmark.
@@ -90,8 +91,14 @@ def open_() -> Iterator[Path]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """On CI the real parts have to be there: a skip is a failure."""
+    """
+    On CI the real parts have to be there: a skip is a failure.  Of a failure, what real services
+    say that still run then.
+    """
     report = yield
+    if report.failed and call.when == "call":
+        told = [(f"said by {each.control}", each.statement()) for each in LiveService.living]
+        report.sections += told
     if report.skipped and os.environ.get("CI"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid}: skipped on CI: {report.longrepr}"

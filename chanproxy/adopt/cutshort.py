@@ -118,9 +118,10 @@ class CutShort:
     def foresee(self, pid: int, tid: int, cut: Cut) -> None:
         """Should there be a freeze now, a running thread's wait would be cut short."""
         with suppress(Gone, OSError):
-            # To be stopped counts as a wait, as does asking again; it may be thawed before both.
+            # To be stopped counts as a wait, as does asking again; a thaw may come before both, or
+            # when it has been interrupted and has not stopped yet.
             count = switchesOf(pid, tid)
-            cut.counts, cut.settled = (count, count + 2), True
+            cut.counts, cut.settled = (count, count + 1, count + 2), True
             self._foreseen[pid, tid] = cut
 
     def _settle(self, pid: int, tid: int, cut: Cut) -> bool:

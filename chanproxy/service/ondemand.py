@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
@@ -55,6 +55,7 @@ class OnDemand:
         self._container = container
         self._freezer = freezer
         self._starting: Deferred[None] | None = None
+        self._stopping: Deferred[None] | None = None
         self._waits: list[Deferred[None]] = []
         # When it was started, and until when its program may not listen yet.
         self._at = -PAUSE
@@ -85,8 +86,8 @@ class OnDemand:
             await deferLater(self._clock, AGAIN)
 
     def _running(self) -> Deferred[None]:
-        """Fires when it runs; one start for all who wait."""
-        if self._starting is None:
+        """Fires when it runs; one start for all who wait, once it is stopped that is being."""
+        if self._starting is None and self._stopping is None:
             if self._freezer.processes():
                 return succeed(None)
             self._start()
@@ -140,7 +141,8 @@ class OnDemand:
             name=self._container.name,
             seconds=self.table.stopAfter,
         )
-        self._freezer.stop().addErrback(self._notStopped)
+        self._stopping = stopping = self._freezer.stop()
+        stopping.addErrback(self._notStopped).addBoth(self._isStopped)
 
     def _notStopped(self, failure: Failure) -> None:
         failure.trap(FreezerError)
@@ -150,6 +152,13 @@ class OnDemand:
             why=safe(failure.getErrorMessage()),
         )
 
+    def _isStopped(self, result: Failure | None) -> None:
+        self._stopping = None
+        if self._waits:
+            self._start()
+        if isinstance(result, Failure):
+            self._log.failure("{name}: not stopped", result, name=self._container.name)
+
     def end(self) -> None:
         """Its container leaves: start and stop it no more.  Idempotent."""
         self._container.suspension.removeWatcher(self._changed)
@@ -157,6 +166,8 @@ class OnDemand:
         starting = self._starting
         if starting is not None:
             starting.cancel()
+        # Who waits until it is stopped.
+        self._tell(Failure(CancelledError()))
 
 
 def reach(demand: OnDemand | None, connect: Callable[[], Deferred[T]]) -> Deferred[T]:

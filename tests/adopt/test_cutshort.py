@@ -172,6 +172,7 @@ class TestPrograms:
             what, at = await waiting.heard()
             assert what == "over"
             assert LENGTH <= at < LENGTH + LATE
+            await waiting.it.woken()
             assert waiting.it.reason.startswith("web/oversleeps[")
             assert waiting.it.reason.endswith(" timeout")
 

@@ -81,7 +81,8 @@ def other(key: Key) -> str:
         return '["timerfd"]'
     if isinstance(kind, (Number, Seconds)):
         return "7"
-    return {"freezer": '"cgroup:c"', "timeouts": '"all"'}.get(key.name, '"/run/x/y"')
+    texts = {"freezer": '"cgroup:c"', "timeouts": '"all"', "group": '"shop"'}
+    return texts.get(key.name, '"/run/x/y"')
 
 
 @pytest.mark.parametrize("name", [key.name for key in KEYS.values()])

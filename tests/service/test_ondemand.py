@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectError
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from chanproxy import config
@@ -40,6 +41,7 @@ class Freezer:
         self.starts: list[Deferred[None]] = []
         self.stops = 0
         self.cancelled = 0
+        self.stopping: Deferred[None] = succeed(None)
 
     def processes(self) -> list[int]:
         return [1] if self.runs else []
@@ -53,7 +55,7 @@ class Freezer:
 
     def stop(self) -> Deferred[None]:
         self.stops += 1
-        return succeed(None)
+        return self.stopping
 
 
 class Container:
@@ -191,6 +193,33 @@ class OnDemandTests(SynchronousTestCase):
         self.container.becomes("asleep")
         self.clock.advance(20)
         assert self.freezer.stops == 1
+
+    def test_whileItIsStopped(self) -> None:
+        """Who comes while it is stopped waits for that, and has it started again."""
+        for result in (None, Failure(FreezerError("docker:web: no"))):
+            self.freezer.runs, self.freezer.stopping = True, Deferred()
+            self.container.becomes("asleep")
+            self.clock.advance(20)
+            reached = self.reach()
+            before = self.tries
+            self.clock.advance(PAUSE)
+            assert (self.tries, len(self.freezer.starts)) == (before, self.freezer.stops - 1)
+            self.listens, self.freezer.runs = True, False
+            self.freezer.stopping.callback(result)
+            self.begins()
+            assert self.successResultOf(reached) == "connected"
+            self.container.becomes("awake")
+
+    def test_endedMeanwhile(self) -> None:
+        """Its container leaves in that time."""
+        self.freezer.stopping = Deferred()
+        self.container.becomes("asleep")
+        self.clock.advance(20)
+        reached = self.reach()
+        self.demand.end()
+        self.fails(reached, CancelledError)
+        self.freezer.stopping.callback(None)
+        assert self.freezer.starts == []
 
     def test_changed(self) -> None:
         """By another table it starts and stops no more."""

@@ -34,6 +34,10 @@ async def start(engine: Engine, name: str, deep: int = DEEP) -> None:
     container = await describe(engine, name)
     for other in await _before(engine, container) if deep else ():
         await start(engine, other, deep - 1)
+    while container["State"].get("Status") == "stopping":
+        # Podman refuses to start it meanwhile.
+        await deferLater(engine.reactor, LOOKS)
+        container = await describe(engine, name)
     if not isRunning(container):
         await _order(engine, f"/containers/{quote(name, safe='')}/start")
     while not _isHealthy(container):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 
@@ -128,6 +130,20 @@ def test_database(runtime: Runtime, service: Discovering, database: list[str]) -
     for number in range(1, 6):
         has(service, both, "asleep")
         assert asked() == (200, b"%d" % (int(before) + number))
+
+
+@pytest.mark.parametrize("service", ["by-project = true\n"], indirect=True)
+def test_together(runtime: Runtime, service: Discovering, database: list[str]) -> None:
+    """With one more line for all projects, who wakes the one wakes the other, in one turn."""
+    runtime.do(*database, "up", "--detach")
+    both = ["shop_db_1", "shop_web_1"]
+    has(service, both)
+    until("its program", _counts)
+    has(service, both, "asleep")
+    chanproxy = [sys.executable, "-m", "chanproxy"]
+    where = ["shop_web_1", "--socket", str(service.control)]
+    subprocess.run([*chanproxy, "resume", *where], check=True, stdout=subprocess.DEVNULL)
+    until("a wake", lambda: "shop_db_1 awake: group docker:shop" in service.log.read_text())
 
 
 def _counts() -> bool:

@@ -38,12 +38,20 @@ SELF = {
 
 
 class Discovering(LiveService):
-    """A service that has no container in its file."""
+    """
+    A service that has no container in its file.
+
+    @ivar settings: lines of the table of its engine.
+    """
+
+    settings = ""
 
     def start(self) -> None:
         """Until it listens."""
         file = self.directory / "chanproxy.toml"
-        file.write_text(f'control = "seqpacket:{self.control}"\n[discovery.{KIND}]\n')
+        file.write_text(
+            f'control = "seqpacket:{self.control}"\n[discovery.{KIND}]\n{self.settings}'
+        )
         self.service = self.run("--config", str(file))
         self.waitFor("listening", lambda: listens(self.control))
 
@@ -82,9 +90,10 @@ def some(runtime: Runtime) -> Iterator[Some]:
 
 
 @pytest.fixture
-def service(place: Path) -> Iterator[Discovering]:
-    """One that runs."""
+def service(place: Path, request: pytest.FixtureRequest) -> Iterator[Discovering]:
+    """One that runs; it may be given settings."""
     with Discovering(place) as made:
+        made.settings = getattr(request, "param", "")
         made.start()
         yield made
 
