@@ -112,7 +112,7 @@ class LiveService:
     @cvar living: those that run now.
     """
 
-    living: ClassVar[list[LiveService]] = []
+    living: ClassVar[set[LiveService]] = set()
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -123,6 +123,7 @@ class LiveService:
 
     def run(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start C{twistd chanproxy}."""
+        self.living.add(self)
         twistd = [*self.within, *TWISTD, "-n", "--pidfile=", f"--logfile={self.log}"]
         places = {
             f"CHANPROXY_{each.upper()}_DIRECTORY": str(self.directory / each)
@@ -155,6 +156,7 @@ class LiveService:
         """
         assert self.service is not None
         service, self.service = self.service, None
+        self.living.discard(self)
         children = childrenOf(service.pid)
         if number == signal.SIGKILL:
             guardians = guardiansOf(service.pid)
@@ -199,7 +201,6 @@ class LiveService:
         return text
 
     def __enter__(self) -> Self:
-        self.living.append(self)
         return self
 
     def __exit__(
@@ -208,7 +209,6 @@ class LiveService:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.living.remove(self)
         try:
             if error is not None:
                 print(self.statement())

@@ -12,7 +12,7 @@ import select
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from chanproxy.guest import CallRefused, GuestError
 from chanproxy.words import brief, meant
@@ -67,6 +67,19 @@ def answered(waiting: Iterable[Pending], timeout: float | None = None) -> list[P
     return [known[descriptor] for descriptor, _ in ready]
 
 
+class Listing(NamedTuple):
+    """
+    Containers, and what they do; entries are as C{ListContainers} gives them.
+
+    @ivar now: when that was: nanoseconds (C{CLOCK_BOOTTIME}).
+    @ivar leftAlone: those that want to sleep, and say so wrongly.
+    """
+
+    found: list[dict[str, Any]]
+    now: int
+    leftAlone: list[dict[str, Any]]
+
+
 class Service(ABC):
     """
     One that runs.
@@ -103,13 +116,8 @@ class Service(ABC):
     def close(self) -> None:
         """Disconnect.  Idempotent."""
 
-    def containers(self) -> tuple[list[dict[str, Any]], int]:
-        """
-        Each container, with what it does.
-
-        @return: entries as C{ListContainers} gives them, and the time: nanoseconds
-            (C{CLOCK_BOOTTIME}).
-        """
+    def containers(self) -> Listing:
+        """Each container, with what it does."""
         found: list[dict[str, Any]] = []
         first: int | None = None
         while True:
@@ -117,20 +125,22 @@ class Service(ABC):
             found += answer["containers"]
             first = answer.get("next_container")
             if first is None:
-                return found, answer["now"]
+                return Listing(found, answer["now"], answer.get("left_alone", []))
 
-    def some(self, names: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
+    def some(self, names: Sequence[str]) -> Listing:
         """
         As L{containers}, those of some names; of all, if there is none.
 
         @raise NoSuchContainer: there is none of such a name.
         """
-        found, now = self.containers()
-        known = [each["name"] for each in found]
+        listing = self.containers()
+        known = [each["name"] for each in listing.found]
         for name in names:
             if name not in known:
                 raise NoSuchContainer(name, known)
-        return [each for each in found if not names or each["name"] in names], now
+        if not names:
+            return listing
+        return Listing([each for each in listing.found if each["name"] in names], listing.now, [])
 
     def describe(self, name: str) -> dict[str, Any]:
         """What C{Describe} says of one, with all its sources."""

@@ -94,7 +94,7 @@ def containerNames(
     given = context.params.get(parameter.name or "") or ()
     try:
         with contextlib.closing(serviceAt(whereFrom(context), COMPLETING)) as service:
-            found, _ = service.containers()
+            found, _, _ = service.containers()
     except (GuestError, OSError, click.UsageError):
         return []
     names = (each["name"] for each in found)

@@ -175,7 +175,7 @@ class _Follower:
 
     def _round(self) -> None:
         """Look at all whose figures have changed, then hear of some for a while."""
-        found, _ = self._service.containers()
+        found, _, _ = self._service.containers()
         if self._gone:
             self._gone = False
             click.echo("chanproxy: the service is there again", err=True)
@@ -278,7 +278,7 @@ def events(where: Where, asJson: bool, follow: bool, lines: int, names: tuple[st
     """
     printer = _Printer(asJson)
     with asking(where) as service:
-        found, _ = service.some(names)
+        found, _, _ = service.some(names)
         rings = {each["name"]: Ring(each["name"]) for each in found}
         known: list[Event] = []
         for description in service.described(list(rings)):

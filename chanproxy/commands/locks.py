@@ -27,7 +27,7 @@ def locks(where: Where, asJson: bool, names: tuple[str, ...]) -> None:
     Those of all containers, or of these NAMEs.  A row for each who holds one.
     """
     with asking(where) as service:
-        found, _ = service.some(names)
+        found, _, _ = service.some(names)
         # One that sleeps would be awake if a lock were held.
         awake = [each["name"] for each in found if each["state"] != "asleep"]
         described = list(service.described(awake))

@@ -24,24 +24,30 @@ def ps(where: Where, asJson: bool, names: tuple[str, ...]) -> None:
 
     All of them, or these NAMEs.  FOR is how long it is awake, or asleep; ASLEEP the share of today
     that it slept; SPARED how much of a processor that has spared; WHY what keeps it awake, or what
-    woke it last.
+    woke it last.  What is left alone wants to sleep by its labels, and WHY says what is wrong with
+    those.
     """
     with asking(where) as service:
-        found, now = service.some(names)
+        found, now, left = service.some(names)
     moment = Moment(now)
     rows = [Row.of(entry, moment) for entry in found]
     if asJson:
         for row in rows:
             jsonLine(row.fields())
+        for each in left:
+            jsonLine({"name": each["name"], "state": "left_alone", **each})
         return
+    alone = [
+        (each["name"], "left alone", "", "", "", f"of {each['engine']}: {each['why']}")
+        for each in left
+    ]
     table(
         HEAD,
-        [
-            (
-                *(row.name, row.shownState, duration(row.seconds)),
-                *(*row.worth, row.reason(moment)),
-            )
-            for row in rows
-        ],
+        [*(_cells(row, moment) for row in rows), *alone],
         right=("FOR", "ASLEEP", "SPARED"),
     )
+
+
+def _cells(row: Row, moment: Moment) -> tuple[str, ...]:
+    seconds = duration(row.seconds)
+    return row.name, row.shownState, seconds, *row.worth, row.reason(moment)

@@ -65,7 +65,7 @@ class _Top:
 
     def _look(self) -> None:
         try:
-            found, now = self._service.containers()
+            found, now, _ = self._service.containers()
             moment = Moment(now)
             self._board.show([Row.of(entry, moment) for entry in found], moment)
             self._lookInside()
@@ -166,7 +166,7 @@ def _print(service: Service, interval: float, count: int | None) -> None:
         if number:
             time.sleep(interval)
         try:
-            found, now = service.containers()
+            found, now, _ = service.containers()
         except ServiceGone as error:
             if not number:
                 raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import asdict
@@ -26,7 +26,8 @@ from chanproxy.container import Container
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.kernel import calls
 from chanproxy.manager.caller import Caller, Method, Reply, Request
-from chanproxy.manager.describe import fitting, portion
+from chanproxy.manager.calls_containers import listContainers
+from chanproxy.manager.describe import fitting, portion, shortened
 from chanproxy.manager.dispatch import METHODS, Manager
 from chanproxy.manager.errors import (
     MANAGER,
@@ -52,6 +53,17 @@ _KEYS = {key.parameter: key for key in ALL}
 _SETTABLE = {key.parameter: key.name for key in ALL if key.name in SETTABLE}
 
 
+class LeftAlone(Protocol):
+    """A container that is not run, though it wants to be."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def why(self) -> str: ...
+
+
 class Administered(Protocol):
     """The service, as these methods see it."""
 
@@ -59,6 +71,8 @@ class Administered(Protocol):
     def containers(self) -> Mapping[str, Container]: ...
     @property
     def limits(self) -> config.Limits: ...
+    @property
+    def leftAlone(self) -> Sequence[LeftAlone]: ...
     def addContainer(self, container: config.Container) -> Container: ...
     def removeContainer(self, name: str) -> Deferred[object]: ...
     def setContainer(
@@ -81,6 +95,7 @@ class ServiceManager(Manager):
     def methods(self) -> Mapping[str, Mapping[str, Method]]:
         """Those of the containers, and those of the service."""
         own: dict[str, Method] = {
+            "ListContainers": self.listContainers,
             "StartTrace": self.startTrace,
             "StopTrace": self.stopTrace,
             "AddContainer": self.addContainer,
@@ -95,6 +110,18 @@ class ServiceManager(Manager):
             raise PermissionDenied(
                 f"{caller.who} may not: this is for root and for the user that the service runs as"
             )
+
+    def listContainers(self, request: Request) -> Reply:
+        """Also those that are left alone, though they have a label."""
+        details = request.parameters.value("details")
+        reply = listContainers(request)
+        if not details or "next_container" in reply.parameters:
+            return reply
+        left = self._service.leftAlone if request.caller.rights.administers else []
+        said = [
+            {"name": each.name, "engine": each.engine, "why": shortened(each.why)} for each in left
+        ]
+        return Reply({**reply.parameters, "left_alone": portion(said, 0)[0]}) if said else reply
 
     def addContainer(self, request: Request) -> Reply:
         """Run one more container."""

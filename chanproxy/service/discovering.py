@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,6 +35,22 @@ class IService(Protocol):
     def removeContainer(self, name: str) -> Deferred[object]: ...
 
 
+@frozen
+class LeftAlone:
+    """
+    A container that says by its labels that it wants to sleep, and does so wrongly.
+
+    @ivar engine: whose it is.
+    @ivar why: what is wrong.
+    @ivar labels: all of them.
+    """
+
+    name: str
+    engine: str
+    why: str
+    labels: Mapping[str, str]
+
+
 class Discovering:
     """Those of one engine."""
 
@@ -47,8 +64,7 @@ class Discovering:
         self._service = service
         self._listing: Listing | None = None
         self._has: dict[str, tuple[Mapping[str, str], Container]] = {}
-        # Why containers are left alone that are labelled.
-        self._refused: dict[str, tuple[Mapping[str, str], str]] = {}
+        self._refused: dict[str, LeftAlone] = {}
         self._leaving = 0
 
     def start(self) -> None:
@@ -57,6 +73,11 @@ class Discovering:
 
         label = f"{self._table.prefix}.{ENABLE}"
         self._listing = listing(self._table.name, label, self._told, self._reactor)
+
+    @property
+    def leftAlone(self) -> Sequence[LeftAlone]:
+        """Those that have the label, and are not run."""
+        return list(self._refused.values())
 
     def stop(self) -> None:
         """Look no more; what runs is the service's to stop.  Idempotent."""
@@ -116,8 +137,8 @@ class Discovering:
 
     def _refuse(self, name: str, labels: Mapping[str, str], why: str) -> None:
         before = self._refused.get(name)
-        self._refused[name] = labels, why
-        if before != (labels, why):
+        self._refused[name] = refused = LeftAlone(name, self._table.name, why, labels)
+        if before != refused:
             # Once, however often it is listed.
             self._log.error(
                 "{name} of {kind} is left alone: {why}",

@@ -6,7 +6,7 @@ Below a parent service of any Twisted application, or under C{twistd} by L{chanp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -31,7 +31,7 @@ from chanproxy.kernel.closing import closer
 from chanproxy.manager.access import Access, AccessError
 from chanproxy.manager.administration import ServiceManager
 from chanproxy.service.callports import CallPorts
-from chanproxy.service.discovering import Discovering
+from chanproxy.service.discovering import Discovering, LeftAlone
 from chanproxy.service.fleet import Fleet
 from chanproxy.service.keeping import Keeping
 from chanproxy.service.reloading import Reloading
@@ -94,6 +94,11 @@ class ChanproxyService(Service):
     def containers(self) -> dict[str, Container]:
         """By name, while running."""
         return self._fleet.containers
+
+    @property
+    def leftAlone(self) -> Sequence[LeftAlone]:
+        """Those that have a label, and are not run."""
+        return [each for discovering in self._discovering for each in discovering.leftAlone]
 
     @property
     def summary(self) -> Summary:

@@ -21,6 +21,13 @@ from chanproxy.freezers.runtimes.engine import AWAY, Answer, Engine, reasonOf
 T = TypeVar("T")
 
 
+SETTLES = 0.5
+"""
+Seconds after an event until it is asked once more: Docker tells of a new name, and may answer with
+the old one for some milliseconds.
+"""
+
+
 @define(eq=False)
 class Asked(Generic[T]):
     """
@@ -37,10 +44,23 @@ class Asked(Generic[T]):
     _asking: Deferred[Any] | None = None
     _again: bool = False
     _call: IDelayedCall | None = None
+    _settling: IDelayedCall | None = None
     _ended: bool = False
     _logged: str = ""
 
     _log = Logger()
+
+    def happened(self) -> None:
+        """Something has, which changes it; whether the engine answers so at once is not known."""
+        self.ask()
+        if self._settling is not None:
+            self._settling.reset(SETTLES)
+        elif not self._ended:
+            self._settling = self._engine.reactor.callLater(SETTLES, self._settled)
+
+    def _settled(self) -> None:
+        self._settling = None
+        self.ask()
 
     def ask(self) -> None:
         """It may have changed."""
@@ -59,9 +79,10 @@ class Asked(Generic[T]):
     def end(self) -> None:
         """Ask no more, and tell no more.  Idempotent."""
         self._ended = True
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        for call in (self._call, self._settling):
+            if call is not None:
+                call.cancel()
+        self._call = self._settling = None
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.cancel()

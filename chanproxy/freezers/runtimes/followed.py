@@ -70,7 +70,7 @@ class _Followed:
         if ours:
             self._follower.happens(event.action)
         if (ours or self._name in event.names) and not event.action.startswith("exec_"):
-            self._asked.ask()
+            self._asked.happened()
 
     def _told(self, container: Any) -> None:
         if container is None:

@@ -70,7 +70,7 @@ class Listing:
     def happens(self, event: Event) -> None:
         """See L{Watcher}."""
         if event.action in CHANGES:
-            self._asked.ask()
+            self._asked.happened()
 
 
 def _parsed(answer: Answer) -> Sequence[Listed]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
@@ -34,9 +35,21 @@ class There:
     def endpointForURI(self, uri: Any) -> Any:
         host = self.host
         if host.path:
-            return UNIXClientEndpoint(self.reactor, host.path, PATIENCE)
+            return _Quiet(UNIXClientEndpoint(self.reactor, host.path, PATIENCE))
         endpoint = HostnameEndpoint(self.reactor, host.host, host.port, PATIENCE)
-        return wrapClientTLS(_options(host), endpoint) if host.certificates else endpoint
+        return _Quiet(wrapClientTLS(_options(host), endpoint) if host.certificates else endpoint)
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class _Quiet:
+    """Says nothing of each connection in the log: there is one for each question."""
+
+    _endpoint: Any
+
+    def connect(self, factory: Any) -> Any:
+        factory.noisy = False
+        return self._endpoint.connect(factory)
 
 
 def whyNotTrusted(host: Host) -> str | None:

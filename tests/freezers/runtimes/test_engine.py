@@ -329,6 +329,22 @@ async def test_listed(
         assert told == [found]
 
 
+@asynchronous
+async def test_listedLate(reactor: ChanproxyReactor, tmp_path: Path) -> None:
+    """It tells of a change, and answers as before for a moment."""
+    event = {"Action": "rename", "Actor": {"ID": ID, "Attributes": {"name": "web2"}}}
+    line = json.dumps(event).encode() + b"\n"
+    before, after = (b'[{"Names": ["/%s"]}]' % name for name in (b"web", b"web2"))
+    async with listing(reactor, tmp_path / "e", before) as (played, told):
+        await until(reactor, lambda: told)
+        (events,) = (each for each in played.connections if each.path.startswith("/events"))
+        events.transport.write(b"%x\r\n%s\r\n" % (len(line), line))  # type: ignore[union-attr]
+        await until(reactor, lambda: len(told) == 2)
+        played.answers["/json"] = answer(after)
+        await until(reactor, lambda: len(told) == 3)
+    assert [each.name for names in told for each in names] == ["web", "web", "web2"]
+
+
 @pytest.mark.parametrize("listed", [b"{}x", b"3", b"[3]", b'[{"Names": 3}]', b'[{"Names": []}]'])
 @asynchronous
 async def test_listedWrong(

@@ -105,6 +105,12 @@ def states(service: Discovering) -> dict[str, str]:
     return {each["name"]: each["state"] for each in json.loads(done.stdout)["containers"]}
 
 
+def ps(service: Discovering, *words: str) -> str:
+    """The rows of all containers."""
+    argv = [sys.executable, "-m", "chanproxy", "ps", "--socket", str(service.control), *words]
+    return subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout.decode()
+
+
 def ask(port: int, text: bytes = b"hello") -> bytes:
     """Ask whoever answers there."""
     with socket.create_connection(("127.0.0.1", port), 10) as peer:
@@ -152,6 +158,18 @@ def test_wrongLabel(some: Some, service: Discovering) -> None:
     has(service, ["good"], "asleep")
     said = f"bad of {KIND} is left alone: chanproxy.lingr: is not known; did you mean linger?"
     until("said", lambda: said in service.log.read_text())
+    wrong = "chanproxy.lingr: is not known; did you mean linger?"
+    (row,) = [" ".join(line.split()) for line in ps(service).splitlines() if "bad" in line]
+    assert row == f"bad left alone of {KIND}: {wrong}"
+    (line,) = [line for line in ps(service, "--json").splitlines() if '"bad"' in line]
+    assert json.loads(line) == {
+        "name": "bad",
+        "state": "left_alone",
+        "engine": KIND,
+        "why": wrong,
+    }
+    # Who asks for others has no use for it.
+    assert "bad" not in ps(service, "good")
     some.remove("bad")
     some.run("bad", {"chanproxy.enable": "true", "chanproxy.linger": "0.05"}, "--network=none")
     has(service, ["bad", "good"], "asleep")
