@@ -492,6 +492,24 @@ class Systemd(Runtime):
         super().close()
 
 
+class Unit(Runtime):
+    """The same unit, for who is inside with that systemd already."""
+
+    spec = Systemd.spec
+
+    def start(self) -> None:
+        """See L{Runtime}."""
+        self.do("systemctl", "start", "web")
+        until("an answer", answers)
+
+    def remove(self) -> None:
+        """See L{Runtime}."""
+        self.do("systemctl", "stop", "web")
+
+
 ALL: Mapping[str, type[Runtime]] = {
     each.__name__.lower(): each for each in (Docker, Podman, Runc, Crun, Lxc, Systemd)
 }
+
+WITHIN: Mapping[str, type[Runtime]] = {"unit": Unit}
+"""For tests that are run by those of another one."""

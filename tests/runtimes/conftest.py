@@ -1,4 +1,4 @@
-"""What is in C{inside} is run by C{test_runtimes.py}, in an arena of its own."""
+"""What is in C{inside} is run by C{insides.py}, in an arena of its own."""
 
 from __future__ import annotations
 

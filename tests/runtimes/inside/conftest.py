@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.arena import KIND
-from support.runtimes import ALL, Runtime
+from support.runtimes import ALL, WITHIN, Runtime
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     """It is served, and has no container."""
-    made = ALL[KIND](tmp_path_factory.mktemp("runtime"))
+    made = {**ALL, **WITHIN}[KIND](tmp_path_factory.mktemp("runtime"))
     try:
         made.prepare()
         yield made

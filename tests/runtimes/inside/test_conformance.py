@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,10 @@ from chanproxy.freezers import makeFreezer
 from chanproxy.freezers.runtimes.located import LocatedFreezer
 from chanproxy.testing.freezers import FreezerConformance, FreezerSubject
 from support.arena import asleep, cgroups, program
+from support.places import ROOT
 from support.runtimes import PATIENCE, Runtime
 
-# A unit is seen only from inside of its own.
-pytestmark = pytest.mark.runtimes("docker", "podman", "runc", "crun", "lxc")
+ALL = ("docker", "podman", "runc", "crun", "lxc", "unit")
 
 
 async def _untilQuiet(reactor: Any) -> None:
@@ -40,6 +42,7 @@ def turns(reactor: Any) -> Deferred[None]:
     return ensureDeferred(_untilQuiet(reactor))
 
 
+@pytest.mark.runtimes(*ALL)
 class TestLocated(FreezerConformance):
     """One of each kind."""
 
@@ -87,6 +90,17 @@ class TestLocated(FreezerConformance):
                 runtime.remove()
 
 
+@pytest.mark.runtimes("systemd")
+def test_within(runtime: Runtime, place: Path) -> None:
+    """A unit is seen only from inside of its own."""
+    run = [sys.executable, "-m", "pytest", __file__, "-q", "--numprocesses=0"]
+    run += ["-p", "no:cacheprovider", f"--basetemp={place}/unit"]
+    there = ["env", "CHANPROXY_TEST_ARENA=unit", "sh", "-c", 'cd "$0" && exec "$@"', str(ROOT)]
+    said = runtime.do(*runtime.within, *there, *run, patience=300)
+    assert re.search(r"^\d{2} passed in", said, re.MULTILINE), said
+
+
+@pytest.mark.runtimes(*ALL)
 def test_nothingIsLeft() -> None:
     """Neither a program, nor a cgroup of it."""
     assert not program()

@@ -1,7 +1,7 @@
 """
 Containers of real runtimes, by their names, behind a real service that wakes them by their sockets.
 
-Run in an arena, by C{tests/runtimes/test_runtimes.py}, for one runtime at a time.
+Run in an arena, by C{tests/runtimes/insides.py}, for one runtime at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from support.arena import KIND, asleep, program
 from support.live import LiveService, childrenOf, listens
 from support.runtimes import Docker, Podman, Runtime, ask, until
 
-WAKES = int(os.environ.get("CHANPROXY_TEST_WAKES", "20"))
+WAKES = int(os.environ.get("CHANPROXY_TEST_WAKES", "100"))
 
 EXECUTIONS = int(os.environ.get("CHANPROXY_TEST_EXECUTIONS", "5"))
 

@@ -1,4 +1,8 @@
-"""Real runtimes, each in an arena of its own: cgroups of version 2 only; nothing of it is left."""
+"""
+Real runtimes, each in an arena of its own: cgroups of version 2 only; nothing of it is left.
+
+Those that last have a file each, for another worker each.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,6 @@ import pytest
 
 from support.places import ROOT
 from support.programs import get
-from support.runtimes import ALL
 
 NEEDS = {
     "docker": ["dockerd", "docker"],
@@ -27,20 +30,16 @@ NEEDS = {
 HERE = Path(__file__).parent
 
 SECONDS = 900
-"""For one runtime, beside whatever else runs; it takes some 20 to 120."""
+"""For one runtime, beside whatever else runs; it takes some 20 to 320."""
 
 HYBRID = "wakes or serviceLater or comesAndGoes or execute or executions or does and not pause"
 """What is the same where an engine pauses by version 1."""
 
-pytestmark = [
-    pytest.mark.lasts(60),
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make namespaces"),
-]
+needsRoot = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make namespaces")
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_inside(kind: str) -> None:
-    """See C{inside}."""
+def inside(kind: str) -> None:
+    """Run what is in C{inside} for one runtime."""
     for each in ("tini", *NEEDS[kind]):
         get(each)
     # A short name: paths of sockets are below it.
@@ -48,8 +47,10 @@ def test_inside(kind: str) -> None:
         _run(kind, directory)
 
 
-def test_hybrid() -> None:
-    """Docker among the machine's own cgroups, where those may be of both versions."""
+def hybrid() -> None:
+    """Likewise Docker among the machine's own cgroups, where those may be of both versions."""
+    for each in ("tini", *NEEDS["docker"]):
+        get(each)
     with tempfile.TemporaryDirectory(prefix="arena-") as directory:
         _run("docker", directory, ["--hybrid"], ["-k", HYBRID])
 
