@@ -81,7 +81,7 @@ def lxc(name: str, reactor: ChanproxyReactor) -> ILocator:
 
 
 def systemd(name: str, reactor: ChanproxyReactor) -> ILocator:
-    """A unit of systemd's."""
+    """A unit of systemd's: of the system, or of a user's manager."""
     from chanproxy.freezers.runtimes.units import UnitLocator
 
     return UnitLocator(name, reactor)

@@ -32,6 +32,9 @@ AWAY = (0.2, 10.0)
 LOOKS = 0.05
 """Seconds between looks whether a unit has been started or stopped."""
 
+OWN = "user"
+"""In front of a unit and a slash: it is one of the user's own manager."""
+
 SYSTEM = "/run/dbus/system_bus_socket"
 """Of the D-Bus specification."""
 
@@ -43,18 +46,29 @@ _ENDLESS = 2**64 - 1
 _KINDS = (".service", ".scope", ".slice", ".socket", ".mount")
 
 
-def busOf() -> str:
+def busOf(user: str) -> str:
     """
-    Where the bus of the system listens.
+    Where the bus of a manager listens.
 
-    @raise Wrong: it listens at nothing that can be used.
+    @param user: C{user}: of whoever we are; a number: of that user; empty: of the system.
+    @raise Wrong: it listens at nothing that can be used, or there is no such manager.
     """
-    address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS", "")
+    if user.isascii() and user.isdigit():
+        return f"/run/user/{user}/bus"
+    if user not in ("", OWN):
+        raise Wrong(
+            f"{brief(user)} is no manager of units; write systemd:UNIT, systemd:{OWN}/UNIT for "
+            "your own, or systemd:1000/UNIT for that of a user"
+        )
+    variable = f"DBUS_{'SESSION' if user else 'SYSTEM'}_BUS_ADDRESS"
+    address = os.environ.get(variable, "")
     if address.startswith("unix:path="):
         return address.partition("=")[2].partition(",")[0]
     if address:
-        raise Wrong(f"DBUS_SYSTEM_BUS_ADDRESS is {brief(address)}: it has to be unix:path=PATH")
-    return SYSTEM
+        raise Wrong(f"{variable} is {brief(address)}: it has to be unix:path=PATH")
+    if not user:
+        return SYSTEM
+    return f"{os.environ.get('XDG_RUNTIME_DIR') or f'/run/user/{os.geteuid()}'}/bus"
 
 
 def sliceOf(name: str) -> str:
@@ -77,22 +91,23 @@ class UnitLocator:
     # It is the manager of the whole machine, and thaws by itself what it stops.
     mayWait = False
 
-    def __init__(self, unit: str, reactor: ChanproxyReactor) -> None:
+    def __init__(self, name: str, reactor: ChanproxyReactor) -> None:
         """
-        @param unit: its name.
+        @param name: its name; with a slash, that of a user's manager stands before it.
         @raise Wrong: it is none.
         """
-        self.spec = f"systemd:{unit}"
+        self.spec = f"systemd:{name}"
+        user, slash, unit = name.rpartition("/")
         if not unit.endswith(_KINDS):
-            better = f"systemd:{unit}.service"
+            better = f"systemd:{name}.service"
             raise Wrong(
                 f"{brief(unit)} is no unit with a cgroup; those end with {', '.join(_KINDS)}",
                 *([better] if unit and "." not in unit else []),
             )
-        if unit == "-.slice" or "/" in unit:
-            raise Wrong(f"{brief(unit)} holds others as well, or is no unit")
+        if unit == "-.slice" or (slash and not user):
+            raise Wrong(f"{brief(name)} holds others as well, or is no unit")
         self._unit = unit
-        self._path = busOf()
+        self._path = busOf(user)
         self._reactor = reactor
         self._telling = Telling()
         self._connecting: Deferred[Any] | None = None
