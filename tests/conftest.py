@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -33,6 +34,12 @@ _reactor: Any = _module
 collect_ignore = ["trial"]
 
 pytest_plugins = ["tests.workers", "tests.shared.priority"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell has its background ignore SIGINT, and all that tests start would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
