@@ -221,8 +221,9 @@ class CutShort:
         now = time.monotonic_ns()
         for key, cut in list(self._cuts.items()):
             due = cut.end <= now and not cut.habit
+            # To see that it has is to know its count, before there are more reasons for that.
             again = self._asksAgain(*key, cut) if due or len(cut.counts) > 1 else None
-            if again is False or (due and again):
+            if due and again is not None:
                 del self._cuts[key]
             if due and again:
                 self._complete(key[1], cut)
