@@ -302,13 +302,16 @@ class Fleet:
         for guests in self._guests.values():
             guests.limit(limits)
 
-    def running(self, table: config.Container) -> config.Container | None:
-        """That part of a table which runs; L{None}: nothing of it."""
-        if table.name not in self.containers:
-            return None
-        channels = [each for each in table.channels if self.runs(Piece(table.name, each))]
-        control = table.control if table.name in self._guests else None
-        return attrs.evolve(table, channels=tuple(channels), control=control)
+
+def running(fleet: Fleet, table: config.Container) -> config.Container | None:
+    """That part of a table which runs; L{None}: nothing of it."""
+    if table.name not in fleet.containers:
+        return None
+    channels = [each for each in table.channels if fleet.runs(Piece(table.name, each))]
+    control = table.control
+    if control is not None and not fleet.runs(Piece(table.name, control)):
+        control = None
+    return attrs.evolve(table, channels=tuple(channels), control=control)
 
 
 def _freezerOf(name: str) -> str:

@@ -30,7 +30,7 @@ from chanproxy.config.tables import join
 from chanproxy.endpoints.paths import PathSpec
 from chanproxy.interfaces import ChanproxyReactor
 from chanproxy.manager.access import Access, AccessError, IAccess
-from chanproxy.service.fleet import Fleet
+from chanproxy.service.fleet import Fleet, running
 from chanproxy.service.preflight import Checks
 from chanproxy.words import safe
 
@@ -221,7 +221,7 @@ class Reloading:
             if not self._fleet.isOpen:
                 raise ReloadError([_STOPPED]) from error
             lost = await step.undo()
-            kept = map(self._fleet.running, self.configuration.containers)
+            kept = (running(self._fleet, each) for each in self.configuration.containers)
             self.configuration = attrs.evolve(
                 self.configuration, containers=tuple(each for each in kept if each is not None)
             )

@@ -6,7 +6,7 @@ import pytest
 
 from tests.runtimes.insides import hybrid, inside, needsRoot
 
-pytestmark = [pytest.mark.lasts(350), needsRoot]
+pytestmark = [pytest.mark.lasts(60), needsRoot]
 
 
 def test_inside() -> None:

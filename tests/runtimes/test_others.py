@@ -6,7 +6,7 @@ import pytest
 
 from tests.runtimes.insides import inside, needsRoot
 
-pytestmark = [pytest.mark.lasts(170), needsRoot]
+pytestmark = [pytest.mark.lasts(55), needsRoot]
 
 
 @pytest.mark.parametrize("kind", ["systemd", "lxc", "runc", "crun"])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.runtimes.insides import inside, needsRoot
 
-pytestmark = [pytest.mark.lasts(160), needsRoot]
+pytestmark = [pytest.mark.lasts(50), needsRoot]
 
 
 def test_inside() -> None:
