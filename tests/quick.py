@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 QUICK = {
-    "carry": "answered handled policies proxy",
+    "carry": "answered checked handled policies proxy",
     "channels": "adapter framed kinds sending streams terminated transport",
     "commands": "call operators options programs report showing where",
     "config": "access by_hand changes places reading remedies setting unwise",

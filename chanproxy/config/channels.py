@@ -6,6 +6,7 @@ Pure; knows single tables and not the file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from attrs import Factory, field, frozen
@@ -26,6 +27,7 @@ from chanproxy.config.tables import Table
 from chanproxy.endpoints.addresses import Address, Traits
 from chanproxy.endpoints.parsing import parseAddress
 from chanproxy.kernel.keepalive import MOST_COUNT, MOST_SECONDS, Keepalive
+from chanproxy.words import Wrong, brief
 
 
 def _toListen(address: str | Address) -> Address:
@@ -34,6 +36,18 @@ def _toListen(address: str | Address) -> Address:
 
 def _toConnect(address: str | Address) -> Address:
     return parseAddress(address, listening=False) if isinstance(address, str) else address
+
+
+CONNECT = "connect"
+"""In place of a path: who connects and ends without a word does not wake it."""
+
+
+def _checks(text: str) -> str:
+    if text and text != CONNECT and not re.fullmatch(r"/[!-~]*", text):
+        raise ValueError(f"{brief(text)} is no path, and not '{CONNECT}'")
+    if "?" in text or "#" in text:
+        raise Wrong(f"{brief(text)} has more than a path", re.split("[?#]", text)[0])
+    return text
 
 
 @frozen
@@ -51,6 +65,7 @@ class Channel:
     @ivar descriptors: C{carry}, or C{refuse}: a message with some ends its connection.
     @ivar identity: C{service}, or C{peer}: as whom the container is dialled.
     @ivar whenPaused: C{tell} or C{wait}: what becomes of who connects while it is paused.
+    @ivar checks: the path of a request, or C{connect}: what is answered without waking it.
     @ivar initial: 1: the container stays awake until the first message is handled.
     @ivar keepalive: how a TCP peer that vanished is noticed, at both ends.
     """
@@ -86,6 +101,7 @@ class Channel:
     whenPaused: str = key(
         "tell", Choice("tell", "wait"), "What becomes of who connects while it is paused."
     )
+    checks: str = key("", Text(_checks, "/health"), "The path of a check that does not wake it.")
     initial: int = key(0, Whole(0, 1), "1: awake until the first message is handled.")
     keepalive: Keepalive = Factory(Keepalive)
 
@@ -140,6 +156,11 @@ def checkEnds(channel: Channel, note: Callable[[str, str, str], None]) -> None:
             f"consumed is not known on {inner.scheme}: nothing shows what the container has read",
             'write handled = "answered", "idle", or "explicit"',
         )
+    if channel.checks and channel.initiator == "container":
+        note("checks", "is for connections to the container", "leave it out")
+    if channel.checks and channel.identity == "peer":
+        wrong = "one is answered what another was told, and with identity = 'peer' they differ"
+        note("checks", wrong, "leave one of them out")
     if channel.identity == "peer" and channel.initiator == "container":
         note(
             "identity",
@@ -172,6 +193,8 @@ def whyNotTogether(
     if None not in families and channel.framing != "none" and not differ:
         what = "keep message boundaries" if families[0] == "packets" else "are streams"
         yield "framing", f"there is nothing to frame: both ends {what}", "leave it out"
+    if channel.checks and "packets" in (families[0], families[1]):
+        yield "checks", "is for streams, and one end keeps message boundaries", "leave it out"
     framed = differ or channel.framing != "none"
     carries = [
         each.descriptors and not (framed and each.family == "bytes") for each in (listen, connect)

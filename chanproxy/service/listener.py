@@ -6,7 +6,6 @@ Below the service, above containers and endpoints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -15,7 +14,6 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocol,
-    IStreamClientEndpoint,
     ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol
@@ -27,7 +25,6 @@ from chanproxy.carry.noticed import Noticed
 from chanproxy.carry.pairing import CannotPair
 from chanproxy.carry.proxy import ContainerProtocol, RemoteProtocol
 from chanproxy.channels.adapter import EndpointFactory
-from chanproxy.channels.adapter import dial as dialEndpoint
 from chanproxy.channels.base import SocketChannel
 from chanproxy.channels.buffered import EndpointChannel
 from chanproxy.channels.buffers import PeekBuffer
@@ -36,17 +33,15 @@ from chanproxy.channels.kinds import hangUp
 from chanproxy.container import Container
 from chanproxy.container.channels import Carriage
 from chanproxy.endpoints.addresses import Address, SocketAddress
-from chanproxy.endpoints.dialling import ChannelClientEndpoint
 from chanproxy.endpoints.ports import ChannelPort
-from chanproxy.interfaces import ChanproxyReactor, IByteChannel, PluginError
+from chanproxy.interfaces import ChanproxyReactor, IByteChannel, IChannel, PluginError
 from chanproxy.kernel.descriptors import whyScarce
 from chanproxy.kernel.keepalive import Keeper
-from chanproxy.kernel.peers import Identity, peerIdentity
-from chanproxy.service.doorkeeper import Doorkeeper
+from chanproxy.service.connecting import Connecting
+from chanproxy.service.doorkeeper import Doorkeeper, Ways
 from chanproxy.service.ondemand import OnDemand, reach
 from chanproxy.service.startable import (
     CannotStart,
-    makeClient,
     makeServer,
     whyNotSuited,
     whyNotUsable,
@@ -60,19 +55,6 @@ CONNECTION = 3
 
 
 _log = Logger()
-
-
-class _Only(Factory):
-    """Gives one protocol, which does not keep the factory."""
-
-    noisy = False
-
-    def __init__(self, side: ContainerProtocol | RemoteProtocol) -> None:
-        self._side = side
-
-    def buildProtocol(self, address: object) -> ContainerProtocol | RemoteProtocol:
-        """The protocol that was made for this connection."""
-        return self._side
 
 
 class ChannelListener(Factory):
@@ -100,15 +82,16 @@ class ChannelListener(Factory):
         self._name = f"{container.name}/{channel.name}"
         self._opened = 0
         self._demand = demand if channel.initiator == "remote" else None
-        self._door = Doorkeeper(reactor, container, channel, self._name)
         self._dials: dict[Deferred[IProtocol], ContainerProtocol | RemoteProtocol] = {}
         self._limits = limits
-        self._connecting = _connecting(reactor, channel, limits, buffer)
+        self._connecting = Connecting(reactor, channel, limits, buffer)
         self._buffer = buffer
         self._keeper = Keeper(reactor, channel.keepalive)
         self._port: IListeningPort | None = None
         self._opening: Deferred[IListeningPort] | None = None
         self._noticed: Noticed = container.channels.notices(self._name)
+        ways = Ways(self._connecting.ask, self._letIn)
+        self._door = Doorkeeper(reactor, container, channel, self._name, self._noticed, ways)
         self._counter: MessageCounter | None = None
         explicit = channel.handled == "explicit"
         if explicit:
@@ -203,8 +186,7 @@ class ChannelListener(Factory):
     def limit(self, limits: config.Limits) -> None:
         """Other limits, of which some are for connections that are made from now on."""
         self._limits = limits
-        if isinstance(self._connecting, ChannelClientEndpoint):
-            self._connecting.timeout = limits.connectTimeout
+        self._connecting.limit(limits)
         if isinstance(self._port, ChannelPort):
             self._port.lines.most = limits.logLines
 
@@ -220,9 +202,18 @@ class ChannelListener(Factory):
 
     def buildProtocol(self, address: object) -> Protocol:
         """Somebody connected to C{listen}."""
+        return self._door.meet() or self._accepted()
+
+    def _accepted(self) -> ContainerProtocol | RemoteProtocol:
         accepted = ContainerProtocol() if self._fromContainer else RemoteProtocol()
         accepted.onConnected = lambda: self._dial(accepted)
-        return self._door.turnAway() or accepted
+        return accepted
+
+    def _letIn(self, channel: IChannel) -> None:
+        """Somebody who has been looked at, and has not been answered."""
+        at = cast(IByteChannel, channel)
+        at.protocol = accepted = self._accepted()
+        cast(IProtocol, accepted).makeConnection(cast(ITransport, channel))
 
     @property
     def _fromContainer(self) -> bool:
@@ -235,7 +226,7 @@ class ChannelListener(Factory):
             self._noticed.happened()
         other = RemoteProtocol() if self._fromContainer else ContainerProtocol()
         try:
-            dial = reach(self._demand, partial(self._connect, accepted, other))
+            dial = reach(self._demand, partial(self._connecting.dial, other, accepted))
         except OSError as error:
             self._failed(Failure(error), name, accepted)
             return
@@ -254,21 +245,6 @@ class ChannelListener(Factory):
             dial.addBoth(over)
         dial.addCallback(lambda _: self._pair(name, accepted, other))
         dial.addErrback(self._failed, name, accepted)
-
-    def _connect(
-        self,
-        accepted: ContainerProtocol | RemoteProtocol,
-        other: ContainerProtocol | RemoteProtocol,
-    ) -> Deferred[IProtocol]:
-        """@raise OSError: the kernel does not say who the peer is."""
-        factory = _Only(other)
-        if not isinstance(self._connecting, ChannelClientEndpoint):
-            most = self._limits.endpointBuffer
-            return dialEndpoint(self._connecting, self._reactor, factory, most)
-        identity: Identity | None = None
-        if self._channel.identity == "peer":
-            identity = peerIdentity(cast(SocketChannel, accepted.transport).fileno())
-        return self._connecting.connect(factory, identity)
 
     def _pair(
         self,
@@ -344,25 +320,3 @@ def _keyOf(failure: Failure) -> str:
     if failure.check(PluginError):
         return "handled"
     return "descriptors" if failure.check(CannotPair) else "connect"
-
-
-def _connecting(
-    reactor: ChanproxyReactor, channel: config.Channel, limits: config.Limits, buffer: PeekBuffer
-) -> ChannelClientEndpoint | IStreamClientEndpoint:
-    """@raise CannotStart: Twisted does not know, or refuses, what is written."""
-    connect = channel.connect
-    if not isinstance(connect, SocketAddress):
-        return makeClient(reactor, connect)
-    lookUp = None
-    if connect.engine:
-        lookUp = partial(_lookUp, reactor, connect)
-    return ChannelClientEndpoint(reactor, connect, buffer, limits.connectTimeout, lookUp)
-
-
-def _lookUp(
-    reactor: ChanproxyReactor, address: SocketAddress
-) -> Deferred[Sequence[tuple[str, int]]]:
-    """Not before somebody connects is more loaded for it."""
-    from chanproxy.freezers.runtimes.reaching import lookUp
-
-    return lookUp(address.engine, *address.named, reactor)

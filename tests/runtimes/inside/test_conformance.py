@@ -27,13 +27,20 @@ from support.runtimes import PATIENCE, Runtime
 ALL = ("docker", "podman", "runc", "crun", "lxc", "unit")
 
 
+TURNS = 10
+"""Of the reactor, without anything to do: then there is nothing."""
+
+
 async def _untilQuiet(reactor: Any) -> None:
     deadline = reactor.seconds() + PATIENCE
-    # A connection to an engine that is given up takes a turn or two to close.
-    while reactor.getDelayedCalls() or any(
-        isinstance(each, Client) for each in reactor.getReaders()
-    ):
+    # A connection to an engine that is given up takes some turns to close, also one that was just
+    # being made.
+    quiet = 0
+    while quiet < TURNS:
         assert reactor.seconds() < deadline
+        selected = (*reactor.getReaders(), *reactor.getWriters())
+        busy = reactor.getDelayedCalls() or any(isinstance(each, Client) for each in selected)
+        quiet = 0 if busy else quiet + 1
         await deferLater(reactor, 0)
 
 
