@@ -20,8 +20,16 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chanproxy.carry.opening import LINE, REQUEST, Opening, Words, mayBecomeRequest
-from chanproxy.interfaces import ChannelBroken, ChannelClosed, IChannel, IChannelUser
+from chanproxy.carry.opening import (
+    LINE,
+    REQUEST,
+    Opening,
+    Words,
+    look,
+    mayBecomeRequest,
+    textOf,
+)
+from chanproxy.interfaces import Batch, ChannelBroken, ChannelClosed, IChannel, IChannelUser
 
 SILENT = 0.2
 """Seconds after which whoever has connected and says nothing waits for the container to speak."""
@@ -37,7 +45,7 @@ _METHODS = (b"GET", b"HEAD")
 _OWN = re.compile(rb"^(?:connection|keep-alive|proxy-connection)[ \t]*:", re.IGNORECASE)
 """What is between two neighbours, and not from end to end: RFC 9110, 7.6.1."""
 
-_WELL = re.compile(rb"HTTP/1\.[01] 2\d\d[ \r\n]")
+_WELL = re.compile(rb"HTTP/1\.[01] 2\d\d(?:[ \r\n]|$)")
 
 _CHUNKED = re.compile(rb"^transfer-encoding[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
@@ -87,14 +95,9 @@ class Answered:
     What a container has said to a question.
 
     @ivar text: all of it, as it came.
-    @ivar isWell: it says so.
     """
 
     text: bytes
-
-    @property
-    def isWell(self) -> bool:
-        return bool(_WELL.match(self.text)) and _END.search(self.text) is not None
 
     def again(self, mark: bytes) -> bytes:
         """
@@ -245,22 +248,15 @@ class Asking(Protocol):
 
     def channelReadable(self) -> None:
         """See L{IChannelUser}."""
-        try:
-            batch = self._channel.peek()
-        except ChannelBroken:
+        look(self._channel, self._read, self._end)
+
+    def _read(self, batch: Batch) -> None:
+        self._heard += textOf(batch)
+        self._channel.take(len(batch))
+        if batch.ended and not self._channel.wasReset():
+            self._isAnswered()
+        elif batch.ended or len(self._heard) > LARGEST:
             self._end()
-            return
-        try:
-            self._heard += b"".join(bytes(data) for data, _ in batch.messages())
-            self._channel.take(len(batch))
-            if batch.ended and not self._channel.wasReset():
-                self._isAnswered()
-            elif batch.ended or len(self._heard) > LARGEST:
-                self._end()
-        except ChannelBroken:
-            self._end()
-        finally:
-            batch.close()
 
     def _isAnswered(self) -> None:
         if self._heard and not self.answered.called:
@@ -283,5 +279,5 @@ class Asking(Protocol):
 
 def isRemembered(answer: Answered) -> bool:
     """Whether it may be said again: it says that all is well, and has an end of its own."""
-    head = _END.split(answer.text, 1)[0]
-    return answer.isWell and not _CHUNKED.search(head)
+    head, *rest = _END.split(answer.text, 1)
+    return bool(_WELL.match(head) and rest) and not _CHUNKED.search(head)

@@ -55,6 +55,30 @@ class Words:
         """Nothing is held."""
 
 
+def look(channel: IChannel, read: Callable[[Batch], None], broken: Callable[[], None]) -> None:
+    """
+    Read what is there now.
+
+    @param broken: called when it, or what is done with it, cannot be.
+    """
+    try:
+        batch = channel.peek()
+    except ChannelBroken:
+        broken()
+        return
+    try:
+        read(batch)
+    except (ChannelBroken, ChannelClosed):
+        broken()
+    finally:
+        batch.close()
+
+
+def textOf(batch: Batch) -> bytes:
+    """All of a stream's batch, in one piece."""
+    return b"".join(bytes(data) for data, _ in batch.messages())
+
+
 @implementer(IChannelUser)
 class Opening(Protocol):
     """One peer."""
@@ -92,17 +116,7 @@ class Opening(Protocol):
 
     def channelReadable(self) -> None:
         """See L{IChannelUser}."""
-        try:
-            batch = self._channel.peek()
-        except ChannelBroken:
-            self._end()
-            return
-        try:
-            self._read(batch)
-        except (ChannelBroken, ChannelClosed):
-            self._end()
-        finally:
-            batch.close()
+        look(self._channel, self._read, self._end)
 
     def _read(self, batch: Batch) -> None:
         if self._answered:
@@ -110,7 +124,7 @@ class Opening(Protocol):
             self._channel.take(len(batch))
             if batch.ended:
                 self._channel.close()
-        elif self.spoken(b"".join(bytes(data) for data, _ in batch.messages()), batch.ended):
+        elif self.spoken(textOf(batch), batch.ended):
             self._channel.waitReadable(False)
             self._pause = self._clock.callLater(PAUSE, self._lookAgain)
 

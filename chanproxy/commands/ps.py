@@ -35,7 +35,7 @@ def ps(where: Where, asJson: bool, names: tuple[str, ...]) -> None:
         for row in rows:
             jsonLine(row.fields())
         for each in left:
-            jsonLine({"name": each["name"], "state": "left_alone", **each})
+            jsonLine({**each, "state": "left_alone"})
         return
     alone = [
         (each["name"], "left alone", "", "", "", f"of {each['engine']}: {each['why']}")

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -38,33 +37,38 @@ HYBRID = "wakes or serviceLater or comesAndGoes or execute or executions or does
 needsRoot = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make namespaces")
 
 
-def inside(kind: str) -> None:
-    """Run what is in C{inside} for one runtime."""
+def inside(kind: str, hybrid: bool = False) -> None:
+    """
+    Run what is in C{inside} for one runtime.
+
+    @param hybrid: among the machine's own cgroups, where those may be of both versions.
+    """
     for each in ("tini", *NEEDS[kind]):
         get(each)
     # A short name: paths of sockets are below it.
     with tempfile.TemporaryDirectory(prefix="arena-") as directory:
-        _run(kind, directory)
+        _run(kind, directory, hybrid)
 
 
-def hybrid() -> None:
-    """Likewise Docker among the machine's own cgroups, where those may be of both versions."""
-    for each in ("tini", *NEEDS["docker"]):
-        get(each)
-    with tempfile.TemporaryDirectory(prefix="arena-") as directory:
-        _run("docker", directory, ["--hybrid"], ["-k", HYBRID])
-
-
-def _run(kind: str, directory: str, kinds: Sequence[str] = (), which: Sequence[str] = ()) -> None:
+def _run(kind: str, directory: str, hybrid: bool) -> None:
     argv = [
-        *(str(HERE / "arena"), *kinds, sys.executable, "-m", "pytest", str(HERE / "inside")),
+        *(
+            str(HERE / "arena"),
+            *(["--hybrid"] if hybrid else []),
+            sys.executable,
+            "-m",
+            "pytest",
+            str(HERE / "inside"),
+        ),
         *("-p", "no:cacheprovider", "--numprocesses=0", "-q", f"--basetemp={directory}/in"),
-        *which,
+        *(["-k", HYBRID] if hybrid else []),
     ]
-    hybrid = {"CHANPROXY_TEST_HYBRID": "1"} if kinds else {}
+    variables = {"CHANPROXY_TEST_ARENA": kind}
+    if hybrid:
+        variables["CHANPROXY_TEST_HYBRID"] = "1"
     done = subprocess.run(
         argv,
-        env={**os.environ, "CHANPROXY_TEST_ARENA": kind, **hybrid},
+        env={**os.environ, **variables},
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.arena import asleep
+from support.live import TWISTD
 from support.places import ROOT
 from support.runtimes import Runtime, ask, until
 from tests.shared.pages import blocks
@@ -52,8 +53,7 @@ def words(runtime: Runtime, place: Path) -> list[str]:
     # Nothing can be pulled here: its image is this machine's Python, and what that has installed.
     own = {"/usr", sys.base_prefix, sys.prefix, str(ROOT)}
     seen = [f"--volume={each}:{each}:ro" for each in sorted(own)]
-    run = "import sys; from twisted.scripts.twistd import run; run()"
-    start = [sys.executable, "-c", run, "-n", "--pidfile=", "chanproxy", "--config"]
+    start = [*TWISTD, "-n", "--pidfile=", "chanproxy", "--config"]
     return [*found[1:-1], *seen, "image", *start, "/etc/chanproxy.toml"]
 
 
